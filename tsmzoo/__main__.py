@@ -1,0 +1,7 @@
+"""`python -m tsmzoo`."""
+
+from __future__ import annotations
+
+from tsmzoo.cli import main
+
+main()

@@ -1,0 +1,347 @@
+"""Published checkpoints into our networks: told apart by their keys, mapped by rules, loaded strictly.
+
+A file is read with `weights_only=True` and nothing else; whatever is missing, unexpected, of another
+shape or not finite is listed and refused before a single tensor is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from tsmzoo.errors import CheckpointError
+from tsmzoo.registry import Entry
+
+#: (pattern, replacement), applied in turn to each key of a file.
+Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a network holds: for the record that goes with every file made from it."""
+
+    sha256: str
+    format: str
+    #: A bidirectional checkpoint was loaded into an online model on the user's word.
+    shift_mismatch: bool
+
+
+# --- key rules, one table a format and architecture (see the publishers' files named at each) ---------------------
+
+
+def _nested(match: re.Match[str]) -> str:
+    """MIT's flat inverted residual (conv.0, .1, .3, .4, .6, .7) to torchvision's nested one."""
+    feature, position = int(match[1]), int(match[2])
+    unit, part = divmod(position, 3)
+    last = 1 if feature == 1 else 2  # features.1 has no expansion
+    inner = f"{unit + part}" if unit == last else f"{unit}.{part}"
+    return f"features.{feature}.conv.{inner}."
+
+
+#: Index of the first block of mmaction2's layer1…7 among torchvision's features.
+_FIRST_FEATURE = (1, 2, 4, 7, 11, 14, 17)
+
+
+def _mmaction_feature(match: re.Match[str]) -> str:
+    """mmaction2's layerL.B.conv.J.{conv,bn} to torchvision's features.N.conv.…"""
+    layer, block, unit = int(match[1]), int(match[2]), int(match[3])
+    part = 0 if match[4] == "conv" else 1
+    last = 1 if layer == 1 else 2
+    inner = f"{unit + part}" if unit == last else f"{unit}.{part}"
+    return f"features.{_FIRST_FEATURE[layer - 1] + block}.conv.{inner}."
+
+
+# mit-han-lab/temporal-shift-module: main.py (wrapper), ops/models.py, ops/temporal_shift.py, ops/non_local.py
+_MIT: Rules = (
+    (r"^(module\.)+", ""),
+    (r"^base_model\.", ""),
+    (r"\.net\.", "."),
+)
+_MIT_RESNET: Rules = (
+    *_MIT,
+    (r"^new_fc\.", "fc."),
+    (r"^(layer\d\.\d+)\.block\.", r"\1."),
+    (r"\.nl\.(g|phi)\.0\.", r".nl.\1."),
+    (r"\.nl\.W\.0\.", ".nl.out."),
+    (r"\.nl\.W\.1\.", ".nl.bn."),
+)
+# mit-han-lab/temporal-shift-module: archs/mobilenet_v2.py, online_demo/mobilenet_v2_tsm.py
+_MIT_MOBILENET: Rules = (
+    *_MIT,
+    (r"^(new_fc|fc|classifier|classifier\.1)\.(?=weight|bias)", "classifier.1."),
+    (r"^features\.([1-9]|1[0-7])\.conv\.(\d)\.", _nested),
+)
+# open-mmlab/mmaction2: mmaction/models/backbones, heads; wrapped by mmrazor in distillation runs
+_MMACTION: Rules = (
+    (r"^architecture\.", ""),
+    (r"^(teacher|data_preprocessor)\..*", ""),
+)
+_MMACTION_RESNET: Rules = (
+    *_MMACTION,
+    (r"^cls_head\.fc_cls\.", "fc."),
+    (r"^backbone\.conv1\.conv\.", "conv1."),
+    (r"^backbone\.conv1\.bn\.", "bn1."),
+    (r"^backbone\.(layer\d\.\d+)\.(?:block\.)?", r"\1."),
+    (r"\.downsample\.conv\.", ".downsample.0."),
+    (r"\.downsample\.bn\.", ".downsample.1."),
+    (r"\.non_local_block\.(g|phi)\.0\.conv\.", r".nl.\1."),
+    (r"\.non_local_block\.theta\.conv\.", ".nl.theta."),
+    (r"\.non_local_block\.conv_out\.conv\.", ".nl.out."),
+    (r"\.non_local_block\.conv_out\.bn\.", ".nl.bn."),
+    (r"\.conv(\d)\.conv\.(?:net\.)?", r".conv\1."),
+    (r"\.conv(\d)\.bn\.", r".bn\1."),
+)
+_MMACTION_MOBILENET: Rules = (
+    *_MMACTION,
+    (r"^cls_head\.fc_cls\.", "classifier.1."),
+    (r"^backbone\.conv1\.conv\.", "features.0.0."),
+    (r"^backbone\.conv1\.bn\.", "features.0.1."),
+    (r"^backbone\.conv2\.conv\.", "features.18.0."),
+    (r"^backbone\.conv2\.bn\.", "features.18.1."),
+    (r"^backbone\.layer(\d)\.(\d)\.conv\.(\d)\.(?:net\.)?(conv|bn)\.", _mmaction_feature),
+)
+
+RULES: dict[tuple[str, str], Rules] = {
+    ("mit-tsm", "resnet50"): _MIT_RESNET,
+    ("mit-tsm", "resnet101"): _MIT_RESNET,
+    ("mit-tsm", "mobilenet_v2"): _MIT_MOBILENET,
+    ("mit-tsm-online", "mobilenet_v2"): _MIT_MOBILENET,
+    ("mmaction2", "resnet50"): _MMACTION_RESNET,
+    ("mmaction2", "resnet101"): _MMACTION_RESNET,
+    ("mmaction2", "mobilenet_v2"): _MMACTION_MOBILENET,
+}
+FORMATS = tuple(dict.fromkeys(format_ for format_, _ in RULES))
+
+
+def rename(key: str, rules: Rules) -> str:
+    """Return our name of a file's key; an empty one where the key is not part of the network."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def is_counter(key: str) -> bool:
+    """Batch norm's step counter, which old files lack and evaluation never reads."""
+    return key.endswith("num_batches_tracked")
+
+
+# --- telling a file's format ---------------------------------------------------------------------------------------
+
+#: Formats of other families, by the keys that give them away; named in the refusal.
+_FOREIGN = (
+    (r"^blocks\.\d+\.", "a pytorchvideo checkpoint"),
+    (r"^Conv3d_1a_7x7\.", "a piergiaj Inception I3D checkpoint"),
+    (r"^conv3d_1a_7x7\.", "a hassony2 Inception I3D checkpoint"),
+    (r"(^|\.)inception_3a_", "a BNInception checkpoint"),
+    (r"^backbone\.stage\d", "an mmaction2 MobileOne checkpoint"),
+    (r"^backbone\.layers\.\d", "an mmaction2 Swin checkpoint"),
+    (r"^backbone\.features\.denseblock", "an mmaction2 DenseNet checkpoint"),
+    (r"^(conv1|layer1\.0\.conv1)\.weight$", "a plain image ResNet"),
+)
+
+
+def tell_format(state: Mapping[str, Tensor]) -> str:
+    """Return the format of a file's tensors: one of FORMATS.
+
+    Raises CheckpointError, saying what the file looks like, where it is none of them.
+    """
+    for pattern, name in _FOREIGN:
+        if any(re.search(pattern, key) for key in state):
+            raise CheckpointError(f"looks like {name}, which no model here can take")
+    bare = {re.sub(r"^(module\.)+", "", key) for key in state}
+    if any(re.match(r"(architecture\.)?backbone\.", key) for key in bare):
+        return "mmaction2"
+    if any(key.startswith("base_model.") or ".net." in key for key in bare):
+        return "mit-tsm"
+    if {"features.0.0.weight", "classifier.weight"} <= bare:
+        return "mit-tsm-online"
+    raise CheckpointError(
+        f"keys fit none of the formats {', '.join(FORMATS)} (first keys: {_some(sorted(state))}); "
+        "give the publisher's own file"
+    )
+
+
+def tell_backbone(state: Mapping[str, Tensor]) -> str:
+    """Return what the keys say of the architecture, for the message when it is not the model's."""
+    joined = "\n".join(state)
+    if re.search(r"(^|\.)features\.\d|layer7\.", joined, re.M):
+        return "mobilenet_v2"
+    if "layer3.22." in joined:
+        return "resnet101"
+    if "layer3.5." in joined:
+        return "resnet50" if ".conv3." in joined else "a ResNet with basic blocks"
+    return "an unknown architecture"
+
+
+# --- loading -------------------------------------------------------------------------------------------------------
+
+
+def load(
+    net: nn.Module,
+    entry: Entry,
+    path: Path,
+    *,
+    weights_format: str | None = None,
+    allow_shift_mismatch: bool = False,
+) -> Loaded:
+    """Fill `net`, built from `entry`, with the checkpoint at `path`, all of it or nothing.
+
+    `weights_format` names the format instead of its keys. A bidirectional checkpoint is refused by an
+    online model unless `allow_shift_mismatch`. Raises CheckpointError, which names the file.
+    """
+    try:
+        sha256 = _digest(path)
+        state = read_state(path)
+        format_ = weights_format or tell_format(state)
+        mismatch = _check_fit(entry, format_, state, allow_shift_mismatch=allow_shift_mismatch)
+        _fill(net, _renamed(state, RULES[format_, entry.backbone]))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return Loaded(sha256, format_, mismatch)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint file, by key; nothing in the file is executed.
+
+    Raises CheckpointError where the file cannot be read, needs code to be read, or holds no tensors.
+    """
+    content = _unpickle(path)
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"holds a {type(content).__name__}, not named tensors; give a checkpoint file")
+    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        raise CheckpointError("holds no tensors; give a checkpoint file")
+    return state
+
+
+def _unpickle(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        import safetensors.torch
+
+        try:
+            return safetensors.torch.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"is no safetensors file ({_one_line(error)}); download it again") from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+    except UnpicklingError as error:
+        if wanted := re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class|operand|op)[^\w]*([\w.]+)", str(error)):
+            raise CheckpointError(
+                f"asks to run {wanted[1] or wanted[2]!r} when loaded, which no weights file needs; refused, "
+                "get it from its publisher"
+            ) from None
+        raise CheckpointError("is not a checkpoint file; give a file written by torch.save") from None
+    except Exception as error:  # torch raises a dozen kinds for a damaged file  # noqa: BLE001
+        raise CheckpointError(f"is damaged or not a checkpoint ({_one_line(error)}); download it again") from None
+
+
+def _digest(path: Path) -> str:
+    try:
+        if path.is_dir():
+            raise CheckpointError("is a directory; give the checkpoint file in it")
+        with path.open("rb") as file:
+            if not file.peek(1):
+                raise CheckpointError("is empty; download it again")
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise CheckpointError("does not exist; check the path given with --weights") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot be read ({error.strerror}); check its permissions") from None
+
+
+def _check_fit(entry: Entry, format_: str, state: Mapping[str, Tensor], *, allow_shift_mismatch: bool) -> bool:
+    """Check architecture and shift against the entry; return whether a shift mismatch was allowed."""
+    if (found := tell_backbone(state)) != entry.backbone:
+        raise CheckpointError(f"holds {found}, but {entry.id} is {entry.backbone}; choose a model that fits the file")
+    if (format_, entry.backbone) not in RULES:
+        raise CheckpointError(f"is not known as {format_} for {entry.backbone}; formats are {', '.join(FORMATS)}")
+    shifted = any(".net." in key for key in state)
+    held = "unidirectional" if format_ == "mit-tsm-online" else "bidirectional" if shifted else None
+    if held == entry.shift:
+        return False
+    if entry.mode == "online" and held == "bidirectional":
+        if allow_shift_mismatch:
+            return True
+        raise CheckpointError(
+            f"is a bidirectional checkpoint, whose first channels come from the future; {entry.id} is online and "
+            "would answer wrongly; give a unidirectional one, or --allow-shift-mismatch to measure it all the same"
+        )
+    raise CheckpointError(
+        f"was trained with {held or 'no'} shift, but {entry.id} has {entry.shift or 'none'}; "
+        "choose a model that fits the file"
+    )
+
+
+def _renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        name = rename(key, rules)
+        if not name or is_counter(name):
+            continue
+        if name in renamed:
+            raise CheckpointError(f"has two tensors for {name} (the second is {key}); nothing was loaded")
+        renamed[name] = tensor
+    return renamed
+
+
+def _fill(net: nn.Module, state: dict[str, Tensor]) -> None:
+    wanted = {key: tensor for key, tensor in net.state_dict().items() if not is_counter(key)}
+    # Non-local projections are stored with 1x1x1 kernels and used with 1x1 ones.
+    state = {
+        key: tensor.squeeze(-1) if ".nl." in key and tensor.dim() == 5 and tensor.shape[-1] == 1 else tensor
+        for key, tensor in state.items()
+    }
+    problems = [
+        f"{kind}: {_some(keys)}"
+        for kind, keys in (
+            ("missing", sorted(wanted.keys() - state.keys())),
+            ("unexpected", sorted(state.keys() - wanted.keys())),
+            (
+                "of another shape",
+                [
+                    f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
+                    for key in wanted
+                    if key in state and state[key].shape != wanted[key].shape
+                ],
+            ),
+            ("not floating-point", [key for key, tensor in state.items() if not tensor.is_floating_point()]),
+        )
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(f"does not fit the model; {'; '.join(problems)}; nothing was loaded")
+    values = {key: _dense(key, state[key]) for key in wanted}
+    if bad := [key for key, tensor in values.items() if not tensor.isfinite().all()]:
+        raise CheckpointError(f"has values that are not finite in {_some(bad)}; nothing was loaded")
+    counters = {
+        name: torch.zeros((), dtype=torch.long) for name in cast("dict[str, Tensor]", net.state_dict()) if is_counter(name)
+    }
+    net.load_state_dict(values | counters, strict=True, assign=True)
+
+
+def _dense(key: str, tensor: Tensor) -> Tensor:
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        raise CheckpointError(f"has a sparse, quantised or data-less tensor {key}; nothing was loaded")
+    return tensor.detach().float().clone()
+
+
+def _some(names: Iterable[str], most: int = 3) -> str:
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,43 @@
+"""The errors that a user can cause; the command line prints each as one line and exits 1.
+
+    ZooError
+    ├── RegistryError      registry.yaml, a user's registry, an unknown model id
+    ├── DownloadError      network, digest, cache
+    ├── CheckpointError    a weights file that cannot or must not be loaded
+    ├── ExportError        a conversion that is not possible
+    ├── ArtifactError      an exported file or its JSON that is missing, damaged or foreign
+    └── VideoError         a video that cannot be decoded
+
+A message says what is wrong, which name or file, and what to do next. Whatever is not a
+ZooError is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class ZooError(Exception):
+    """Root of every error that a user can cause."""
+
+
+class RegistryError(ZooError):
+    """A registry is malformed, or does not know the name asked for."""
+
+
+class DownloadError(ZooError):
+    """A published file could not be fetched, or is not the file that was published."""
+
+
+class CheckpointError(ZooError):
+    """A weights file is refused; nothing of it was loaded."""
+
+
+class ExportError(ZooError):
+    """A model cannot be written in the format or form asked for."""
+
+
+class ArtifactError(ZooError):
+    """An exported file or the JSON beside it is missing, damaged or does not fit."""
+
+
+class VideoError(ZooError):
+    """A video file gives no frames."""

@@ -1,0 +1,61 @@
+"""From a registry entry to a network, and from a network to the forms that are run and exported.
+
+A backbone (`resnet.py`, `mobilenet_v2.py`) maps frames to logits of each frame; `forms.py` wraps it
+as a model of clips or of a stream. Offline and online models hold the same backbone and weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from tsmzoo.models.mobilenet_v2 import MobileNetV2
+from tsmzoo.models.resnet import Bottleneck, ResNet
+from tsmzoo.registry import Entry
+
+#: One row per backbone that the registry may name.
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "resnet50": partial(ResNet, 50),
+    "resnet101": partial(ResNet, 101),
+    "mobilenet_v2": MobileNetV2,
+}
+SHIFT_DIV = 8
+
+
+def build(entry: Entry, *, seed: int | None = None) -> nn.Module:
+    """Return the backbone of `entry` in evaluation mode.
+
+    With `seed` its weights are random and reproducible; without, they are left on the `meta` device,
+    to be counted or replaced.
+    """
+    options: dict[str, Any] = {"channels": entry.channels, "shift_div": SHIFT_DIV if entry.shift else None}
+    if entry.non_local:
+        # MIT's output projection has a bias, mmaction2's has none.
+        options |= {"non_local": entry.non_local, "non_local_bias": entry.format == "mit-tsm"}
+    with torch.device("meta"):
+        net = BACKBONES[entry.backbone](entry.classes, **options)
+    if seed is not None:
+        net.to_empty(device="cpu")
+        _fill_at_random(net, seed)
+    return net.eval()
+
+
+def _fill_at_random(net: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            # By fan-in, so that features keep their size though no batch has been normalised yet.
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01, generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    for module in net.modules():
+        if isinstance(module, Bottleneck):  # else each of 33 blocks would double the features' variance
+            nn.init.constant_(module.bn3.weight, 0.3)

@@ -1,0 +1,97 @@
+"""The forms of a model: a batch of clips, one clip in rank 4, one step of a stream.
+
+All are thin modules around one backbone; `fold_batch_norm` prepares it for export.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from tsmzoo.models.shift import OnlineShift, ZeroShift, shift_clip, shift_clips
+
+
+class Clips(nn.Module):
+    """Clips, N, T, C, H, W, to logits, N, classes: the mean over the T frames (TSN's consensus).
+
+    The form for training and for batches of any size; T is fixed, N is not.
+    """
+
+    def __init__(self, backbone: nn.Module, frames: int) -> None:
+        super().__init__()
+        self.backbone, self.frames = backbone, frames
+
+    def forward(self, clip: Tensor) -> Tensor:
+        logits: Tensor = self.backbone(clip.flatten(0, 1), self.frames, shift_clips(self.frames))
+        return logits.unflatten(0, (-1, self.frames)).mean(1)
+
+
+class OneClip(nn.Module):
+    """One clip, T, C, H, W, to logits, 1, classes; no tensor on the way exceeds rank 4."""
+
+    def __init__(self, backbone: nn.Module, frames: int) -> None:
+        super().__init__()
+        self.backbone, self.frames = backbone, frames
+
+    def forward(self, clip: Tensor) -> Tensor:
+        logits: Tensor = self.backbone(clip, self.frames, shift_clip)
+        return logits.mean(0, keepdim=True)
+
+
+class Step(nn.Module):
+    """One frame, N, C, H, W, and the states, to logits, N, classes, and the next states: a pure function."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, frame: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        shift = OnlineShift(states)
+        logits: Tensor = self.backbone(frame, 1, shift)
+        return logits, *shift.next_states
+
+
+class Normalise(nn.Module):
+    """Camera values 0…255 to what the network was trained on, then the network; states pass by."""
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model = model
+        mean_, std_ = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+        self.register_buffer("scale", (1 / (255 * std_)).float().view(-1, 1, 1))
+        self.register_buffer("offset", (-mean_ / std_).float().view(-1, 1, 1))
+
+    def forward(self, pixels: Tensor, *states: Tensor) -> Tensor | tuple[Tensor, ...]:
+        out: Tensor | tuple[Tensor, ...] = self.model(pixels.float() * self.scale + self.offset, *states)
+        return out
+
+
+def state_shapes(backbone: nn.Module, channels: int, size: int) -> list[tuple[int, ...]]:
+    """Return the shapes, 1, fold, H, W, of the states of a stream of `size` pixels, in the order of the blocks."""
+    shift = ZeroShift()
+    backbone = copy.deepcopy(backbone).to("meta")
+    with torch.no_grad():
+        backbone(torch.empty(1, channels, size, size, device="meta"), 1, shift)
+    return shift.shapes
+
+
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` whose batch norms are folded into the convolutions they follow.
+
+    Relies on the backbones' habit to register each batch norm right after its convolution.
+    """
+    model = copy.deepcopy(model).eval()
+    for parent in model.modules():
+        children = list(parent.named_children())
+        for (name, conv), (bn_name, bn) in zip(children, children[1:], strict=False):
+            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(conv, bn))
+                setattr(parent, bn_name, nn.Identity())
+    return model

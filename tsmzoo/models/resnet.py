@@ -1,0 +1,133 @@
+"""ResNet-50 and -101 for frames, with torchvision's key names, a shift in each branch and non-local blocks.
+
+The stride stands on the 3x3 convolution. Placement of the shift: MIT's `make_temporal_shift`
+(mit-han-lab/temporal-shift-module:ops/temporal_shift.py), which mmaction2 follows.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tsmzoo.models.shift import Shift
+
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+WIDTHS = (64, 128, 256, 512)
+EXPANSION = 4
+#: From this many blocks in layer3 on, only every second block of every stage is shifted.
+_DEEP = 23
+#: Blocks that a non-local block follows, by stage: in both MIT's and mmaction2's TSM.
+_NON_LOCAL_AFTER = {2: (0, 2), 3: (0, 2, 4)}
+
+NonLocalMode = Literal["embedded_gaussian", "dot_product", "gaussian"]
+
+
+class NonLocal(nn.Module):
+    """Attention over all positions of a clip, added to its input (Wang et al., Non-local Neural Networks, § 3)."""
+
+    def __init__(self, width: int, mode: NonLocalMode, *, out_bias: bool) -> None:
+        super().__init__()
+        inner = width // 2
+        self.mode = mode
+        self.g = nn.Conv2d(width, inner, 1)
+        if mode != "gaussian":
+            self.theta = nn.Conv2d(width, inner, 1)
+            self.phi = nn.Conv2d(width, inner, 1)
+        self.out = nn.Conv2d(inner, width, 1, bias=out_bias)
+        self.bn = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        def positions(y: Tensor) -> Tensor:
+            """N·T, C, H, W -> N, T·H·W, C."""
+            return y.flatten(2).transpose(1, 2).reshape(-1, frames * y.shape[2] * y.shape[3], y.shape[1])
+
+        def pool(y: Tensor) -> Tensor:
+            return F.max_pool2d(y, 2)
+
+        g = positions(pool(self.g(x)))
+        theta = positions(x if self.mode == "gaussian" else self.theta(x))
+        phi = positions(pool(x if self.mode == "gaussian" else self.phi(x)))
+        scores = theta @ phi.transpose(1, 2)  # N, P, P'
+        weights = scores / scores.shape[2] if self.mode == "dot_product" else scores.softmax(2)
+        y = (weights @ g).reshape(-1, x.shape[2] * x.shape[3], g.shape[2]).transpose(1, 2)
+        y = y.reshape(-1, g.shape[2], *x.shape[2:])  # N·T, C/2, H, W
+        return x + self.bn(self.out(y))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 around a shortcut; the shift stands inside the branch, the shortcut keeps the present frame."""
+
+    def __init__(self, in_width: int, width: int, stride: int, fold: int, nl: NonLocal | None) -> None:
+        super().__init__()
+        out_width = width * EXPANSION
+        self.fold = fold
+        self.conv1 = nn.Conv2d(in_width, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_width)
+        self.downsample = (
+            nn.Sequential(nn.Conv2d(in_width, out_width, 1, stride, bias=False), nn.BatchNorm2d(out_width))
+            if stride != 1 or in_width != out_width
+            else nn.Identity()
+        )
+        self.nl = nl
+
+    def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:
+        y = shift(x, self.fold) if self.fold else x
+        y = F.relu(self.bn1(self.conv1(y)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        y = F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+        return self.nl(y, frames) if self.nl is not None else y
+
+
+class ResNet(nn.Module):
+    """Frames in, logits of each frame out.
+
+    `shift_div` is 8 for TSM and None for TSN; `channels` 3 for RGB, 10 for stacked flow.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        classes: int,
+        *,
+        channels: int = 3,
+        shift_div: int | None = None,
+        non_local: NonLocalMode | None = None,
+        non_local_bias: bool = True,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        every = 2 if BLOCKS[depth][2] >= _DEEP else 1
+        in_width = 64
+        for stage, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS[depth], strict=True), start=1):
+            layer = nn.ModuleList()
+            for block in range(blocks):
+                shifted = shift_div is not None and block % every == 0
+                nl = None
+                if non_local and block in _NON_LOCAL_AFTER.get(stage, ()):
+                    nl = NonLocal(width * EXPANSION, non_local, out_bias=non_local_bias)
+                stride = 2 if stage > 1 and block == 0 else 1
+                fold = in_width // shift_div if shifted and shift_div else 0
+                layer.append(Bottleneck(in_width, width, stride, fold, nl))
+                in_width = width * EXPANSION
+            setattr(self, f"layer{stage}", layer)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(in_width, classes)
+
+    def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:
+        """Return the logits, N·T, classes, of normalised frames, N·T, C, H, W, with `frames` (T) to a clip."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.max_pool2d(x, 3, 2, 1)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in layer:
+                x = block(x, frames, shift)
+        logits: Tensor = self.fc(self.dropout(torch.mean(x, (2, 3))))
+        return logits

@@ -1,0 +1,86 @@
+"""The temporal shift (Lin, Gan, Han: TSM, ICCV 2019, § 3.2-3.4) in the forms that the project needs.
+
+A network calls `shift(x, fold)` in front of the first convolution of each shifted residual branch.
+What the call does is not the network's affair: the same network, with the same weights, runs over a
+batch of clips, over one clip in the rank-4 form for phones, or frame by frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+#: (features, fold) -> features of the same shape, `fold` channels of which come from other frames.
+Shift = Callable[[Tensor, int], Tensor]
+
+# F.pad's pairs run from the last axis to the first; each shape below pads its time axis by one frame.
+_AFTER_T_OF_4 = (0, 0, 0, 0, 0, 0, 0, 1)
+_BEFORE_T_OF_4 = (0, 0, 0, 0, 0, 0, 1, 0)
+
+
+def shift_clip(x: Tensor, fold: int) -> Tensor:
+    """Shift the features of one clip, T, C, H, W, in both directions; no tensor exceeds rank 4.
+
+    Channels [0, fold) come from frame t+1, [fold, 2·fold) from frame t-1, the rest stay; frames
+    outside the clip are zero.
+    """
+    future = F.pad(x[1:, :fold], _AFTER_T_OF_4)
+    past = F.pad(x[:-1, fold : 2 * fold], _BEFORE_T_OF_4)
+    return torch.cat([future, past, x[:, 2 * fold :]], 1)
+
+
+def shift_clips(frames: int) -> Shift:
+    """Return the bidirectional shift over N clips of `frames` frames, features N·T, C, H, W clip by clip."""
+
+    def shift(x: Tensor, fold: int) -> Tensor:
+        clips = x.unflatten(0, (-1, frames))  # N, T, C, H, W
+        future = F.pad(clips[:, 1:, :fold], _AFTER_T_OF_4)
+        past = F.pad(clips[:, :-1, fold : 2 * fold], _BEFORE_T_OF_4)
+        return torch.cat([future, past, clips[:, :, 2 * fold :]], 2).flatten(0, 1)
+
+    return shift
+
+
+def shift_clips_forward(frames: int) -> Shift:
+    """Return the unidirectional shift over whole clips: channels [0, fold) come from frame t-1.
+
+    This is what an online model is trained with; frame by frame, `OnlineShift` gives the same.
+    """
+
+    def shift(x: Tensor, fold: int) -> Tensor:
+        clips = x.unflatten(0, (-1, frames))  # N, T, C, H, W
+        past = F.pad(clips[:, :-1, :fold], _BEFORE_T_OF_4)
+        return torch.cat([past, clips[:, :, fold:]], 2).flatten(0, 1)
+
+    return shift
+
+
+class OnlineShift:
+    """The unidirectional shift of one step: takes a state at each call, keeps what the next step needs.
+
+    One instance serves one pass through the network; the states it is given and gives stand in the
+    order of the blocks, each N, fold, H, W.
+    """
+
+    def __init__(self, states: Iterable[Tensor]) -> None:
+        self._states = iter(states)
+        self.next_states: list[Tensor] = []
+
+    def __call__(self, x: Tensor, fold: int) -> Tensor:
+        self.next_states.append(x[:, :fold])
+        return torch.cat([next(self._states), x[:, fold:]], 1)
+
+
+class ZeroShift:
+    """The first step of a stream: every state is zero. Records the states' shapes on the way."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, x: Tensor, fold: int) -> Tensor:
+        past = torch.zeros_like(x[:, :fold])
+        self.shapes.append(tuple(past.shape))
+        return torch.cat([past, x[:, fold:]], 1)

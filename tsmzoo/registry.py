@@ -1,0 +1,291 @@
+"""The registry: every published checkpoint, bound to its architecture, labels, input and figures.
+
+`registry.yaml` is data; this module is its schema, and the ways to find an entry in it.
+It must stay quick to import: `tsmzoo list` answers before torch could be loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+import yaml
+
+from tsmzoo import paths
+from tsmzoo.errors import RegistryError
+
+try:
+    from yaml import CSafeLoader as _Loader  # 6 times as fast
+except ImportError:  # a PyYAML built without libyaml
+    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
+
+Family = Literal["tsn", "tsm"]
+Mode = Literal["offline", "online"]
+Modality = Literal["rgb", "flow"]
+Backbone = Literal["resnet50", "resnet101", "mobilenet_v2"]
+NonLocal = Literal["embedded_gaussian", "dot_product", "gaussian"]
+WeightsFormat = Literal["mit-tsm", "mit-tsm-online", "mmaction2"]
+
+#: Bytes that a checkpoint may hold a parameter: weights, momentum and as much again, in float32.
+_BYTES_PER_PARAMETER = 16
+_BYTES_OF_METADATA = 16 * 2**20
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A mapping of registry.yaml; an unknown or missing key is an error."""
+
+
+class Result(_Record):
+    """One published accuracy, in percent, under the protocol that gave it."""
+
+    protocol: str | None
+    source: str
+    as_published: str
+    top1: float | None = None
+    top5: float | None = None
+    #: Mean average precision, for multi-label datasets.
+    map: float | None = None
+
+
+class Published(_Record):
+    """A cost as published: GMACs or millions of parameters."""
+
+    value: float
+    source: str
+    #: What one unit of it covers, for instance "8 frames at 224x224".
+    basis: str | None = None
+
+
+class Normalisation(_Record):
+    """How frames in 0…1 become the network's input: `(frame - mean) / std`, channel by channel."""
+
+    order: Literal["RGB", "flow"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    about: str
+
+
+class LabelMap(_Record):
+    """A dataset's classes in the order of the logits; the names lie in `labels/<key>.txt`."""
+
+    classes: int
+    order: str
+
+
+class Source(_Record):
+    """A publisher."""
+
+    name: str
+    repository: str
+    commit: str
+    citation: str
+
+
+class Entry(_Record, kw_only=True):
+    """One published checkpoint and all that is needed to use it as its publisher did."""
+
+    id: str
+    family: Family
+    mode: Mode
+    backbone: Backbone
+    dataset: str
+    #: Rows of the classifier.
+    classes: int
+    modality: Modality
+    #: Segments of a clip (T); 1 for an online model, which takes a frame a step.
+    frames: int
+    #: Side of the square input the published cost refers to, in pixels.
+    size: int = 224
+    #: Several classes may hold at once (sigmoid, mean average precision).
+    multi_label: bool = False
+    non_local: NonLocal | None = None
+    #: How the file was trained to see a video: T segments of all of it, T frames `stride` apart, or a live stream.
+    sampling: Literal["uniform", "dense", "stream"]
+    stride: int | None = None
+    #: Frames a second that a live stream is sampled at, where the publisher says or implies it.
+    target_fps: float | None = None
+
+    normalisation: str
+    labels: str
+
+    format: WeightsFormat
+    source: str
+    urls: tuple[str, ...]
+    sha256: str | None = None
+    #: The first hex digits of the sha256, as they stand in the published file name.
+    sha256_prefix: str | None = None
+    config: str | None = None
+    pretrain: str | None = None
+    licence: str
+
+    #: Parameters, buffers not counted.
+    params: int
+    #: Multiply-accumulates of convolutions and linear layers for one clip (online: one frame) of
+    #: `frames` frames of `size` pixels, in thousand millions.
+    gmacs: float
+    published_gmacs: Published | None = None
+    published_mparams: Published | None = None
+    results: tuple[Result, ...] = ()
+
+    #: What a user looking for this task and cost should take.
+    recommended: bool = False
+    #: What is doubtful about file or figures; empty where nothing is.
+    doubt: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Input channels: 3 for RGB, 10 for a stack of five x, y flow frames."""
+        return 3 if self.modality == "rgb" else 10
+
+    @property
+    def mparams(self) -> float:
+        return self.params / 1e6
+
+    @property
+    def shift(self) -> str | None:
+        """The direction of the shift: None for TSN."""
+        if self.family == "tsn":
+            return None
+        return "unidirectional" if self.mode == "online" else "bidirectional"
+
+    @property
+    def filename(self) -> str:
+        """The published file's name."""
+        return urlsplit(self.urls[0]).path.rsplit("/", 1)[-1]
+
+    @property
+    def max_bytes(self) -> int:
+        """A download larger than this is not this checkpoint."""
+        return self.params * _BYTES_PER_PARAMETER + _BYTES_OF_METADATA
+
+    @property
+    def headline(self) -> Result | None:
+        """The figure to show where there is room for one: the first with a protocol, else the first."""
+        named = [result for result in self.results if result.protocol]
+        return next(iter([*named, *self.results]), None)
+
+
+class Registry(_Record, dict=True):
+    """All entries, and what they refer to by key."""
+
+    models: tuple[Entry, ...] = ()
+    aliases: dict[str, str] = {}
+    sources: dict[str, Source] = {}
+    normalisations: dict[str, Normalisation] = {}
+    labels: dict[str, LabelMap] = {}
+
+    @cached_property
+    def by_id(self) -> dict[str, Entry]:
+        return {entry.id: entry for entry in self.models}
+
+    def find(self, name: str) -> Entry:
+        """Return the entry that `name` or an alias names.
+
+        Raises RegistryError with the nearest ids where nothing does.
+        """
+        entry = self.by_id.get(self.aliases.get(name, name))
+        if entry is not None:
+            return entry
+        near = difflib.get_close_matches(name, [*self.by_id, *self.aliases], n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "`tsmzoo list --all` shows every id"
+        raise RegistryError(f"no model is called {name!r}: {hint}")
+
+    def match(self, pattern: str) -> list[Entry]:
+        """Return the entries whose id or alias fits a shell wildcard such as `tsm_*_sthv2*`."""
+        return [
+            entry
+            for entry in self.models
+            if any(fnmatch.fnmatchcase(name, pattern) for name in (entry.id, *self.names(entry)))
+        ]
+
+    def names(self, entry: Entry) -> list[str]:
+        """Return the aliases of `entry`."""
+        return [alias for alias, target in self.aliases.items() if target == entry.id]
+
+    def label_names(self, entry: Entry) -> tuple[str, ...] | None:
+        """Return the class names in the order of the logits, or None where they are not at hand."""
+        path = paths.LABELS / f"{entry.labels}.txt"
+        if not path.is_file():
+            return None
+        return tuple(path.read_text(encoding="utf-8").splitlines())
+
+
+def load(*extra: Path) -> Registry:
+    """Read the project's registry, and each of `extra` on top of it; a later id replaces an earlier one.
+
+    Raises RegistryError naming file, entry and key.
+    """
+    merged = Registry()
+    for path in (paths.DATA / "registry.yaml", *extra):
+        layer = _read(path)
+        merged = Registry(
+            models=tuple({entry.id: entry for entry in (*merged.models, *layer.models)}.values()),
+            aliases=merged.aliases | layer.aliases,
+            sources=merged.sources | layer.sources,
+            normalisations=merged.normalisations | layer.normalisations,
+            labels=merged.labels | layer.labels,
+        )
+        _check(merged, path)
+    return merged
+
+
+def _read(path: Path) -> Registry:
+    try:
+        with path.open("rb") as file:
+            data = yaml.load(file, Loader=_Loader)  # noqa: S506 - a safe loader, in C
+    except OSError as error:
+        raise RegistryError(f"{path}: cannot be read ({error.strerror}); give a registry file") from None
+    except yaml.YAMLError as error:
+        raise RegistryError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(data, dict):
+        raise RegistryError(f"{path}: a registry is a mapping with `models:`; see the project's own registry.yaml")
+    models = data.pop("models", None) or []
+    if not isinstance(models, list):
+        raise RegistryError(f"{path}: `models` must be a list of entries")
+    entries = tuple(
+        _convert(item, Entry, f"{path}: entry {_title(item, number)}") for number, item in enumerate(models)
+    )
+    ids = [entry.id for entry in entries]
+    if twice := sorted({name for name in ids if ids.count(name) > 1}):
+        raise RegistryError(f"{path}: entry {twice[0]!r} stands there twice; ids must be unique")
+    rest: Registry = _convert(data, Registry, str(path))
+    return msgspec.structs.replace(rest, models=entries)
+
+
+def _title(item: Any, number: int) -> str:
+    return repr(item["id"]) if isinstance(item, dict) and "id" in item else f"number {number + 1}"
+
+
+def _convert(data: Any, kind: type[Any], where: str) -> Any:
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise RegistryError(f"{where}: {error}") from None
+
+
+def _check(registry: Registry, path: Path) -> None:
+    """Check what a type cannot say: that every key an entry refers to exists."""
+    for entry in registry.models:
+        where = f"{path}: entry {entry.id!r}"
+        for key, table in (
+            ("source", registry.sources),
+            ("normalisation", registry.normalisations),
+            ("labels", registry.labels),
+        ):
+            if (value := getattr(entry, key)) not in table:
+                raise RegistryError(f"{where}: {key} {value!r} is not defined; known are {', '.join(table)}")
+        if not entry.urls:
+            raise RegistryError(f"{where}: urls is empty; give at least one address")
+        if (classes := registry.labels[entry.labels].classes) != entry.classes:
+            raise RegistryError(f"{where}: classes {entry.classes} do not fit labels {entry.labels!r} ({classes})")
+    for alias, target in registry.aliases.items():
+        if target not in registry.by_id:
+            raise RegistryError(f"{path}: alias {alias!r} points to {target!r}, which is no entry")
+        if alias in registry.by_id:
+            raise RegistryError(f"{path}: alias {alias!r} is an id already")
