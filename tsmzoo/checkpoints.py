@@ -325,7 +325,9 @@ def _fill(net: nn.Module, state: dict[str, Tensor]) -> None:
     if bad := [key for key, tensor in values.items() if not tensor.isfinite().all()]:
         raise CheckpointError(f"has values that are not finite in {_some(bad)}; nothing was loaded")
     counters = {
-        name: torch.zeros((), dtype=torch.long) for name in cast("dict[str, Tensor]", net.state_dict()) if is_counter(name)
+        name: torch.zeros((), dtype=torch.long)
+        for name in cast("dict[str, Tensor]", net.state_dict())
+        if is_counter(name)
     }
     net.load_state_dict(values | counters, strict=True, assign=True)
 

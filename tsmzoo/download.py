@@ -3,7 +3,8 @@
     <cache>/checkpoints/<id>/
         <file>                       under this name only once its digest was right
         <file>.sha256                digest of the first download, where the publisher gives none
-        <file>.part, <file>.part.json    a download that was interrupted, and what it is a part of
+        <file>.part, <file>.part.json    an interrupted download, and what it is a part of
+        <file>.part.hub/             the same, from the hub
         <file>.<digest>.bad          arrived, but is not the published file
         <file>.lock                  held by the process that downloads
 
@@ -27,13 +28,14 @@ from typing import TYPE_CHECKING
 
 from tsmzoo import paths
 from tsmzoo.errors import DownloadError
-from tsmzoo.registry import Entry
 
 if TYPE_CHECKING:
     import httpx2
 
+    from tsmzoo.registry import Entry
+
 #: Called with the bytes that are there so far, and the bytes of the whole file where the server says.
-Progress = Callable[[int, "int | None"], None]
+Progress = Callable[[int, int | None], None]
 #: Called with a line the user should see.
 Notify = Callable[[str], None]
 
@@ -79,22 +81,18 @@ def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = _t
     """
     path = local_path(entry)
     try:
+        wrong: str | None = "it is not in the cache"
         if path.is_file():
             digest = _sha256(path)
             wrong = _wrong(entry, path, digest)
             if wrong is None:
-                with suppress(OSError):  # a cache that is there to be read only serves as well
+                with suppress(OSError):  # a cache that can only be read serves as well
                     _remember(entry, path, digest, notify)
                 return path
-            if _offline():
-                raise DownloadError(
-                    f"{entry.id}: {path}: {wrong}, and TSMZOO_OFFLINE is set; put the published file there, "
-                    "or give one with --weights FILE"
-                )
-        elif _offline():
+        if os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0"):
             raise DownloadError(
-                f"{entry.id}: {entry.filename} is not in the cache and TSMZOO_OFFLINE is set; put it at {path}, "
-                "or give it with --weights FILE"
+                f"{entry.id}: {path.name} is missing ({wrong}) and TSMZOO_OFFLINE is set; put the published file at "
+                f"{path}, or give it with --weights FILE"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path, notify):
@@ -137,10 +135,6 @@ def _fetch_locked(entry: Entry, path: Path, progress: Progress | None, notify: N
 def _addresses(entry: Entry) -> list[str]:
     mirror = os.environ.get("TSMZOO_MIRROR")
     return [*([f"{mirror.rstrip('/')}/{entry.filename}"] if mirror else []), *entry.urls]
-
-
-def _offline() -> bool:
-    return os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0")
 
 
 # Digests
@@ -233,7 +227,7 @@ def _from_web(address: str, part: Path, max_bytes: int, known: bool, progress: P
 def _check_scheme(request: httpx2.Request) -> None:
     url = request.url
     if url.scheme != "https" and not (url.scheme == "http" and url.host in _LOOPBACK):
-        raise _Refused(f"{url.scheme}://{url.host} is refused; only https:// and hf:// addresses are used")
+        raise _Refused(f"only https:// and hf:// addresses are used, not {_shown(str(url))}")
 
 
 def _stream(
@@ -244,7 +238,7 @@ def _stream(
     size = 0
     validator = _validator_of(part, address)
     if validator:
-        with part.open("rb") as file:
+        with part.open("rb") as file:  # what an earlier run left may be damaged: it counts into the digest, too
             while block := file.read(1 << 20):
                 digest.update(block)
                 size += len(block)
@@ -274,7 +268,7 @@ def _stream(
         else:
             digest, size = hashlib.sha256(), 0
         if total is not None and total > max_bytes:
-            raise _Refused(f"{total} bytes is too large for this model (at most {max_bytes})")
+            raise _too_large(max_bytes)
 
         with part.open("ab" if status == 206 else "wb") as file:
             if status == 200:  # only now that the old bytes are gone may their description change
@@ -284,7 +278,7 @@ def _stream(
                 size += len(block)
                 if size > max_bytes:
                     file.truncate(0)
-                    raise _Refused(f"it is too large for this model (more than {max_bytes} bytes)")
+                    raise _too_large(max_bytes)
                 file.write(block)
                 digest.update(block)
                 if progress is not None:
@@ -351,12 +345,10 @@ def _from_hub(address: str, part: Path, max_bytes: int) -> str:
     try:
         about = hf_hub_download(f"{owner}/{repo}", name, revision=revision or None, cache_dir=store, dry_run=True)
         if about.file_size is not None and about.file_size > max_bytes:
-            raise _Refused(f"{about.file_size} bytes is too large for this model (at most {max_bytes})")
+            raise _too_large(max_bytes)
         found = Path(hf_hub_download(f"{owner}/{repo}", name, revision=revision or None, cache_dir=store))
-    except _Refused:
-        raise
     except Exception as error:  # the library and its transfer back ends raise a dozen unrelated types
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if isinstance(error, _Refused) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
             raise
         raise _Refused(_line(error)) from None
     _discard(part)
@@ -382,6 +374,10 @@ def _locked(path: Path, notify: Notify) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _too_large(max_bytes: int) -> _Refused:
+    return _Refused(f"larger than {max_bytes} bytes, the most that this model could need")
 
 
 def _beside(path: Path, suffix: str) -> Path:

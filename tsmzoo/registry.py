@@ -10,7 +10,7 @@ import difflib
 import fnmatch
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -30,6 +30,10 @@ Modality = Literal["rgb", "flow"]
 Backbone = Literal["resnet50", "resnet101", "mobilenet_v2"]
 NonLocal = Literal["embedded_gaussian", "dot_product", "gaussian"]
 WeightsFormat = Literal["mit-tsm", "mit-tsm-online", "mmaction2"]
+#: What names a folder of the cache and files that are exported.
+Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+#: https, a Hugging Face repository, or http on this machine; it ends in the file's name.
+Url = Annotated[str, msgspec.Meta(pattern=r"^(https|http|hf)://[^\s?#]+/[^/\s?#]+$")]
 
 #: Bytes that a checkpoint may hold a parameter: weights, momentum and as much again, in float32.
 _BYTES_PER_PARAMETER = 16
@@ -40,19 +44,19 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of registry.yaml; an unknown or missing key is an error."""
 
 
-class Result(_Record):
+class Result(_Record, frozen=True):
     """One published accuracy, in percent, under the protocol that gave it."""
 
     protocol: str | None
     source: str
-    as_published: str
+    as_published: str = ""
     top1: float | None = None
     top5: float | None = None
     #: Mean average precision, for multi-label datasets.
     map: float | None = None
 
 
-class Published(_Record):
+class Published(_Record, frozen=True):
     """A cost as published: GMACs or millions of parameters."""
 
     value: float
@@ -61,7 +65,7 @@ class Published(_Record):
     basis: str | None = None
 
 
-class Normalisation(_Record):
+class Normalisation(_Record, frozen=True):
     """How frames in 0…1 become the network's input: `(frame - mean) / std`, channel by channel."""
 
     order: Literal["RGB", "flow"]
@@ -70,14 +74,14 @@ class Normalisation(_Record):
     about: str
 
 
-class LabelMap(_Record):
+class LabelMap(_Record, frozen=True):
     """A dataset's classes in the order of the logits; the names lie in `labels/<key>.txt`."""
 
     classes: int
     order: str
 
 
-class Source(_Record):
+class Source(_Record, frozen=True):
     """A publisher."""
 
     name: str
@@ -86,10 +90,10 @@ class Source(_Record):
     citation: str
 
 
-class Entry(_Record, kw_only=True):
+class Entry(_Record, frozen=True, kw_only=True):
     """One published checkpoint and all that is needed to use it as its publisher did."""
 
-    id: str
+    id: Id
     family: Family
     mode: Mode
     backbone: Backbone
@@ -99,7 +103,7 @@ class Entry(_Record, kw_only=True):
     modality: Modality
     #: Segments of a clip (T); 1 for an online model, which takes a frame a step.
     frames: int
-    #: Side of the square input the published cost refers to, in pixels.
+    #: Side of the square input that the file was trained with, in pixels.
     size: int = 224
     #: Several classes may hold at once (sigmoid, mean average precision).
     multi_label: bool = False
@@ -115,10 +119,10 @@ class Entry(_Record, kw_only=True):
 
     format: WeightsFormat
     source: str
-    urls: tuple[str, ...]
-    sha256: str | None = None
+    urls: Annotated[tuple[Url, ...], msgspec.Meta(min_length=1)]
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
     #: The first hex digits of the sha256, as they stand in the published file name.
-    sha256_prefix: str | None = None
+    sha256_prefix: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8,64}$")] | None = None
     config: str | None = None
     pretrain: str | None = None
     licence: str
@@ -155,9 +159,16 @@ class Entry(_Record, kw_only=True):
         return "unidirectional" if self.mode == "online" else "bidirectional"
 
     @property
+    def exportable(self) -> bool:
+        """Whether `export` takes it: a model of flow needs a phone to compute flow, but every entry converts."""
+        return True
+
+    @property
     def filename(self) -> str:
         """The published file's name."""
-        return urlsplit(self.urls[0]).path.rsplit("/", 1)[-1]
+        url = self.urls[0]
+        name = urlsplit(url).path.rsplit("/", 1)[-1]
+        return name.partition("@")[0] if url.startswith("hf://") else name
 
     @property
     def max_bytes(self) -> int:
@@ -171,7 +182,7 @@ class Entry(_Record, kw_only=True):
         return next(iter([*named, *self.results]), None)
 
 
-class Registry(_Record, dict=True):
+class Registry(_Record, frozen=True, dict=True):
     """All entries, and what they refer to by key."""
 
     models: tuple[Entry, ...] = ()
@@ -207,6 +218,11 @@ class Registry(_Record, dict=True):
     def names(self, entry: Entry) -> list[str]:
         """Return the aliases of `entry`."""
         return [alias for alias, target in self.aliases.items() if target == entry.id]
+
+    def text(self, entry: Entry) -> str:
+        """Return all of `entry` that a search goes through."""
+        source = self.sources[entry.source]
+        return " ".join([entry.id, *self.names(entry), entry.dataset, entry.backbone, source.name, *entry.notes])
 
     def label_names(self, entry: Entry) -> tuple[str, ...] | None:
         """Return the class names in the order of the logits, or None where they are not at hand."""
@@ -280,8 +296,6 @@ def _check(registry: Registry, path: Path) -> None:
         ):
             if (value := getattr(entry, key)) not in table:
                 raise RegistryError(f"{where}: {key} {value!r} is not defined; known are {', '.join(table)}")
-        if not entry.urls:
-            raise RegistryError(f"{where}: urls is empty; give at least one address")
         if (classes := registry.labels[entry.labels].classes) != entry.classes:
             raise RegistryError(f"{where}: classes {entry.classes} do not fit labels {entry.labels!r} ({classes})")
     for alias, target in registry.aliases.items():

@@ -31,14 +31,14 @@ class Clips(nn.Module):
 
 
 class OneClip(nn.Module):
-    """One clip, T, C, H, W, to logits, 1, classes; no tensor on the way exceeds rank 4."""
+    """One clip, (1,) T, C, H, W, to logits, 1, classes; but for the input no tensor exceeds rank 4."""
 
     def __init__(self, backbone: nn.Module, frames: int) -> None:
         super().__init__()
         self.backbone, self.frames = backbone, frames
 
     def forward(self, clip: Tensor) -> Tensor:
-        logits: Tensor = self.backbone(clip, self.frames, shift_clip)
+        logits: Tensor = self.backbone(clip.flatten(0, -4), self.frames, shift_clip)
         return logits.mean(0, keepdim=True)
 
 
@@ -55,22 +55,35 @@ class Step(nn.Module):
         return logits, *shift.next_states
 
 
-class Normalise(nn.Module):
-    """Camera values 0…255 to what the network was trained on, then the network; states pass by."""
+class Deployed(nn.Module):
+    """A form as it stands in a file: pixels normalised inside, axes in the order of the format.
+
+    With `mean` and `std` (on the scale 0…1) the input holds camera values 0…255, else it is
+    normalised already. `channels_last` moves the channels of input, states and next states to the end.
+    """
 
     scale: Tensor
     offset: Tensor
 
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, form: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, *, channels_last: bool
+    ) -> None:
         super().__init__()
-        self.model = model
-        mean_, std_ = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
-        self.register_buffer("scale", (1 / (255 * std_)).float().view(-1, 1, 1))
-        self.register_buffer("offset", (-mean_ / std_).float().view(-1, 1, 1))
+        self.form, self.channels_last, self.embedded = form, channels_last, mean is not None
+        if mean is not None and std is not None:
+            mean_, std_ = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+            shape = (-1,) if channels_last else (-1, 1, 1)
+            self.register_buffer("scale", (1 / (255 * std_)).float().view(shape))
+            self.register_buffer("offset", (-mean_ / std_).float().view(shape))
 
-    def forward(self, pixels: Tensor, *states: Tensor) -> Tensor | tuple[Tensor, ...]:
-        out: Tensor | tuple[Tensor, ...] = self.model(pixels.float() * self.scale + self.offset, *states)
-        return out
+    def forward(self, pixels: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        x = pixels.float() * self.scale + self.offset if self.embedded else pixels
+        if not self.channels_last:
+            out = self.form(x, *states)
+            return out if isinstance(out, tuple) else (out,)
+        out = self.form(x.permute(0, 3, 1, 2), *(state.permute(0, 3, 1, 2) for state in states))
+        logits, *next_states = out if isinstance(out, tuple) else (out,)
+        return logits, *(state.permute(0, 2, 3, 1) for state in next_states)
 
 
 def state_shapes(backbone: nn.Module, channels: int, size: int) -> list[tuple[int, ...]]:

@@ -1,0 +1,140 @@
+"""Core ML: an ML Program written by coremltools from torch.export; Core ML itself runs it, on macOS alone."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import coremltools as ct
+import torch
+from coremltools.proto import FeatureTypes_pb2, Model_pb2
+from torch import nn
+
+from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, Tensor
+from tsmzoo.errors import ArtifactError
+
+suffix = ".mlpackage"
+precisions = ("fp16", "fp32")
+frame_layout: Layout = "NCHW"
+clip_layout: Layout = "NTCHW"
+libraries = ("torch", "coremltools")
+
+_PRECISIONS = {"fp16": ct.precision.FLOAT16, "fp32": ct.precision.FLOAT32}
+
+
+def pixel_dtype(mode: str) -> DType:
+    """An image holds bytes; clips are of rank 5, which no Core ML image is, and multi-arrays hold no bytes."""
+    return "uint8" if mode == "online" else "float32"
+
+
+def convert(model: nn.Module, contract: Contract, out: Path) -> None:
+    """Write `model` as an ML Program for iOS 15 and later."""
+    examples = tuple(torch.zeros(tensor.shape) for tensor in contract.inputs)
+    with torch.no_grad():
+        program = torch.export.export(model, examples, strict=False).run_decompositions({})
+    package = ct.convert(
+        program,
+        inputs=[_input(tensor) for tensor in contract.inputs],
+        outputs=[ct.TensorType(name=tensor.name, dtype=_float32()) for tensor in contract.outputs],
+        convert_to="mlprogram",
+        compute_precision=_PRECISIONS[contract.precision],
+        minimum_deployment_target=ct.target.iOS15,
+        skip_model_load=True,
+    )
+    package.author = contract.source
+    package.license = contract.licence
+    package.short_description = f"{contract.model}, exported by tsmzoo"
+    package.user_defined_metadata[METADATA_KEY] = contract.embedded()
+    package.save(str(out))
+
+
+def _float32() -> Any:
+    import numpy as np
+
+    return np.float32
+
+
+def _is_image(tensor: Tensor) -> bool:
+    return tensor.dtype == "uint8"
+
+
+def _input(tensor: Tensor) -> Any:
+    if _is_image(tensor):
+        return ct.ImageType(name=tensor.name, shape=tensor.shape, color_layout=ct.colorlayout.RGB)
+    return ct.TensorType(name=tensor.name, shape=tensor.shape, dtype=_float32())
+
+
+def check(path: Path, contract: Contract) -> list[str]:
+    """Names, shapes and types of the saved specification as in the contract; every weight blob in place."""
+    try:
+        spec: Any = ct.utils.load_spec(str(path))
+    except Exception as error:  # a damaged package raises many kinds  # noqa: BLE001
+        raise ArtifactError(f"{path}: is no Core ML package ({type(error).__name__}); export it again") from None
+    if spec.WhichOneof("Type") != "mlProgram":
+        raise ArtifactError(f"{path}: is no ML Program; export it again")
+    found = {item.name: _described(item) for item in (*spec.description.input, *spec.description.output)}
+    wanted = {
+        tensor.name: ("image", (tensor.shape[2], tensor.shape[3])) if _is_image(tensor) else ("float32", tensor.shape)
+        for tensor in (*contract.inputs, *contract.outputs)
+    }
+    if found != wanted:
+        name = next(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+        raise ArtifactError(f"{path}: {name!r} is {found.get(name)}, its contract says {wanted.get(name)}")
+    function = next(iter(spec.mlProgram.functions.values()))
+    block = next(iter(function.block_specializations.values()))
+    blobs = _check_blobs(path, block)
+    return [
+        f"tensors as named ({len(wanted)})",
+        f"{len(block.operations)} operations",
+        f"{blobs} weight blobs in place",
+    ]
+
+
+def _described(item: Model_pb2.FeatureDescription) -> tuple[str, tuple[int, ...]]:
+    kind = item.type.WhichOneof("Type")
+    if kind == "imageType":
+        return "image", (item.type.imageType.height, item.type.imageType.width)
+    array = item.type.multiArrayType
+    dtype = FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name(array.dataType).lower()
+    return dtype, tuple(array.shape)
+
+
+def _check_blobs(path: Path, block: Any) -> int:
+    """Check that each constant kept outside the specification points into the weights file; return how many."""
+    weights = path / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
+    size = weights.stat().st_size if weights.is_file() else 0
+    blobs = [
+        value.blobFileValue
+        for operation in block.operations
+        for value in operation.attributes.values()
+        if value.WhichOneof("value") == "blobFileValue"
+    ]
+    if any(not 0 < blob.offset < size for blob in blobs):
+        raise ArtifactError(f"{path}: a weight lies outside weight.bin ({size} bytes); export it again")
+    return len(blobs)
+
+
+class CoremlRunner:
+    """Core ML on this Mac."""
+
+    runtime = f"Core ML, macOS {platform.mac_ver()[0]}"
+
+    def __init__(self, path: Path, contract: Contract) -> None:
+        self._model = ct.models.MLModel(str(path))
+        self._images = {tensor.name for tensor in contract.inputs if _is_image(tensor)}
+
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        from PIL import Image
+
+        values = {
+            name: Image.fromarray(value[0].transpose(1, 2, 0)) if name in self._images else value
+            for name, value in inputs.items()
+        }
+        outputs: dict[str, Array] = self._model.predict(values)
+        return outputs
+
+
+def load(path: Path, contract: Contract) -> CoremlRunner | None:
+    """Core ML predicts on macOS only."""
+    return CoremlRunner(path, contract) if platform.system() == "Darwin" else None

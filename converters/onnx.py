@@ -1,0 +1,110 @@
+"""ONNX: written by `torch.onnx.export` through torch.export, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout
+from tsmzoo.errors import ArtifactError
+
+suffix = ".onnx"
+precisions = ("fp32",)
+frame_layout: Layout = "NCHW"
+clip_layout: Layout = "NTCHW"
+libraries = ("torch", "onnx", "onnxscript", "onnxruntime")
+
+_DTYPES: dict[DType, torch.dtype] = {"uint8": torch.uint8, "float32": torch.float32}
+
+
+def pixel_dtype(mode: str) -> DType:
+    return "uint8"
+
+
+def convert(model: nn.Module, contract: Contract, out: Path) -> None:
+    """Write `model` as one file, weights included."""
+    # An axis of any length is given 2 in the example: torch.export takes 1 for a constant.
+    examples = tuple(
+        torch.zeros([2 if isinstance(n, str) else n for n in tensor.shape], dtype=_DTYPES[tensor.dtype])
+        for tensor in contract.inputs
+    )
+    program = torch.onnx.export(
+        model,
+        examples,
+        dynamo=True,
+        input_names=[tensor.name for tensor in contract.inputs],
+        output_names=[tensor.name for tensor in contract.outputs],
+        dynamic_shapes=_dynamic_shapes(contract),
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    proto = program.model_proto
+    for name, text in ((METADATA_KEY, contract.embedded()),):
+        proto.metadata_props.add(key=name, value=text)
+    proto.doc_string = f"{contract.model}, exported by tsmzoo"
+    onnx.save_model(proto, out)
+
+
+def _dynamic_shapes(contract: Contract) -> Any:
+    if not any(isinstance(n, str) for n in contract.main_input.shape):
+        return None
+    batch = {0: torch.export.Dim(str(contract.main_input.shape[0]))}
+    return (batch, tuple(batch for _ in contract.states))
+
+
+def check(path: Path, contract: Contract) -> list[str]:
+    """Names, shapes and types as in the contract; valid ONNX; no weights outside the file."""
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+            raise ArtifactError(f"{path}: keeps weights in other files, which is refused; export it again")
+        onnx.checker.check_model(model)
+    except ArtifactError:
+        raise
+    except Exception as error:  # protobuf and checker raise many kinds  # noqa: BLE001
+        raise ArtifactError(f"{path}: is no valid ONNX file ({' '.join(str(error).split())[:120]})") from None
+    found = {value.name: _described(value) for value in (*model.graph.input, *model.graph.output)}
+    wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (*contract.inputs, *contract.outputs)}
+    if found != wanted:
+        name = next(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+        raise ArtifactError(f"{path}: {name!r} is {found.get(name)}, its contract says {wanted.get(name)}")
+    operators = len(model.graph.node)
+    return [
+        f"valid ONNX, opset {model.opset_import[0].version}",
+        f"tensors as named ({len(wanted)})",
+        f"{operators} nodes",
+    ]
+
+
+def _described(value: onnx.ValueInfoProto) -> tuple[str, tuple[int | str, ...]]:
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return dtype, tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+
+
+class OnnxRunner:
+    """ONNX Runtime on the CPU."""
+
+    runtime = f"onnxruntime {onnxruntime.__version__}"
+
+    def __init__(self, path: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises plain RuntimeErrors of its own  # noqa: BLE001
+            raise ArtifactError(f"{path}: ONNX Runtime rejects it ({' '.join(str(error).split())[:120]})") from None
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        return dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
+
+
+def load(path: Path, contract: Contract) -> OnnxRunner:
+    return OnnxRunner(path)

@@ -1,0 +1,140 @@
+"""TFLite: written by litert-torch, channels last and of rank 4 at most, run by the LiteRT interpreter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import torch
+from ai_edge_litert import schema_py_generated as schema
+from torch import Tensor, nn
+
+from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout
+from tsmzoo.errors import ArtifactError
+
+suffix = ".tflite"
+precisions = ("fp32",)
+frame_layout: Layout = "NHWC"
+clip_layout: Layout = "THWC"
+libraries = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
+
+SIGNATURE = "serving_default"
+#: Mobile GPUs take no tensor of more axes.
+_MAX_RANK = 4
+_OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+_DTYPES = {schema.TensorType.FLOAT32: "float32", schema.TensorType.UINT8: "uint8"}
+
+
+def pixel_dtype(mode: str) -> DType:
+    return "uint8"
+
+
+class _Named(nn.Module):
+    """litert-torch takes the tensors' names from keyword arguments and from the keys of a dict."""
+
+    def __init__(self, model: nn.Module, contract: Contract) -> None:
+        super().__init__()
+        self.model = model
+        self.inputs = [tensor.name for tensor in contract.inputs]
+        self.outputs = [tensor.name for tensor in contract.outputs]
+
+    def forward(self, **tensors: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.outputs, self.model(*(tensors[name] for name in self.inputs)), strict=True))
+
+
+def convert(model: nn.Module, contract: Contract, out: Path) -> None:
+    """Write `model` with one signature, and the contract among the metadata."""
+    import litert_torch  # seconds, and nothing else here needs it
+
+    examples = {
+        tensor.name: torch.zeros(tensor.shape, dtype=torch.uint8 if tensor.dtype == "uint8" else torch.float32)
+        for tensor in contract.inputs
+    }
+    named = _Named(model, contract).eval()
+    content = litert_torch.signature(SIGNATURE, named, sample_kwargs=examples).convert().model_content()
+    out.write_bytes(_with_metadata(content, contract.embedded()))
+
+
+class _AlignedBuilder(flatbuffers.Builder):
+    """Puts byte vectors at multiples of 16, as TFLite's schema demands of weights and the Python packer forgets."""
+
+    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:  # noqa: N802, N803 - flatbuffers' names
+        return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
+
+
+def _with_metadata(content: bytes, text: str) -> bytes:
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(text.encode(), np.uint8)
+    entry.name, entry.buffer = METADATA_KEY, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    builder = _AlignedBuilder(len(content) + len(text) + 2**16)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def check(path: Path, contract: Contract) -> list[str]:
+    """Names, shapes and types as in the contract; rank 4 at most; builtin operators only."""
+    try:
+        model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+        operators = Counter(_operator(code) for code in _codes(model))
+        graph = model.subgraphs[0]
+        signature = next(item for item in model.signatureDefs if item.signatureKey.decode() == SIGNATURE)
+    except Exception as error:  # the generated reader raises whatever a broken offset leads to  # noqa: BLE001
+        raise ArtifactError(f"{path}: is no TFLite file of ours ({type(error).__name__}); export it again") from None
+    found = {
+        item.name.decode(): (_DTYPES.get(tensor.type), tuple(int(n) for n in tensor.shape))
+        for item in (*signature.inputs, *signature.outputs)
+        for tensor in [graph.tensors[item.tensorIndex]]
+    }
+    wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (*contract.inputs, *contract.outputs)}
+    if found != wanted:
+        name = next(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+        raise ArtifactError(f"{path}: {name!r} is {found.get(name)}, its contract says {wanted.get(name)}")
+    rank = max(len(tensor.shape) if tensor.shape is not None else 0 for tensor in graph.tensors)
+    if rank > _MAX_RANK:
+        raise ArtifactError(f"{path}: has a tensor of rank {rank}, which mobile GPUs refuse; report this model")
+    if foreign := [name for name in operators if name.startswith(("CUSTOM", "DELEGATE", "STABLEHLO"))]:
+        raise ArtifactError(f"{path}: needs {', '.join(foreign)}, which phones' runtimes lack; report this model")
+    return [
+        f"tensors as named ({len(wanted)})",
+        f"rank {rank} at most",
+        f"{operators.total()} builtin operators, TRANSPOSE {operators['TRANSPOSE']}",
+    ]
+
+
+def _codes(model: Any) -> list[Any]:
+    return [model.operatorCodes[operator.opcodeIndex] for operator in model.subgraphs[0].operators]
+
+
+def _operator(code: Any) -> str:
+    # Old readers look at the deprecated field, which holds codes below 127.
+    return _OPERATORS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM")
+
+
+class TfliteRunner:
+    """The LiteRT interpreter, XNNPACK on the CPU."""
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        from importlib.metadata import version
+
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.runtime = f"ai-edge-litert {version('ai-edge-litert')}"
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self._signature = self._interpreter.get_signature_runner(SIGNATURE)
+        except (ValueError, RuntimeError) as error:
+            raise ArtifactError(f"{path}: LiteRT rejects it ({' '.join(str(error).split())[:120]})") from None
+
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        outputs: dict[str, Array] = self._signature(**inputs)
+        return outputs
+
+
+def load(path: Path, contract: Contract) -> TfliteRunner:
+    return TfliteRunner(path)

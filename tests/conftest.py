@@ -1,0 +1,1 @@
+"""Shared fixtures; with importlib mode tests import no helper modules."""

@@ -1,0 +1,220 @@
+"""The contract of an exported file: what its tensors are and mean, what it was made from, how it was verified.
+
+It is written as `NAME.json` beside the file, and, but for digest and verification, inside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tsmzoo.errors import ArtifactError
+
+Array = NDArray[Any]
+#: Axes in order; N is the batch, T the frames of a clip.
+Layout = Literal["NCHW", "NHWC", "NTCHW", "THWC", "NC"]
+DType = Literal["uint8", "float32"]
+
+SCHEMA = 1
+#: Key of the contract among a file's own metadata, in every format.
+METADATA_KEY = "tsmzoo"
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Tensor(_Record, frozen=True, kw_only=True):
+    """An input or output; an axis of any length is a string."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: DType
+    layout: Layout
+    meaning: str
+
+
+class StatePair(_Record, frozen=True, kw_only=True):
+    """What comes out of one step as `output` goes into the next as `input`."""
+
+    input: str
+    output: str
+    initial: Literal["zeros"] = "zeros"
+
+
+class Checkpoint(_Record, frozen=True, kw_only=True):
+    """The weights file that the artifact was made from."""
+
+    sha256: str
+    format: str
+    #: Where it lay then; a hint for `verify`, which goes by the digest.
+    path: str
+    #: A bidirectional checkpoint in an online model: its answers are not those of the paper.
+    shift_mismatch: bool = False
+
+
+class Case(_Record, frozen=True, kw_only=True):
+    """One stream or clip of a verification."""
+
+    name: str
+    steps: int
+    max_rel_error: float
+
+
+class Verification(_Record, frozen=True, kw_only=True):
+    """How an artifact's bytes compared with the torch model.
+
+    Errors are the largest differences, each relative to the range of that output in torch.
+    """
+
+    status: Literal["passed", "failed", "not run"]
+    runtime: str
+    #: Why it failed or was not run.
+    reason: str | None = None
+    tolerance: float
+    max_rel_error: float | None = None
+    mean_rel_error: float | None = None
+    #: The output that the largest error stands in.
+    worst: str | None = None
+    #: Share of answers whose first class is the same.
+    top1_agreement: float | None = None
+    steps: int = 0
+    cases: tuple[Case, ...] = ()
+    #: What was checked of the file without running it.
+    structure: tuple[str, ...] = ()
+
+
+class Contract(_Record, frozen=True, kw_only=True):
+    """`NAME.json`. Sizes in pixels, mean and std on the scale 0…1."""
+
+    schema: int = SCHEMA
+    model: str
+    family: str
+    mode: Literal["offline", "online"]
+    backbone: str
+    dataset: str
+    format: str
+    precision: str
+    preprocess: Literal["embedded", "external"]
+    state: Literal["explicit"] = "explicit"
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    states: tuple[StatePair, ...]
+    classes: int
+    #: None where the class names are not at hand.
+    labels: tuple[str, ...] | None
+    channel_order: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
+    #: Short side that a video is resized to before the centre crop of `size`.
+    resize: int
+    frames: int
+    sampling: str
+    target_fps: float | None
+    weights: Literal["published", "local", "random"]
+    checkpoint: Checkpoint | None = None
+    #: Of random weights.
+    seed: int | None = None
+    licence: str
+    source: str
+    doubt: tuple[str, ...] = ()
+    versions: dict[str, str]
+    #: Of the file itself; absent from the copy inside it.
+    artifact: str | None = None
+    sha256: str | None = None
+    bytes: int | None = None
+    verification: Verification | None = None
+
+    @property
+    def main_input(self) -> Tensor:
+        """`frame` of an online model, `clip` of an offline one."""
+        return self.inputs[0]
+
+    def initial_states(self, batch: int = 1) -> dict[str, Array]:
+        """Return the states of the first step of `batch` streams, in the file's own layout."""
+        tensors = {tensor.name: tensor for tensor in self.inputs}
+        return {
+            pair.input: np.zeros([batch if isinstance(n, str) else n for n in tensors[pair.input].shape], "float32")
+            for pair in self.states
+        }
+
+    def embedded(self) -> str:
+        """Return the JSON that goes inside the file."""
+        bare = msgspec.structs.replace(self, verification=None, sha256=None, bytes=None, artifact=None)
+        if bare.checkpoint:  # a user's folders are nobody else's business
+            bare = msgspec.structs.replace(bare, checkpoint=msgspec.structs.replace(bare.checkpoint, path=""))
+        return msgspec.json.encode(bare).decode()
+
+
+def contract_path(artifact: Path) -> Path:
+    """Return where the contract of `artifact` lies."""
+    return artifact.with_suffix(".json")
+
+
+def read_contract(artifact: Path) -> Contract:
+    """Read the contract beside `artifact`. Raises ArtifactError where there is none, or none of ours."""
+    if not artifact.exists():
+        raise ArtifactError(f"{artifact}: does not exist; give a file that `tsmzoo export` wrote")
+    path = contract_path(artifact)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Contract)
+    except OSError:
+        raise ArtifactError(
+            f"{artifact}: its contract {path.name} is not beside it; keep both together or export again"
+        ) from None
+    except msgspec.MsgspecError as error:
+        raise ArtifactError(f"{path}: is no contract of this version ({error}); export again") from None
+
+
+def write_contract(contract: Contract, path: Path) -> None:
+    """Write `contract` as readable JSON."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(contract), indent=2) + b"\n")
+
+
+def digest(artifact: Path) -> tuple[str, int]:
+    """Return sha256 and size in bytes of a file, or of a package: its files' names and contents, sorted."""
+    if artifact.is_file():
+        with artifact.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest(), artifact.stat().st_size
+    total, size = hashlib.sha256(), 0
+    for path in sorted(path for path in artifact.rglob("*") if path.is_file()):
+        total.update(path.relative_to(artifact).as_posix().encode() + b"\0")
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+        size += path.stat().st_size
+    return total.hexdigest(), size
+
+
+def to_layout(array: Array, layout: Layout) -> Array:
+    """Return N, C, H, W or N, T, C, H, W data (N = 1 for THWC) in `layout`."""
+    if layout == "NHWC":
+        array = array.transpose(0, 2, 3, 1)
+    elif layout == "THWC":
+        array = array[0].transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(array)
+
+
+def from_layout(array: Array, layout: Layout) -> Array:
+    """Return what `to_layout` was given."""
+    if layout == "NHWC":
+        return array.transpose(0, 3, 1, 2)
+    if layout == "THWC":
+        return array.transpose(0, 3, 1, 2)[None]
+    return array
+
+
+def normalise(pixels: Array, contract: Contract) -> Array:
+    """Return camera values 0…255, …, C, H, W, as the network was trained on them."""
+    mean, std = (np.asarray(values, "float64").reshape(-1, 1, 1) for values in (contract.mean, contract.std))
+    return ((pixels / 255.0 - mean) / std).astype("float32")
+
+
+def feed(pixels: Array, contract: Contract) -> Array:
+    """Return camera values 0…255, N, C, H, W or N, T, C, H, W, as the file's main input takes them."""
+    values = pixels if contract.preprocess == "embedded" else normalise(pixels, contract)
+    return to_layout(values.astype(contract.main_input.dtype), contract.main_input.layout)

@@ -1,0 +1,460 @@
+"""The command line: each command parses, calls one function of the library, and prints.
+
+Nothing heavy is imported at the top: `--help`, `list` and `info` answer without torch.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import typer.core
+
+from tsmzoo import __version__, download, registry, terminal
+from tsmzoo.converter import Format
+from tsmzoo.errors import ZooError
+from tsmzoo.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from tsmzoo.artifact import Array, Contract, Verification
+    from tsmzoo.weights import Network
+
+
+class _Commands(typer.core.TyperGroup):
+    """Turns what a user can cause into one line and exit 1; everything else keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ZooError as error:
+            terminal.note(f"error: {error}")
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Pretrained TSN and TSM video models: find, download, count, convert, verify and run them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="tsmzoo")
+
+
+# --- options that several commands share ---------------------------------------------------------------------------
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+RegistryFile = Annotated[
+    Path | None, typer.Option("--registry", metavar="FILE", help="A registry of your own, on top of tsmzoo's.")
+]
+Model = Annotated[str, typer.Argument(help="A model's id or alias; `tsmzoo list` shows them.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|random", help="A local checkpoint, or `random`, in place of the published weights."),
+]
+Seed = Annotated[int, typer.Option(help="Seed of random weights.", min=0)]
+WeightsFormat = Annotated[str | None, typer.Option(help="The checkpoint's format, else told from its keys.")]
+AllowMismatch = Annotated[
+    bool, typer.Option("--allow-shift-mismatch", help="Load a bidirectional checkpoint into an online model.")
+]
+Size = Annotated[int | None, typer.Option(metavar="PX", help="Side of the input.", min=32, max=2048)]
+Frames = Annotated[int | None, typer.Option(metavar="T", help="Frames of a clip (offline models).", min=1, max=256)]
+Clip = Annotated[
+    Path | None, typer.Option(metavar="VIDEO", help="A real video to verify with, beside the seeded noise.")
+]
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"tsmzoo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _load(registry_file: Path | None) -> Registry:
+    return registry.load(*([registry_file] if registry_file else []))
+
+
+# --- the registry --------------------------------------------------------------------------------------------------
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str | None, typer.Argument(help="Ids that fit a wildcard, such as 'tsm_*_sthv2*'.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every checkpoint, not the recommended ones alone.")] = False,
+    family: Annotated[str | None, typer.Option(help="tsn or tsm.")] = None,
+    mode: Annotated[str | None, typer.Option(help="offline or online.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="For instance somethingv2.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="resnet50, resnet101 or mobilenet_v2.")] = None,
+    modality: Annotated[str | None, typer.Option(help="rgb or flow.")] = None,
+    exportable: Annotated[bool, typer.Option("--exportable", help="Only what `tsmzoo export` takes.")] = False,
+    search: Annotated[str | None, typer.Option(help="Text in an entry's id, alias, notes or source.")] = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Show the models: the recommended ones, or all that a pattern or --all asks for."""
+    zoo = _load(registry_file)
+    chosen = zoo.match(pattern) if pattern else [entry for entry in zoo.models if all_ or entry.recommended]
+    for key, value in (
+        ("family", family),
+        ("mode", mode),
+        ("dataset", dataset),
+        ("backbone", backbone),
+        ("modality", modality),
+    ):
+        if value is None:
+            continue
+        known = sorted({getattr(entry, key) for entry in zoo.models})
+        if value not in known:
+            raise ZooError(f"no model's {key} is {value!r}; choose one of {', '.join(known)}")
+        chosen = [entry for entry in chosen if getattr(entry, key) == value]
+    if exportable:
+        chosen = [entry for entry in chosen if entry.exportable]
+    if search:
+        chosen = [entry for entry in chosen if search.lower() in zoo.text(entry).lower()]
+    if json:
+        terminal.print_json([_row(zoo, entry) for entry in chosen])
+        return
+    columns = {
+        "id": "left",
+        "alias": "left",
+        "mode": "left",
+        "backbone": "left",
+        "dataset": "left",
+        "T": "right",
+        "GMACs": "right",
+        "Mparams": "right",
+        "top-1": "right",
+        "protocol": "left",
+        "MB": "right",
+        "licence": "left",
+        "cached": "left",
+    }
+    terminal.print_table(columns, [_cells(_row(zoo, entry)) for entry in chosen])
+    hidden = len(zoo.models) - len(chosen)
+    print(
+        f"{len(chosen)} models{f', {hidden} more not shown' if hidden else ''}; `?` marks doubtful ones (tsmzoo info)"
+    )
+
+
+def _row(zoo: Registry, entry: Entry) -> dict[str, Any]:
+    headline = entry.headline
+    return {
+        "id": entry.id,
+        "aliases": zoo.names(entry),
+        "family": entry.family,
+        "mode": entry.mode,
+        "backbone": entry.backbone,
+        "dataset": entry.dataset,
+        "modality": entry.modality,
+        "frames": entry.frames,
+        "size": entry.size,
+        "gmacs": entry.gmacs,
+        "mparams": round(entry.mparams, 3),
+        "top1": headline.top1 if headline else None,
+        "top5": headline.top5 if headline else None,
+        "protocol": headline.protocol if headline else None,
+        "source": entry.source,
+        "licence": entry.licence,
+        "megabytes": round(entry.params * 4 / 1e6, 1),
+        "recommended": entry.recommended,
+        "doubtful": bool(entry.doubt),
+        "cached": download.is_cached(entry),
+    }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["id"] + ("?" if row["doubtful"] else ""),
+        ", ".join(row["aliases"]),
+        row["mode"],
+        row["backbone"] + (" flow" if row["modality"] == "flow" else ""),
+        row["dataset"],
+        str(row["frames"]),
+        f"{row['gmacs']:.2f}",
+        f"{row['mparams']:.2f}",
+        "–" if row["top1"] is None else f"{row['top1']:.1f}",
+        row["protocol"] or "–",
+        f"{row['megabytes']:.0f}",
+        row["licence"],
+        "yes" if row["cached"] else "–",
+    ]
+
+
+@app.command()
+def info(model: Model, registry_file: RegistryFile = None, json: Json = False) -> None:
+    """Show all about one model: source, licence, figures and their protocols, input, states, labels, files."""
+    from tsmzoo import card
+
+    zoo = _load(registry_file)
+    document = card.card(zoo, zoo.find(model))
+    if json:
+        terminal.print_json(document)
+    else:
+        print(card.text(document))
+
+
+@app.command("download")
+def download_(
+    models: Annotated[list[str] | None, typer.Argument(help="Ids or aliases.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every model of the registry.")] = False,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Fetch checkpoints into the cache, resumed and verified."""
+    zoo = _load(registry_file)
+    if not models and not all_:
+        raise typer.BadParameter("name a model, or give --all")
+    entries = list(zoo.models) if all_ else [zoo.find(name) for name in models or []]
+    failed: list[str] = []
+    done = []
+    for entry in entries:
+        try:
+            path = _fetch(entry)
+        except ZooError as error:
+            # With several to fetch, one dead link must not keep the others away.
+            if len(entries) == 1:
+                raise
+            failed.append(entry.id)
+            terminal.note(f"error: {error}")
+            continue
+        done.append({"id": entry.id, "path": str(path), "bytes": path.stat().st_size})
+        if not json:
+            print(f"{entry.id}: {path}")
+    if json:
+        terminal.print_json(done)
+    if failed:
+        raise ZooError(f"{len(failed)} of {len(entries)} were not fetched: {', '.join(failed)}; run it again to resume")
+
+
+def _fetch(entry: Entry) -> Path:
+    with terminal.download_bar(entry.id) as progress:
+        return download.fetch(entry, progress=progress, notify=terminal.note)
+
+
+# --- networks ------------------------------------------------------------------------------------------------------
+
+
+def _sized(entry: Entry, size: int | None, frames: int | None) -> Entry:
+    import msgspec
+
+    if frames is not None and entry.mode == "online" and frames != 1:
+        raise ZooError(f"{entry.id} is online and takes one frame a step; leave out --frames")
+    return msgspec.structs.replace(entry, size=size or entry.size, frames=frames or entry.frames)
+
+
+def _network(
+    entry: Entry, weights: str | None, seed: int, weights_format: str | None = None, *, allow_mismatch: bool = False
+) -> Network:
+    from tsmzoo.weights import obtain
+
+    with terminal.download_bar(entry.id) as progress:
+        network = obtain(
+            entry,
+            weights,
+            seed=seed,
+            weights_format=weights_format,
+            allow_shift_mismatch=allow_mismatch,
+            progress=progress,
+            notify=terminal.note,
+        )
+    if network.weights == "random":
+        terminal.note(f"warning: the weights of {entry.id} are RANDOM (seed {seed}); its answers mean nothing")
+    if network.checkpoint and network.checkpoint.shift_mismatch:
+        terminal.note(f"warning: {entry.id} holds a BIDIRECTIONAL checkpoint; its answers are not the published ones")
+    return network
+
+
+def _video(clip: Path | None, entry: Entry, most: int = 64) -> Array | None:
+    """Return the first frames of a video, S, C, H, W, as a model of this size takes them."""
+    if clip is None:
+        return None
+    import itertools
+
+    import numpy as np
+
+    from tsmzoo import video
+
+    resize = round(entry.size * 256 / 224)
+    return np.stack(
+        [video.prepare(image, resize, entry.size) for _, image in itertools.islice(video.decode(clip), most)]
+    )
+
+
+@app.command()
+def flops(
+    model: Annotated[str | None, typer.Argument(help="A model's id or alias.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every model of the registry.")] = False,
+    per_module: Annotated[bool, typer.Option("--per-module", help="Show where they are spent.")] = False,
+    size: Size = None,
+    frames: Frames = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Count multiply-accumulates and parameters, next to the published figures."""
+    from tsmzoo import cost
+
+    if (model is None) == (not all_):
+        raise typer.BadParameter("name a model, or give --all")
+    zoo = _load(registry_file)
+    entries = list(zoo.models) if all_ else [zoo.find(model or "")]
+    with terminal.stages() as stage:
+        documents = []
+        for entry in entries:
+            stage(f"counting {entry.id}")
+            documents.append(cost.cost(_sized(entry, size, frames), per_module=per_module))
+    if json:
+        terminal.print_json(documents if all_ else documents[0])
+    elif all_:
+        terminal.print_table(cost.COLUMNS, [cost.cells(document) for document in documents])
+        print(f"GMACs: {cost.CONVENTION}")
+    else:
+        print(cost.text(documents[0]))
+
+
+@app.command()
+def export(
+    model: Model,
+    to: Annotated[Format, typer.Option(help="The format to write.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="PATH", help="Default: <model>-<precision>.<ending>")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, or for coreml fp16 (its default).")] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="embedded (default): camera values in; external: normalised values in.")
+    ] = None,
+    state: Annotated[str, typer.Option(help="explicit: states are inputs and outputs.")] = "explicit",
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Any number of clips a call (onnx).")] = False,
+    weights: Weights = None,
+    seed: Seed = 0,
+    weights_format: WeightsFormat = None,
+    allow_shift_mismatch: AllowMismatch = False,
+    size: Size = None,
+    frames: Frames = None,
+    clip: Clip = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Convert a model, with its contract beside it, verified before it gets its name."""
+    _choice("--preprocess", preprocess, ("embedded", "external"))
+    _choice("--state", state, ("explicit",))
+    start = time.perf_counter()
+    zoo = _load(registry_file)
+    entry = _sized(zoo.find(model), size, frames)
+    pixels = _video(clip, entry)
+    network = _network(entry, weights, seed, weights_format, allow_mismatch=allow_shift_mismatch)
+    from tsmzoo.export import export as export_
+
+    with terminal.stages() as stage:
+        path, contract = export_(
+            zoo,
+            network,
+            to,
+            out=out,
+            precision=precision,
+            preprocess=preprocess,  # type: ignore[arg-type]  # checked above
+            dynamic_batch=dynamic_batch,
+            video=pixels,
+            stage=stage,
+        )
+    assert contract.verification is not None
+    _report(path, contract, contract.verification, time.perf_counter() - start, json=json)
+
+
+@app.command()
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="A file that `tsmzoo export` wrote, its JSON beside it.")],
+    weights: Weights = None,
+    steps: Annotated[int | None, typer.Option(help="Frames of each stream.", min=2, max=10_000)] = None,
+    clip: Clip = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Compare a file with its torch model over a stream, or find that it was changed."""
+    start = time.perf_counter()
+    zoo = _load(registry_file)
+    from tsmzoo import artifact as artifact_
+    from tsmzoo.export import reverify
+
+    pixels = None
+    if clip is not None:
+        contract = artifact_.read_contract(artifact)
+        pixels = _video(clip, _sized(zoo.find(contract.model), contract.size, None))
+    with terminal.stages() as stage:
+        contract, report = reverify(zoo, artifact, weights=weights, steps=steps, video=pixels, stage=stage)
+    _report(artifact, contract, report, time.perf_counter() - start, json=json)
+    if report.status == "failed":
+        raise ZooError(f"{artifact}: failed its verification: {report.reason}; export it again")
+
+
+def _choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}", param_hint=option)
+
+
+def _report(path: Path, contract: Contract, report: Verification, seconds: float, *, json: bool) -> None:
+    from tsmzoo import card
+
+    if json:
+        terminal.print_json(card.report(path, contract, report, seconds))
+    else:
+        print(card.report_text(path, contract, report, seconds))
+
+
+@app.command()
+def run(
+    model: Annotated[str, typer.Argument(help="An exported file, or a model's id or alias.")],
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    window: Annotated[int, typer.Option(help="Steps of a stream that an answer is averaged over.", min=1)] = 12,
+    weights: Weights = None,
+    seed: Seed = 0,
+    weights_format: WeightsFormat = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Run a model over a video: the running top-5, and milliseconds per frame."""
+    from tsmzoo import show
+    from tsmzoo.live import watch
+    from tsmzoo.quiet import quiet
+
+    zoo = _load(registry_file)
+    if Path(model).suffix in (".onnx", ".tflite", ".mlpackage"):
+        from tsmzoo.export import open_artifact
+
+        contract, converter = open_artifact(Path(model))
+        with quiet():
+            runner = converter.load(Path(model), contract)
+        if runner is None:
+            raise ZooError(f"{model}: nothing on this system runs {contract.format}; run it on macOS")
+        if contract.weights == "random":
+            terminal.note(f"warning: the weights of {model} are RANDOM; its answers mean nothing")
+    else:
+        from tsmzoo.export import describe
+        from tsmzoo.runner import TorchRunner
+
+        network = _network(zoo.find(model), weights, seed, weights_format)
+        contract = describe(zoo, network)
+        runner = TorchRunner(network, contract)
+    answers = watch(runner, contract, video, window=window)
+    document = show.collect(answers, live=not json and sys.stdout.isatty())
+    document = {"model": contract.model, "runtime": runner.runtime, "video": str(video)} | document
+    if json:
+        terminal.print_json(document)
+    else:
+        print(show.text(document))

@@ -1,0 +1,89 @@
+"""The seam between the formats and everything else: what a converter module offers, what a runner does."""
+
+from __future__ import annotations
+
+import importlib
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from tsmzoo.artifact import Array, Contract, DType, Layout
+from tsmzoo.errors import ExportError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Format(StrEnum):
+    """A file format; one module `converters/<name>.py` each."""
+
+    ONNX = "onnx"
+    TFLITE = "tflite"
+    COREML = "coreml"
+
+
+class Runner(Protocol):
+    """An exported file, or a network, that can be run: named arrays in, named arrays out."""
+
+    #: Name and version of what runs it.
+    runtime: str
+
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Run once. Names, shapes and dtypes are the contract's."""
+        ...
+
+
+class Converter(Protocol):
+    """A module of `converters/`."""
+
+    #: Ending of the file's name.
+    suffix: str
+    #: Precisions that `convert` can write; the first is the format's own default.
+    precisions: tuple[str, ...]
+    frame_layout: Layout
+    clip_layout: Layout
+    #: Libraries whose versions belong in the contract.
+    libraries: tuple[str, ...]
+
+    def pixel_dtype(self, mode: str) -> DType:
+        """Return the type of `frame` (online) or `clip` (offline) where preprocessing is embedded."""
+        ...
+
+    def convert(self, model: nn.Module, contract: Contract, out: Path) -> None:
+        """Write `model`, a form of tsmzoo.models.forms, to `out` with the tensors that `contract` lists."""
+        ...
+
+    def check(self, path: Path, contract: Contract) -> list[str]:
+        """Check the file without running it; return what was found to hold.
+
+        Raises ArtifactError where the file and `contract` disagree or a rule of the format is broken.
+        """
+        ...
+
+    def load(self, path: Path, contract: Contract) -> Runner | None:
+        """Return the file ready to run, or None where no runtime of this format exists on this system.
+
+        Raises ArtifactError where the runtime rejects the file.
+        """
+        ...
+
+
+def load_converter(format_: Format) -> Converter:
+    """Import the converter of `format_`. Raises ExportError naming the extra that is missing."""
+    try:
+        return cast("Converter", importlib.import_module(f"tsmzoo.converters.{format_}"))
+    except ModuleNotFoundError as error:
+        raise missing_extra(format_, error) from None
+
+
+def missing_extra(format_: Format, error: ModuleNotFoundError) -> ExportError:
+    """Return the error that names the extra to install."""
+    return ExportError(f"{format_} needs {error.name}, which is not installed: pip install 'tsmzoo[{format_}]'")
+
+
+def format_of(path: Path) -> Format:
+    """Return the format that a file's ending names. Raises ExportError on another ending."""
+    for suffix, format_ in ((".onnx", Format.ONNX), (".tflite", Format.TFLITE), (".mlpackage", Format.COREML)):
+        if path.suffix == suffix:
+            return format_
+    raise ExportError(f"{path}: ends in none of .onnx, .tflite, .mlpackage; give an exported file")

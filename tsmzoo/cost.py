@@ -1,0 +1,115 @@
+"""What `flops` prints: our count next to the published one, per clip, per frame and per video."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from tsmzoo import recipe
+from tsmzoo.flops import CONVENTION, Count, count
+from tsmzoo.registry import Entry
+
+__all__ = ["COLUMNS", "CONVENTION", "cells", "cost", "text"]
+
+
+def cost(entry: Entry, *, per_module: bool = False) -> dict[str, Any]:
+    """Return the cost of `entry`; a clip of an online model is one frame."""
+    counted = _count(_cost_key(entry))
+    views = {result.protocol: recipe.protocol(result.protocol).views for result in entry.results if result.protocol}
+    document: dict[str, Any] = {
+        "id": entry.id,
+        "gmacs_per_clip": round(counted.gmacs, 4),
+        "gmacs_per_frame": round(counted.gmacs / entry.frames, 4),
+        "mparams": round(counted.mparams, 6),
+        "published_gmacs": entry.published_gmacs.value if entry.published_gmacs else None,
+        "published_basis": entry.published_gmacs.basis if entry.published_gmacs else None,
+        "published_mparams": entry.published_mparams.value if entry.published_mparams else None,
+        "input_shape": list(counted.input_shape),
+        "convention": CONVENTION,
+        "gmacs_per_video": {
+            name: {"views": number, "gmacs": round(counted.gmacs * number, 2)} for name, number in views.items()
+        },
+    }
+    if per_module:
+        document["modules"] = {name: round(gmacs, 6) for name, gmacs in counted.modules.items()}
+    return document
+
+
+def _cost_key(entry: Entry) -> Entry:
+    """Return `entry` with all gone that its cost does not depend on, so that equal networks are counted once."""
+    return msgspec.structs.replace(
+        entry,
+        id="any",
+        dataset="",
+        urls=("https://any/any",),
+        source="",
+        sha256=None,
+        sha256_prefix=None,
+        config=None,
+        pretrain=None,
+        labels="",
+        licence="",
+        normalisation="",
+        params=0,
+        gmacs=0.0,
+        published_gmacs=None,
+        published_mparams=None,
+        results=(),
+        doubt=(),
+        notes=(),
+        recommended=False,
+        sampling="uniform",
+        stride=None,
+        family="tsn" if entry.family == "tsn" else "tsm",
+    )
+
+
+_count = cache(count)
+
+COLUMNS = {
+    "id": "left",
+    "input": "left",
+    "GMACs/clip": "right",
+    "GMACs/frame": "right",
+    "published": "right",
+    "Mparams": "right",
+    "published ": "right",
+    "basis of the published figure": "left",
+}
+
+
+def cells(document: dict[str, Any]) -> list[str]:
+    """Return a row of the table."""
+    d = document
+    return [
+        d["id"],
+        "x".join(map(str, d["input_shape"])),
+        f"{d['gmacs_per_clip']:.2f}",
+        f"{d['gmacs_per_frame']:.3f}",
+        f"{d['published_gmacs'] or '–'}",
+        f"{d['mparams']:.2f}",
+        f"{d['published_mparams'] or '–'}",
+        d["published_basis"] or "–",
+    ]
+
+
+def text(document: dict[str, Any]) -> str:
+    """Return one model's cost to read."""
+    d = document
+    lines = [
+        f"{d['id']}  input {'x'.join(map(str, d['input_shape']))}",
+        f"  {d['gmacs_per_clip']:.3f} GMACs a clip, {d['gmacs_per_frame']:.3f} a frame, {d['mparams']:.3f} M parameters",
+        f"  convention: {d['convention']}",
+    ]
+    if d["published_gmacs"]:
+        lines.append(f"  published: {d['published_gmacs']} GMACs, {d['published_basis']}")
+    if d["published_mparams"]:
+        lines.append(f"  published: {d['published_mparams']} M parameters")
+    lines += [
+        f"  a video under {name}: {video['views']} views of a clip, {video['gmacs']:.1f} GMACs"
+        for name, video in d["gmacs_per_video"].items()
+    ]
+    lines += [f"  {gmacs:>10.4f}  {name}" for name, gmacs in d.get("modules", {}).items()]
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""Running a model over one video and saying what it sees, as the frames go by."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tsmzoo import video
+from tsmzoo.artifact import Array, Contract
+from tsmzoo.converter import Runner
+from tsmzoo.errors import ZooError
+from tsmzoo.runner import run_clip, stream
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model holds a video to be at one moment."""
+
+    #: Seconds into the video.
+    time: float
+    #: Class names, or indices where no names are at hand, and their probabilities, likeliest first.
+    top: list[tuple[str, float]]
+    #: Milliseconds that the model itself took: a frame of a stream, or a clip.
+    ms: float
+
+
+def watch(runner: Runner, contract: Contract, path: Path, *, window: int, top: int = 5) -> Iterator[Answer]:
+    """Yield an answer after each frame (online), or one for the whole video (offline).
+
+    An online model's logits are averaged over the last `window` steps, as in MIT's demo; frames are
+    taken at the contract's target rate. An offline model sees T frames spread over the video.
+    Raises VideoError, or ZooError for a model that no video alone can feed.
+    """
+    if contract.channel_order == "flow":
+        raise ZooError(f"{contract.model} sees optical flow, not video; choose an RGB model")
+    names = contract.labels or tuple(f"class {index}" for index in range(contract.classes))
+    if contract.mode == "offline":
+        frames = video.uniform(path, contract.frames)
+        clip = np.stack([video.prepare(image, contract.resize, contract.size) for _, image in frames])[None]
+        start = time.perf_counter()
+        logits = run_clip(runner, contract, clip)["logits"]
+        yield Answer(frames[-1][0], _top(logits[0], names, top), 1000 * (time.perf_counter() - start))
+        return
+    times: list[float] = []
+
+    def pixels() -> Iterator[Array]:
+        for seconds, image in video.at_rate(video.decode(path), contract.target_fps):
+            times.append(seconds)
+            prepared = video.prepare(image, contract.resize, contract.size)[None]
+            clock.append(time.perf_counter())
+            yield prepared
+
+    clock: deque[float] = deque(maxlen=1)
+    recent: deque[Array] = deque(maxlen=window)
+    for outputs in stream(runner, contract, pixels()):
+        ms = 1000 * (time.perf_counter() - clock[0])
+        recent.append(outputs["logits"][0])
+        yield Answer(times[-1], _top(np.mean(recent, axis=0), names, top), ms)
+
+
+def _top(logits: Array, names: tuple[str, ...], count: int) -> list[tuple[str, float]]:
+    odds = np.exp(logits - logits.max())
+    order = logits.argsort()[::-1][:count]
+    return [(names[index], float(odds[index] / odds.sum())) for index in order]

@@ -1,0 +1,61 @@
+"""Keeps the chatter of converter libraries off the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import IO
+
+from tsmzoo.errors import ZooError
+
+
+@cache
+def _log() -> IO[str]:
+    # One file for the whole process, never closed: a library that keeps a handle on sys.stderr may still write.
+    return tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Swallow whatever is printed, warned or logged, by Python or C++ code, within the block.
+
+    When the block fails otherwise than by a user's mistake, the chatter is shown: it may say why.
+    """
+    log = _log()
+    log.seek(0)
+    log.truncate()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    streams, descriptors = (sys.stdout, sys.stderr), (os.dup(1), os.dup(2))
+
+    def restore() -> None:
+        log.flush()
+        sys.stdout, sys.stderr = streams
+        for target, saved in enumerate(descriptors, start=1):
+            os.dup2(saved, target)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            sys.stdout = sys.stderr = log
+            yield
+    except (ZooError, KeyboardInterrupt):
+        restore()
+        raise
+    except BaseException:
+        restore()
+        log.seek(0)
+        sys.stderr.write(log.read())
+        raise
+    else:
+        restore()
+    finally:
+        for saved in descriptors:
+            os.close(saved)

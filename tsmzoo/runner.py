@@ -1,0 +1,51 @@
+"""Running a model, in torch or from a file, over clips and streams: one loop for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from tsmzoo.artifact import Array, Contract, feed, from_layout
+from tsmzoo.converter import Runner
+from tsmzoo.models.forms import Clips, Step
+from tsmzoo.weights import Network
+
+
+class TorchRunner:
+    """The network itself, not folded, not rewritten: what a file is compared with."""
+
+    runtime = f"torch {torch.__version__}"
+
+    def __init__(self, network: Network, contract: Contract) -> None:
+        form = Step(network.backbone) if contract.mode == "online" else Clips(network.backbone, contract.frames)
+        self._form = form.eval()
+        self._inputs = [tensor.name for tensor in contract.inputs]
+        self._outputs = [tensor.name for tensor in contract.outputs]
+
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        with torch.inference_mode():
+            out = self._form(*(torch.from_numpy(inputs[name]) for name in self._inputs))
+        outputs = out if isinstance(out, tuple) else (out,)
+        return {name: tensor.numpy() for name, tensor in zip(self._outputs, outputs, strict=True)}
+
+
+def run_clip(runner: Runner, contract: Contract, pixels: Array) -> dict[str, Array]:
+    """Return the outputs for clips of camera values 0…255, N, T, C, H, W."""
+    return _canonical(contract, runner.run({contract.main_input.name: feed(pixels, contract)}))
+
+
+def stream(runner: Runner, contract: Contract, frames: Iterable[Array]) -> Iterator[dict[str, Array]]:
+    """Yield the outputs after each frame of camera values 0…255, N, C, H, W, the states fed back from zero."""
+    states: dict[str, Array] | None = None
+    for pixels in frames:
+        if states is None:
+            states = contract.initial_states(len(pixels))
+        outputs = runner.run({contract.main_input.name: feed(pixels, contract), **states})
+        states = {pair.input: outputs[pair.output] for pair in contract.states}
+        yield _canonical(contract, outputs)
+
+
+def _canonical(contract: Contract, outputs: dict[str, Array]) -> dict[str, Array]:
+    """Return outputs with channels first, whatever the file's layout."""
+    return {tensor.name: from_layout(outputs[tensor.name], tensor.layout) for tensor in contract.outputs}

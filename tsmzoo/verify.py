@@ -1,0 +1,158 @@
+"""Comparing a file with its torch model, output by output and step by step.
+
+Never one step: converters have dropped state updates without a word, and the first step still agrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from tsmzoo.artifact import Array, Case, Contract, Verification
+from tsmzoo.converter import Runner
+from tsmzoo.runner import run_clip, stream
+
+#: How far apart a clip's and its reversal's logits must be, in tolerances, where a model shifts.
+_ORDER_MATTERS = 10.0
+
+
+@dataclass
+class _Comparison:
+    """Ranges and differences of every output over one case."""
+
+    low: dict[str, float] = field(default_factory=dict)
+    high: dict[str, float] = field(default_factory=dict)
+    worst: dict[str, float] = field(default_factory=dict)
+    total: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    same_top1: int = 0
+    answers: int = 0
+    #: The candidate's last answer.
+    logits: Array | None = None
+
+    def add(self, expected: dict[str, Array], found: dict[str, Array]) -> None:
+        for name, reference in expected.items():
+            difference = np.abs(reference.astype("float64") - found[name])
+            worst = float(difference.max())
+            self.worst[name] = max(self.worst.get(name, 0.0), worst if np.isfinite(worst) else np.inf)
+            self.total[name] = self.total.get(name, 0.0) + float(difference.mean())
+            self.low[name] = min(self.low.get(name, np.inf), float(reference.min()))
+            self.high[name] = max(self.high.get(name, -np.inf), float(reference.max()))
+        agree = expected["logits"].argmax(-1) == found["logits"].argmax(-1)
+        self.same_top1 += int(agree.sum())
+        self.answers += agree.size
+        self.logits = found["logits"]
+        self.steps += 1
+
+    def relative(self, values: dict[str, float]) -> dict[str, float]:
+        """Divide each output's value by its range in torch; a constant output's counts as it is."""
+        return {name: value / ((self.high[name] - self.low[name]) or 1.0) for name, value in values.items()}
+
+
+def verify(
+    reference: tuple[Runner, Contract],
+    candidate: tuple[Runner, Contract],
+    *,
+    tolerance: float,
+    steps: int,
+    video: Array | None = None,
+) -> Verification:
+    """Compare `candidate` with `reference` and judge by `tolerance`, relative to each output's range.
+
+    An online model gets streams of `steps` frames, states fed back, each from zero states; an offline
+    one gets clips, one of them reversed in time. Inputs are seeded noise and, where given, the frames
+    of a real `video`, S, C, H, W in 0…255.
+    """
+    contract = candidate[1]
+    results = [(name, _compare(reference, candidate, pixels)) for name, pixels in _cases(contract, steps, video)]
+    errors = {name: comparison.relative(comparison.worst) for name, comparison in results}
+    means = [
+        value / comparison.steps
+        for _, comparison in results
+        for value in comparison.relative(comparison.total).values()
+    ]
+    error, worst = max((value, output) for outputs in errors.values() for output, value in outputs.items())
+    agreement = sum(c.same_top1 for _, c in results) / sum(c.answers for _, c in results)
+    reason = None
+    if error > tolerance:
+        reason = f"{worst} differs by {error:.2e} of its range, more than {tolerance:.0e}"
+    elif contract.precision == "fp16" and agreement < 1:
+        reason = f"the first class is the same in {agreement:.1%} of the answers only"
+    elif contract.family == "tsm" and contract.mode == "offline":
+        change = _order_effect(*(comparison.logits for _, comparison in results[:2]))
+        if change < _ORDER_MATTERS * tolerance:
+            reason = f"a reversed clip changes the logits by {change:.1e} of their range: the shift is lost"
+    return Verification(
+        status="failed" if reason else "passed",
+        runtime=candidate[0].runtime,
+        reason=reason,
+        tolerance=tolerance,
+        max_rel_error=error,
+        mean_rel_error=float(np.mean(means)),
+        worst=worst,
+        top1_agreement=agreement,
+        steps=sum(comparison.steps for _, comparison in results),
+        cases=tuple(
+            Case(name=name, steps=comparison.steps, max_rel_error=max(errors[name].values()))
+            for name, comparison in results
+        ),
+    )
+
+
+def not_run(reason: str, tolerance: float) -> Verification:
+    """Return the report of a file that nothing on this system can run."""
+    return Verification(status="not run", runtime="none", reason=reason, tolerance=tolerance)
+
+
+def with_structure(report: Verification, structure: list[str]) -> Verification:
+    """Return `report` with what was found without running the file."""
+    return msgspec.structs.replace(report, structure=tuple(structure))
+
+
+def _compare(reference: tuple[Runner, Contract], candidate: tuple[Runner, Contract], pixels: Array) -> _Comparison:
+    comparison = _Comparison()
+    if candidate[1].mode == "offline":
+        comparison.add(run_clip(*reference, pixels), run_clip(*candidate, pixels))
+        return comparison
+    frames = [pixels[:, step] for step in range(pixels.shape[1])]
+    for expected, found in zip(stream(*reference, frames), stream(*candidate, frames), strict=True):
+        comparison.add(expected, found)
+    return comparison
+
+
+def _cases(contract: Contract, steps: int, video: Array | None) -> Iterator[tuple[str, Array]]:
+    """Yield names and pixels, N, T, C, H, W, of what a file is fed."""
+    channels, length = len(contract.mean), contract.frames if contract.mode == "offline" else steps
+    noise = _moving_noise(0, length, channels, contract.size)[None]
+    other = _moving_noise(1, length, channels, contract.size)[None]
+    if contract.mode == "offline":
+        yield "noise", noise
+        yield "the same reversed in time", noise[:, ::-1]
+        yield "other noise", other
+    else:
+        yield "noise, from zero states", noise
+        yield "other noise, after a reset", other
+    if isinstance(contract.main_input.shape[0], str):
+        yield "a batch of two", np.concatenate([other, noise])
+    if video is not None:
+        chosen = np.linspace(0, len(video) - 1, length).astype(int) if contract.mode == "offline" else slice(None)
+        yield "video", video[chosen][None]
+
+
+def _moving_noise(seed: int, frames: int, channels: int, size: int) -> Array:
+    """Return blotches that drift, under a veil of noise: T, C, H, W, uint8."""
+    rng = np.random.default_rng(seed)
+    cell, drift = max(size // 14, 1), max(size // 56, 1)
+    cells = (size + drift * frames) // cell + 1
+    canvas = rng.integers(0, 200, (channels, cells, cells), dtype="uint8").repeat(cell, 1).repeat(cell, 2)
+    views = [canvas[:, :size, drift * t : drift * t + size] for t in range(frames)]
+    return np.stack(views) + rng.integers(0, 56, (frames, channels, size, size), dtype="uint8")
+
+
+def _order_effect(forward: Array | None, backward: Array | None) -> float:
+    """Return how far the logits of a clip and of its reversal are apart, relative to their range."""
+    assert forward is not None and backward is not None
+    return float(np.abs(forward - backward).max() / (np.ptp(forward) or 1.0))

@@ -1,0 +1,82 @@
+"""Decoding and preparing videos, as the publishers do: short side resized with Pillow, centre crop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from tsmzoo.artifact import Array
+from tsmzoo.errors import VideoError
+
+
+def decode(path: Path) -> Iterator[tuple[float, Image.Image]]:
+    """Yield (time in seconds, RGB image) of each frame, upright.
+
+    A file that breaks off ends early. Raises VideoError where it gives no frame at all.
+    """
+    if not path.is_file():
+        raise VideoError(f"{path}: is no file; give a video")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path}: is empty; give a video")
+    given = 0
+    try:
+        # Playlists and the like must not lead to other files or hosts.
+        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+            if not container.streams.video:
+                raise VideoError(f"{path}: has no video stream; give a video")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for frame in container.decode(stream):
+                time = frame.time if frame.time is not None else given / float(stream.average_rate or 30)
+                yield time, _upright(frame.to_image(), frame.rotation)
+                given += 1
+    except av.error.FFmpegError as error:
+        if not given:
+            raise VideoError(f"{path}: cannot be decoded ({error.strerror}); give a video") from None
+    if not given:
+        raise VideoError(f"{path}: holds no frame; give a video")
+
+
+def _upright(image: Image.Image, degrees: int) -> Image.Image:
+    """Undo the rotation that phones record beside the pixels."""
+    return image.rotate(degrees, expand=True) if degrees % 360 else image
+
+
+def prepare(image: Image.Image, resize: int, size: int) -> Array:
+    """Return the centre `size` x `size` of `image` with its short side at `resize`: C, H, W, uint8.
+
+    Bilinear with anti-aliasing, the long side truncated, the offset rounded: torchvision's rules, which
+    MIT's pipeline uses (mit-han-lab/temporal-shift-module:ops/transforms.py).
+    """
+    width, height = image.size
+    short = min(width, height)
+    resized = image.resize((int(resize * width / short), int(resize * height / short)), Image.Resampling.BILINEAR)
+    left, top = round((resized.width - size) / 2), round((resized.height - size) / 2)
+    cropped = resized.crop((left, top, left + size, top + size))
+    return np.asarray(cropped).transpose(2, 0, 1)
+
+
+def at_rate(frames: Iterator[tuple[float, Image.Image]], fps: float | None) -> Iterator[tuple[float, Image.Image]]:
+    """Yield the frames that a stream of `fps` frames a second would have seen; all of them without `fps`."""
+    due = None
+    for time, image in frames:
+        if fps is None or due is None or time >= due - 1e-6:
+            yield time, image
+            if fps is not None:
+                due = max(due + 1 / fps, time) if due is not None else time + 1 / fps
+
+
+def uniform(path: Path, count: int) -> list[tuple[float, Image.Image]]:
+    """Return `count` frames at the centres of as many equal segments (MIT's test sampling).
+
+    The video is decoded twice, first to count its frames: containers' own counts are not to be trusted.
+    """
+    total = sum(1 for _ in decode(path))
+    tick = total / count
+    wanted = [int(tick / 2 + tick * index) for index in range(count)]
+    chosen = {index: frame for index, frame in enumerate(decode(path)) if index in set(wanted)}
+    return [chosen[index] for index in wanted]
