@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import coremltools as ct
+import numpy as np
 import torch
 from coremltools.proto import FeatureTypes_pb2, Model_pb2
 from torch import nn
@@ -30,13 +31,13 @@ def pixel_dtype(mode: str) -> DType:
 
 def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     """Write `model` as an ML Program for iOS 15 and later."""
-    examples = tuple(torch.zeros(tensor.shape) for tensor in contract.inputs)
+    examples = tuple(torch.zeros([int(n) for n in tensor.shape]) for tensor in contract.inputs)
     with torch.no_grad():
         program = torch.export.export(model, examples, strict=False).run_decompositions({})
     package = ct.convert(
         program,
         inputs=[_input(tensor) for tensor in contract.inputs],
-        outputs=[ct.TensorType(name=tensor.name, dtype=_float32()) for tensor in contract.outputs],
+        outputs=[ct.TensorType(name=tensor.name, dtype=np.float32) for tensor in contract.outputs],
         convert_to="mlprogram",
         compute_precision=_PRECISIONS[contract.precision],
         minimum_deployment_target=ct.target.iOS15,
@@ -49,12 +50,6 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     package.save(str(out))
 
 
-def _float32() -> Any:
-    import numpy as np
-
-    return np.float32
-
-
 def _is_image(tensor: Tensor) -> bool:
     return tensor.dtype == "uint8"
 
@@ -62,14 +57,14 @@ def _is_image(tensor: Tensor) -> bool:
 def _input(tensor: Tensor) -> Any:
     if _is_image(tensor):
         return ct.ImageType(name=tensor.name, shape=tensor.shape, color_layout=ct.colorlayout.RGB)
-    return ct.TensorType(name=tensor.name, shape=tensor.shape, dtype=_float32())
+    return ct.TensorType(name=tensor.name, shape=tensor.shape, dtype=np.float32)
 
 
 def check(path: Path, contract: Contract) -> list[str]:
     """Names, shapes and types of the saved specification as in the contract; every weight blob in place."""
     try:
         spec: Any = ct.utils.load_spec(str(path))
-    except Exception as error:  # a damaged package raises many kinds  # noqa: BLE001
+    except Exception as error:  # a damaged package raises many kinds
         raise ArtifactError(f"{path}: is no Core ML package ({type(error).__name__}); export it again") from None
     if spec.WhichOneof("Type") != "mlProgram":
         raise ArtifactError(f"{path}: is no ML Program; export it again")

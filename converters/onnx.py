@@ -19,8 +19,6 @@ frame_layout: Layout = "NCHW"
 clip_layout: Layout = "NTCHW"
 libraries = ("torch", "onnx", "onnxscript", "onnxruntime")
 
-_DTYPES: dict[DType, torch.dtype] = {"uint8": torch.uint8, "float32": torch.float32}
-
 
 def pixel_dtype(mode: str) -> DType:
     return "uint8"
@@ -30,7 +28,7 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     """Write `model` as one file, weights included."""
     # An axis of any length is given 2 in the example: torch.export takes 1 for a constant.
     examples = tuple(
-        torch.zeros([2 if isinstance(n, str) else n for n in tensor.shape], dtype=_DTYPES[tensor.dtype])
+        torch.zeros([2 if isinstance(n, str) else n for n in tensor.shape], dtype=getattr(torch, tensor.dtype))
         for tensor in contract.inputs
     )
     program = torch.onnx.export(
@@ -45,8 +43,7 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     )
     assert program is not None
     proto = program.model_proto
-    for name, text in ((METADATA_KEY, contract.embedded()),):
-        proto.metadata_props.add(key=name, value=text)
+    proto.metadata_props.add(key=METADATA_KEY, value=contract.embedded())
     proto.doc_string = f"{contract.model}, exported by tsmzoo"
     onnx.save_model(proto, out)
 
@@ -67,7 +64,7 @@ def check(path: Path, contract: Contract) -> list[str]:
         onnx.checker.check_model(model)
     except ArtifactError:
         raise
-    except Exception as error:  # protobuf and checker raise many kinds  # noqa: BLE001
+    except Exception as error:  # protobuf and checker raise many kinds
         raise ArtifactError(f"{path}: is no valid ONNX file ({' '.join(str(error).split())[:120]})") from None
     found = {value.name: _described(value) for value in (*model.graph.input, *model.graph.output)}
     wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (*contract.inputs, *contract.outputs)}
@@ -98,7 +95,7 @@ class OnnxRunner:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises plain RuntimeErrors of its own  # noqa: BLE001
+        except Exception as error:  # onnxruntime raises plain RuntimeErrors of its own
             raise ArtifactError(f"{path}: ONNX Runtime rejects it ({' '.join(str(error).split())[:120]})") from None
         self._names = [output.name for output in self._session.get_outputs()]
 

@@ -50,7 +50,7 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     import litert_torch  # seconds, and nothing else here needs it
 
     examples = {
-        tensor.name: torch.zeros(tensor.shape, dtype=torch.uint8 if tensor.dtype == "uint8" else torch.float32)
+        tensor.name: torch.zeros([int(n) for n in tensor.shape], dtype=getattr(torch, tensor.dtype))
         for tensor in contract.inputs
     }
     named = _Named(model, contract).eval()
@@ -58,10 +58,10 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     out.write_bytes(_with_metadata(content, contract.embedded()))
 
 
-class _AlignedBuilder(flatbuffers.Builder):
+class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers has no types
     """Puts byte vectors at multiples of 16, as TFLite's schema demands of weights and the Python packer forgets."""
 
-    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:  # noqa: N802, N803 - flatbuffers' names
+    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:
         return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
 
 
@@ -84,7 +84,7 @@ def check(path: Path, contract: Contract) -> list[str]:
         operators = Counter(_operator(code) for code in _codes(model))
         graph = model.subgraphs[0]
         signature = next(item for item in model.signatureDefs if item.signatureKey.decode() == SIGNATURE)
-    except Exception as error:  # the generated reader raises whatever a broken offset leads to  # noqa: BLE001
+    except Exception as error:  # the generated reader raises whatever a broken offset leads to
         raise ArtifactError(f"{path}: is no TFLite file of ours ({type(error).__name__}); export it again") from None
     found = {
         item.name.decode(): (_DTYPES.get(tensor.type), tuple(int(n) for n in tensor.shape))
@@ -113,7 +113,7 @@ def _codes(model: Any) -> list[Any]:
 
 def _operator(code: Any) -> str:
     # Old readers look at the deprecated field, which holds codes below 127.
-    return _OPERATORS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM")
+    return str(_OPERATORS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM"))
 
 
 class TfliteRunner:

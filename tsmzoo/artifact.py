@@ -153,23 +153,47 @@ class Contract(_Record, frozen=True, kw_only=True):
 
 
 def contract_path(artifact: Path) -> Path:
-    """Return where the contract of `artifact` lies."""
+    """Return where the contract of `artifact` is written: `NAME.json`."""
     return artifact.with_suffix(".json")
 
 
-def read_contract(artifact: Path) -> Contract:
-    """Read the contract beside `artifact`. Raises ArtifactError where there is none, or none of ours."""
-    if not artifact.exists():
-        raise ArtifactError(f"{artifact}: does not exist; give a file that `tsmzoo export` wrote")
+def _older_contract_path(artifact: Path) -> Path:
+    """Return where the contract of `artifact` waits once a file of another format has taken `NAME.json`."""
+    return artifact.with_name(artifact.name + ".json")
+
+
+def make_way(artifact: Path) -> None:
+    """Move the contract of another file of the same NAME aside, before that of `artifact` is written.
+
+    `m.json` of `m.onnx` becomes `m.onnx.json` when `m.tflite` is exported beside it; `read_contract`
+    finds it there.
+    """
+    _older_contract_path(artifact).unlink(missing_ok=True)
     path = contract_path(artifact)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Contract)
-    except OSError:
-        raise ArtifactError(
-            f"{artifact}: its contract {path.name} is not beside it; keep both together or export again"
-        ) from None
-    except msgspec.MsgspecError as error:
-        raise ArtifactError(f"{path}: is no contract of this version ({error}); export again") from None
+        other = msgspec.json.decode(path.read_bytes(), type=Contract).artifact
+    except (OSError, msgspec.MsgspecError):
+        return
+    if other and other != artifact.name and (sibling := path.with_name(other)).exists():
+        path.rename(_older_contract_path(sibling))
+
+
+def read_contract(artifact: Path) -> Contract:
+    """Read the contract beside `artifact`. Raises ArtifactError where there is none, or none of this file."""
+    if not artifact.exists():
+        raise ArtifactError(f"{artifact}: does not exist; give a file that `tsmzoo export` wrote")
+    for path in (_older_contract_path(artifact), contract_path(artifact)):
+        if not path.is_file():
+            continue
+        try:
+            contract = msgspec.json.decode(path.read_bytes(), type=Contract)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ArtifactError(f"{path}: is no contract of this version ({error}); export again") from None
+        if contract.format == artifact.suffix.removeprefix(".").replace("mlpackage", "coreml"):
+            return contract
+    raise ArtifactError(
+        f"{artifact}: its contract {contract_path(artifact).name} is not beside it; keep both together or export again"
+    )
 
 
 def write_contract(contract: Contract, path: Path) -> None:
@@ -211,7 +235,8 @@ def from_layout(array: Array, layout: Layout) -> Array:
 def normalise(pixels: Array, contract: Contract) -> Array:
     """Return camera values 0…255, …, C, H, W, as the network was trained on them."""
     mean, std = (np.asarray(values, "float64").reshape(-1, 1, 1) for values in (contract.mean, contract.std))
-    return ((pixels / 255.0 - mean) / std).astype("float32")
+    values: Array = ((pixels / 255.0 - mean) / std).astype("float32")
+    return values
 
 
 def feed(pixels: Array, contract: Contract) -> Array:

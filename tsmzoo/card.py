@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tsmzoo import download, recipe
+from tsmzoo import paths, recipe
 from tsmzoo.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
         "classes": entry.classes,
         "names": labels,
     }
-    path = download.local_path(entry)
-    document["file"] = {"path": str(path), "cached": download.is_cached(entry), "max_bytes": entry.max_bytes}
+    path = paths.local_path(entry)
+    document["file"] = {"path": str(path), "cached": paths.is_cached(entry), "max_bytes": entry.max_bytes}
     return document
 
 
@@ -83,7 +83,8 @@ def text(document: dict[str, Any]) -> str:
     rows += [
         (
             "input",
-            f"{' x '.join(map(str, d['input']['shape']))} ({d['input']['axes']}), {d['input']['order']}, {d['sampling']}",
+            f"{' x '.join(map(str, d['input']['shape']))} ({d['input']['axes']}), "
+            f"{d['input']['order']}, {d['sampling']} sampling",
         ),
         ("mean, std", f"{_numbers(d['input']['mean'])}; {_numbers(d['input']['std'])} on 0…1"),
     ]
@@ -151,7 +152,8 @@ def report_text(path: Path, contract: Contract, verification: Verification, seco
     if contract.checkpoint:
         weights += f", sha256 {contract.checkpoint.sha256[:12]}…"
     lines = [
-        f"{path}  {(contract.bytes or 0) / 1e6:.2f} MB  {contract.format} {contract.precision}{default}, {contract.mode}, {weights}"
+        f"{path}  {(contract.bytes or 0) / 1e6:.2f} MB  "
+        f"{contract.format} {contract.precision}{default}, {contract.mode}, {weights}"
     ]
     for tensors, arrow in ((contract.inputs, "in "), (contract.outputs, "out")):
         shown = [f"{t.name} {'x'.join(map(str, t.shape))} {t.dtype}" for t in tensors[:2]]
@@ -162,8 +164,8 @@ def report_text(path: Path, contract: Contract, verification: Verification, seco
         lines.append(f"  NOT RUN: {v.reason}")
     else:
         lines.append(
-            f"  {v.status.upper()}: largest error {v.max_rel_error:.1e} of an output's range ({v.worst}), allowed {v.tolerance:.0e}; "
-            f"same first class in {v.top1_agreement:.0%}"
+            f"  {v.status.upper()}: largest error {v.max_rel_error:.1e} of an output's range ({v.worst}), "
+            f"allowed {v.tolerance:.0e}; same first class in {v.top1_agreement:.0%}"
         )
         cases = "; ".join(
             f"{case.name}, {case.steps} {_plural(contract, case.steps)}: {case.max_rel_error:.1e}" for case in v.cases

@@ -242,7 +242,7 @@ def _unpickle(path: Path) -> Any:
                 "get it from its publisher"
             ) from None
         raise CheckpointError("is not a checkpoint file; give a file written by torch.save") from None
-    except Exception as error:  # torch raises a dozen kinds for a damaged file  # noqa: BLE001
+    except Exception as error:  # torch raises a dozen kinds for a damaged file
         raise CheckpointError(f"is damaged or not a checkpoint ({_one_line(error)}); download it again") from None
 
 

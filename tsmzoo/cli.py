@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from tsmzoo import __version__, download, registry, terminal
+from tsmzoo import __version__, paths, terminal
 from tsmzoo.converter import Format
 from tsmzoo.errors import ZooError
-from tsmzoo.registry import Entry, Registry
 
 if TYPE_CHECKING:
     from tsmzoo.artifact import Array, Contract, Verification
+    from tsmzoo.registry import Entry, Registry
     from tsmzoo.weights import Network
 
 
@@ -88,6 +88,8 @@ def _options(
 
 
 def _load(registry_file: Path | None) -> Registry:
+    from tsmzoo import registry
+
     return registry.load(*([registry_file] if registry_file else []))
 
 
@@ -175,7 +177,7 @@ def _row(zoo: Registry, entry: Entry) -> dict[str, Any]:
         "megabytes": round(entry.params * 4 / 1e6, 1),
         "recommended": entry.recommended,
         "doubtful": bool(entry.doubt),
-        "cached": download.is_cached(entry),
+        "cached": paths.is_cached(entry),
     }
 
 
@@ -244,6 +246,8 @@ def download_(
 
 
 def _fetch(entry: Entry) -> Path:
+    from tsmzoo import download
+
     with terminal.download_bar(entry.id) as progress:
         return download.fetch(entry, progress=progress, notify=terminal.note)
 

@@ -7,11 +7,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from tsmzoo.artifact import Array, Contract, DType, Layout
 from tsmzoo.errors import ExportError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line takes Format from here and must not wait for NumPy
     from torch import nn
+
+    from tsmzoo.artifact import Array, Contract, DType, Layout
 
 
 class Format(StrEnum):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from tsmzoo import recipe
-from tsmzoo.flops import CONVENTION, Count, count
+from tsmzoo.flops import CONVENTION, count
 from tsmzoo.registry import Entry
 
 __all__ = ["COLUMNS", "CONVENTION", "cells", "cost", "text"]
@@ -100,7 +100,8 @@ def text(document: dict[str, Any]) -> str:
     d = document
     lines = [
         f"{d['id']}  input {'x'.join(map(str, d['input_shape']))}",
-        f"  {d['gmacs_per_clip']:.3f} GMACs a clip, {d['gmacs_per_frame']:.3f} a frame, {d['mparams']:.3f} M parameters",
+        f"  {d['gmacs_per_clip']:.3f} GMACs a clip, {d['gmacs_per_frame']:.3f} a frame",
+        f"  {d['mparams']:.3f} M parameters",
         f"  convention: {d['convention']}",
     ]
     if d["published_gmacs"]:

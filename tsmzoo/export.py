@@ -20,7 +20,7 @@ from tsmzoo.quiet import quiet
 from tsmzoo.registry import Entry, Registry
 from tsmzoo.runner import TorchRunner
 from tsmzoo.verify import not_run, verify, with_structure
-from tsmzoo.weights import Network, obtain
+from tsmzoo.weights import Network, obtain, silent
 
 Preprocess = Literal["embedded", "external"]
 #: Told what is going on, a few words at a time.
@@ -144,7 +144,7 @@ def export(
     preprocess: Preprocess | None = None,
     dynamic_batch: bool = False,
     video: Array | None = None,
-    stage: Stage = lambda text: None,
+    stage: Stage = silent,
 ) -> tuple[Path, Contract]:
     """Write `network` in `format_` and its contract beside it, and verify the file before it gets its name.
 
@@ -194,6 +194,7 @@ def export(
         artifact.write_contract(contract, written)
         if out.is_dir():  # a package made before cannot be renamed over
             os.rename(out, Path(folder) / "replaced")
+        artifact.make_way(out)
         os.replace(made, out)
         os.replace(written, artifact.contract_path(out))
     return out, contract
@@ -261,8 +262,6 @@ def open_artifact(path: Path) -> tuple[Contract, Converter]:
     format_ = format_of(path)
     contract = artifact.read_contract(path)
     sha256, size = artifact.digest(path)
-    if contract.format != format_:
-        raise ArtifactError(f"{path}: its contract is of a {contract.format} file; keep each file with its own")
     if sha256 != contract.sha256:
         raise ArtifactError(
             f"{path}: was changed since its export (sha256 {sha256[:12]}…, {size} bytes; its contract says "
@@ -279,7 +278,7 @@ def reverify(
     weights: str | None = None,
     steps: int | None = None,
     video: Array | None = None,
-    stage: Stage = lambda text: None,
+    stage: Stage = silent,
 ) -> tuple[Contract, Verification]:
     """Verify an exported file again, against the weights it was made from.
 

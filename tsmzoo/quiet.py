@@ -17,7 +17,7 @@ from tsmzoo.errors import ZooError
 @cache
 def _log() -> IO[str]:
     # One file for the whole process, never closed: a library that keeps a handle on sys.stderr may still write.
-    return tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+    return tempfile.TemporaryFile("w+", errors="replace")
 
 
 @contextmanager

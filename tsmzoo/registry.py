@@ -254,7 +254,7 @@ def load(*extra: Path) -> Registry:
 def _read(path: Path) -> Registry:
     try:
         with path.open("rb") as file:
-            data = yaml.load(file, Loader=_Loader)  # noqa: S506 - a safe loader, in C
+            data = yaml.load(file, Loader=_Loader)
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}); give a registry file") from None
     except yaml.YAMLError as error:

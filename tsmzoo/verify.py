@@ -154,5 +154,6 @@ def _moving_noise(seed: int, frames: int, channels: int, size: int) -> Array:
 
 def _order_effect(forward: Array | None, backward: Array | None) -> float:
     """Return how far the logits of a clip and of its reversal are apart, relative to their range."""
-    assert forward is not None and backward is not None
+    assert forward is not None
+    assert backward is not None
     return float(np.abs(forward - backward).max() / (np.ptp(forward) or 1.0))

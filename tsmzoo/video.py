@@ -32,7 +32,7 @@ def decode(path: Path) -> Iterator[tuple[float, Image.Image]]:
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
                 time = frame.time if frame.time is not None else given / float(stream.average_rate or 30)
-                yield time, _upright(frame.to_image(), frame.rotation)
+                yield time, _upright(Image.fromarray(frame.to_ndarray(format="rgb24")), frame.rotation)
                 given += 1
     except av.error.FFmpegError as error:
         if not given:

@@ -12,6 +12,11 @@ from torch import nn
 from tsmzoo import checkpoints, download, models
 from tsmzoo.artifact import Checkpoint
 from tsmzoo.registry import Entry
+from tsmzoo.transfer import Progress
+
+
+def silent(_: str) -> None:
+    """Say nothing of what is going on."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,8 @@ def obtain(
     seed: int = 0,
     weights_format: str | None = None,
     allow_shift_mismatch: bool = False,
-    progress: download.Progress | None = None,
-    notify: Callable[[str], None] = lambda line: None,
+    progress: Progress | None = None,
+    notify: Callable[[str], None] = silent,
 ) -> Network:
     """Build the network of `entry`.
 

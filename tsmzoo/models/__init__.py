@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from tsmzoo.models.mobilenet_v2 import MobileNetV2
-from tsmzoo.models.resnet import Bottleneck, ResNet
+from tsmzoo.models.resnet import Bottleneck, NonLocal, ResNet
 from tsmzoo.registry import Entry
 
 #: One row per backbone that the registry may name.
@@ -59,3 +59,7 @@ def _fill_at_random(net: nn.Module, seed: int) -> None:
     for module in net.modules():
         if isinstance(module, Bottleneck):  # else each of 33 blocks would double the features' variance
             nn.init.constant_(module.bn3.weight, 0.3)
+        if isinstance(module, NonLocal):  # keeps the attention out of saturation, where no two runtimes agree
+            for conv in (module.theta, module.phi) if module.mode != "gaussian" else ():
+                with torch.no_grad():
+                    conv.weight *= 0.1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class Clips(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         logits: Tensor = self.backbone(clip.flatten(0, 1), self.frames, shift_clips(self.frames))
-        return logits.unflatten(0, (-1, self.frames)).mean(1)
+        return logits.reshape(-1, self.frames, logits.shape[1]).mean(1)
 
 
 class OneClip(nn.Module):
@@ -103,7 +104,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model).eval()
     for parent in model.modules():
         children = list(parent.named_children())
-        for (name, conv), (bn_name, bn) in zip(children, children[1:], strict=False):
+        for (name, conv), (bn_name, bn) in pairwise(children):
             if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
                 setattr(parent, name, fuse_conv_bn_eval(conv, bn))
                 setattr(parent, bn_name, nn.Identity())

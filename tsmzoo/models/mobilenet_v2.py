@@ -86,7 +86,7 @@ class MobileNetV2(nn.Module):
         self.features.append(conv_bn_relu(in_width, last_width, 1))
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last_width, classes))
 
-    def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:
+    def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:  # noqa: ARG002 - as ResNet takes them
         """Return the logits, N·T, classes, of normalised frames, N·T, C, H, W, with `frames` (T) to a clip."""
         for block in self.features:
             x = block(x, shift) if isinstance(block, InvertedResidual) else block(x)

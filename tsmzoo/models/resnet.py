@@ -54,7 +54,8 @@ class NonLocal(nn.Module):
         weights = scores / scores.shape[2] if self.mode == "dot_product" else scores.softmax(2)
         y = (weights @ g).reshape(-1, x.shape[2] * x.shape[3], g.shape[2]).transpose(1, 2)
         y = y.reshape(-1, g.shape[2], *x.shape[2:])  # N·T, C/2, H, W
-        return x + self.bn(self.out(y))
+        attended: Tensor = self.bn(self.out(y))
+        return x + attended
 
 
 class Bottleneck(nn.Module):
@@ -118,7 +119,7 @@ class ResNet(nn.Module):
                 fold = in_width // shift_div if shifted and shift_div else 0
                 layer.append(Bottleneck(in_width, width, stride, fold, nl))
                 in_width = width * EXPANSION
-            setattr(self, f"layer{stage}", layer)
+            self.add_module(f"layer{stage}", layer)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(in_width, classes)
 
@@ -126,8 +127,8 @@ class ResNet(nn.Module):
         """Return the logits, N·T, classes, of normalised frames, N·T, C, H, W, with `frames` (T) to a clip."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.max_pool2d(x, 3, 2, 1)
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            for block in layer:
+        for stage in range(1, len(WIDTHS) + 1):
+            for block in self.get_submodule(f"layer{stage}").children():
                 x = block(x, frames, shift)
         logits: Tensor = self.fc(self.dropout(torch.mean(x, (2, 3))))
         return logits

@@ -36,7 +36,7 @@ def shift_clips(frames: int) -> Shift:
     """Return the bidirectional shift over N clips of `frames` frames, features N·T, C, H, W clip by clip."""
 
     def shift(x: Tensor, fold: int) -> Tensor:
-        clips = x.unflatten(0, (-1, frames))  # N, T, C, H, W
+        clips = x.reshape(-1, frames, *x.shape[1:])  # N, T, C, H, W
         future = F.pad(clips[:, 1:, :fold], _AFTER_T_OF_4)
         past = F.pad(clips[:, :-1, fold : 2 * fold], _BEFORE_T_OF_4)
         return torch.cat([future, past, clips[:, :, 2 * fold :]], 2).flatten(0, 1)
@@ -51,7 +51,7 @@ def shift_clips_forward(frames: int) -> Shift:
     """
 
     def shift(x: Tensor, fold: int) -> Tensor:
-        clips = x.unflatten(0, (-1, frames))  # N, T, C, H, W
+        clips = x.reshape(-1, frames, *x.shape[1:])  # N, T, C, H, W
         past = F.pad(clips[:, :-1, :fold], _BEFORE_T_OF_4)
         return torch.cat([past, clips[:, :, fold:]], 2).flatten(0, 1)
 
