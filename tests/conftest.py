@@ -1,1 +1,95 @@
-"""Shared fixtures; with importlib mode tests import no helper modules."""
+"""Shared fixtures; with importlib mode tests import no helper modules.
+
+`data/parity/*.json` are checkpoints as their publishers lay them out, by names and shapes, and the logits
+that the publishers' own model code gives when the tensors are filled by name: `fill` below does the filling.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PARITY = Path(__file__).parent / "data" / "parity"
+
+
+def fill(name: str, shape: list[int], dtype: str) -> np.ndarray:
+    """Return the tensor that stands in for `name`; NumPy's frozen generator gives the same numbers for ever."""
+    random = np.random.RandomState(zlib.crc32(name.encode()))
+    if dtype.startswith("int"):
+        values = np.zeros(shape)
+    elif name.endswith("running_var"):
+        values = random.uniform(0.5, 1.5, shape)
+    elif name.endswith(("running_mean", "bias")):
+        values = 0.1 * random.standard_normal(shape)
+    elif len(shape) == 1:  # a batch norm's scale
+        values = random.uniform(0.6, 1.0, shape)
+    else:
+        values = random.standard_normal(shape) * np.sqrt(2.0 / int(np.prod(shape[1:])))
+        if ".nl." in name or "non_local" in name:
+            values = 0.1 * values  # else the attention saturates
+    return np.asarray(values, dtype)
+
+
+@functools.cache
+def _case(name: str) -> dict[str, Any]:
+    return json.loads((PARITY / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def parity() -> Callable[[str], dict[str, Any]]:
+    """Give a function from the name of a parity case to the case; do not change what it returns."""
+    return _case
+
+
+@pytest.fixture(scope="session")
+def make_input() -> Callable[[tuple[int, ...], int], torch.Tensor]:
+    """Give a function from shape and seed to the normalised clip that a parity case was fed."""
+
+    def make(shape: tuple[int, ...], seed: int) -> torch.Tensor:
+        random = np.random.RandomState(seed)
+        return torch.from_numpy(random.standard_normal(tuple(shape)).astype("float32"))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """Give a function from the name of a parity case to its checkpoint, a file as its publisher writes it."""
+    folder = tmp_path_factory.mktemp("published")
+
+    @functools.cache
+    def write(name: str) -> Path:
+        case = _case(name)
+        state = {key: torch.from_numpy(fill(key, shape, dtype)) for key, shape, dtype in case["tensors"]}
+        if case["format"] == "mmaction2":
+            path = folder / f"{name}.pth"
+            meta = {"mmaction_version": "0.8.0", "env_info": "sys.platform: linux", "epoch": 50, "iter": 939400}
+            torch.save({"meta": meta, "state_dict": state}, path)
+            return path
+        path = folder / f"{name}.pth.tar"
+        content: dict[str, Any] = state
+        if case["format"] == "mit-tsm":
+            content = {"epoch": 50, "arch": case["backbone"], "state_dict": state, "best_prec1": 74.1}
+        # MIT's files are of 2018 and 2019, before the zip layout.
+        torch.save(content, path, _use_new_zipfile_serialization=False)
+        return path
+
+    yield write
+    shutil.rmtree(folder)  # pytest would keep half a gigabyte of each of the last three runs
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep every test away from the user's own cache."""
+    monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -13,17 +13,6 @@ from tsmzoo.registry import Entry, Registry
 if TYPE_CHECKING:
     from tsmzoo.artifact import Contract, Verification
 
-#: Channels and stride of the shifted features at each state of an online MobileNetV2 (checkpoint facts, § 9).
-_STATES_MOBILENET = ((3, 4), (4, 8), (4, 8), (8, 16), (8, 16), (8, 16), (12, 16), (12, 16), (20, 32), (20, 32))
-
-
-def states(entry: Entry) -> list[tuple[int, ...]]:
-    """Return the shapes, 1, C, H, W, of an online model's states without building it."""
-    if entry.mode == "offline":
-        return []
-    return [(1, width, -(-entry.size // stride), -(-entry.size // stride)) for width, stride in _STATES_MOBILENET]
-
-
 def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
     """Return all that the registry knows of `entry`."""
     normalisation, labels = zoo.normalisations[entry.normalisation], zoo.label_names(entry)
@@ -45,7 +34,6 @@ def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
         "std": normalisation.std,
         "about": normalisation.about,
     }
-    document["states"] = states(entry)
     document["labels"] = {
         "map": entry.labels,
         "order": zoo.labels[entry.labels].order,

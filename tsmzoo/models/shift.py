@@ -16,9 +16,9 @@ from torch.nn import functional as F
 #: (features, fold) -> features of the same shape, `fold` channels of which come from other frames.
 Shift = Callable[[Tensor, int], Tensor]
 
-# F.pad's pairs run from the last axis to the first; each shape below pads its time axis by one frame.
-_AFTER_T_OF_4 = (0, 0, 0, 0, 0, 0, 0, 1)
-_BEFORE_T_OF_4 = (0, 0, 0, 0, 0, 0, 1, 0)
+# F.pad's pairs run from the last axis to the first: one frame after or before the others of N, T, C, H, W.
+_ZERO_AFTER = (0, 0, 0, 0, 0, 0, 0, 1)
+_ZERO_BEFORE = (0, 0, 0, 0, 0, 0, 1, 0)
 
 
 def shift_clip(x: Tensor, fold: int) -> Tensor:
@@ -27,8 +27,10 @@ def shift_clip(x: Tensor, fold: int) -> Tensor:
     Channels [0, fold) come from frame t+1, [fold, 2·fold) from frame t-1, the rest stay; frames
     outside the clip are zero.
     """
-    future = F.pad(x[1:, :fold], _AFTER_T_OF_4)
-    past = F.pad(x[:-1, fold : 2 * fold], _BEFORE_T_OF_4)
+    # Not F.pad: litert-torch cannot move a padded batch axis to channels-last, and brackets it with transposes.
+    zero = torch.zeros_like(x[:1, :fold])
+    future = torch.cat([x[1:, :fold], zero])
+    past = torch.cat([zero, x[:-1, fold : 2 * fold]])
     return torch.cat([future, past, x[:, 2 * fold :]], 1)
 
 
@@ -37,8 +39,8 @@ def shift_clips(frames: int) -> Shift:
 
     def shift(x: Tensor, fold: int) -> Tensor:
         clips = x.reshape(-1, frames, *x.shape[1:])  # N, T, C, H, W
-        future = F.pad(clips[:, 1:, :fold], _AFTER_T_OF_4)
-        past = F.pad(clips[:, :-1, fold : 2 * fold], _BEFORE_T_OF_4)
+        future = F.pad(clips[:, 1:, :fold], _ZERO_AFTER)
+        past = F.pad(clips[:, :-1, fold : 2 * fold], _ZERO_BEFORE)
         return torch.cat([future, past, clips[:, :, 2 * fold :]], 2).flatten(0, 1)
 
     return shift
@@ -52,7 +54,7 @@ def shift_clips_forward(frames: int) -> Shift:
 
     def shift(x: Tensor, fold: int) -> Tensor:
         clips = x.reshape(-1, frames, *x.shape[1:])  # N, T, C, H, W
-        past = F.pad(clips[:, :-1, :fold], _BEFORE_T_OF_4)
+        past = F.pad(clips[:, :-1, :fold], _ZERO_BEFORE)
         return torch.cat([past, clips[:, :, fold:]], 2).flatten(0, 1)
 
     return shift
