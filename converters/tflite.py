@@ -127,6 +127,7 @@ class TfliteRunner:
         self.runtime = f"ai-edge-litert {version('ai-edge-litert')}"
         try:
             self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()  # here, where what it prints is swallowed
             self._signature = self._interpreter.get_signature_runner(SIGNATURE)
         except (ValueError, RuntimeError) as error:
             raise ArtifactError(f"{path}: LiteRT rejects it ({' '.join(str(error).split())[:120]})") from None

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
+
+# torch's idle threads spin; on a busy machine that makes small networks ten times as slow.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
 import torch
 
 if TYPE_CHECKING:

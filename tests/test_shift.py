@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from tsmzoo import card, models, registry
+from tsmzoo import models, registry
 from tsmzoo.models.forms import Clips, Deployed, OneClip, Step, fold_batch_norm, state_shapes
 from tsmzoo.models.mobilenet_v2 import InvertedResidual, MobileNetV2, scaled
 from tsmzoo.models.resnet import Bottleneck, ResNet
@@ -21,8 +23,11 @@ RESNET50_FOLDS = [8, 32, 32, 32, 64, 64, 64, 64, *[128] * 5, 128, 256, 256]
 MOBILENET_FOLDS = {3: 3, 5: 4, 6: 4, 8: 8, 9: 8, 10: 8, 12: 12, 13: 12, 15: 20, 16: 20}
 
 
-def entry(name: str, **changes: object) -> registry.Entry:
-    return msgspec.structs.replace(registry.load().find(name), **changes)
+ZOO = registry.load()
+
+
+def build(name: str, seed: int | None = None) -> nn.Module:
+    return models.build(ZOO.find(name), seed=seed)
 
 
 def random_clip(*shape: int, seed: int = 0) -> Tensor:
@@ -127,10 +132,10 @@ def test_batch_of_no_whole_clips_is_refused() -> None:
 def test_shift_of_one_clip_stays_at_rank_four() -> None:
     seen: list[int] = []
 
-    class Ranks(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            out = func(*args, **(kwargs or {}))
-            seen.extend(tensor.dim() for tensor in torch.utils._pytree.tree_leaves(out) if isinstance(tensor, Tensor))
+    class Ranks(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = function(*args, **(kwargs or {}))
+            seen.extend([out.dim()] if isinstance(out, Tensor) else [])
             return out
 
     with Ranks():
@@ -152,13 +157,13 @@ def folds(net: nn.Module) -> dict[str, int]:
 
 
 def test_resnet50_shifts_every_block() -> None:
-    found = folds(models.build(entry("tsm_r50_k400_8f")))
+    found = folds(build("tsm_r50_k400_8f"))
     assert list(found) == [f"layer{layer}.{b}" for layer, n in enumerate((3, 4, 6, 3), 1) for b in range(n)]
     assert list(found.values()) == RESNET50_FOLDS
 
 
 def test_resnet101_shifts_every_second_block_of_every_layer() -> None:
-    found = folds(models.build(entry("tsm_r101_sthv2")))
+    found = folds(build("tsm_r101_sthv2"))
     assert list(found) == [f"layer{layer}.{b}" for layer, n in enumerate((3, 4, 23, 3), 1) for b in range(0, n, 2)]
     assert len(found) == 18
     assert (found["layer1.0"], found["layer1.2"], found["layer3.0"], found["layer3.22"]) == (8, 32, 64, 128)
@@ -166,30 +171,32 @@ def test_resnet101_shifts_every_second_block_of_every_layer() -> None:
 
 def test_mobilenet_shifts_expanded_blocks_with_a_shortcut() -> None:
     for name in ("tsm_mbv2_k400", "tsm_mbv2_online"):
-        assert folds(models.build(entry(name))) == {f"features.{i}": fold for i, fold in MOBILENET_FOLDS.items()}
+        assert folds(build(name)) == {f"features.{i}": fold for i, fold in MOBILENET_FOLDS.items()}
 
 
 @pytest.mark.parametrize("name", ["tsn_r50_k400", "tsn_r50_k400_8f"])
 def test_tsn_shifts_nothing(name: str) -> None:
-    assert not folds(models.build(entry(name)))
+    assert not folds(build(name))
 
 
 @pytest.mark.parametrize(("depth", "count"), [(50, 16), (101, 18)])
-def test_shift_stands_inside_the_residual_branch(depth: int, count: int) -> None:
-    """A shift that zeroes its input leaves what the shortcut carries."""
+def test_every_shift_takes_an_eighth_of_its_input(depth: int, count: int) -> None:
     with torch.device("meta"):
         net = ResNet(depth, 4, shift_div=8)
-    calls: list[int] = []
+    calls: list[tuple[int, int]] = []
 
     def spy(x: Tensor, fold: int) -> Tensor:
-        assert x.shape[1] // 8 == fold
-        calls.append(fold)
+        calls.append((x.shape[1], fold))
         return x
 
     with torch.no_grad():
         net(torch.empty(2, 3, 64, 64, device="meta"), 2, spy)
     assert len(calls) == count
+    assert all(width == 8 * fold for width, fold in calls)
 
+
+def test_resnet_shortcut_keeps_the_present_frame() -> None:
+    """A shift that zeroes its input leaves what the shortcut carries."""
     block = Bottleneck(16, 4, 1, 2, None).eval()
     x = random_clip(2, 16, 4, 4).relu()
     with torch.no_grad():
@@ -206,25 +213,26 @@ def test_mobilenet_shortcut_keeps_the_present_frame() -> None:
 
 
 def test_online_states_at_224_pixels() -> None:
-    """Checkpoint facts, § 9; the card of `info` tells them without building the network."""
-    online = entry("tsm_mbv2_online")
+    """Checkpoint facts, § 9; the registry tells them, so that `info` need not build the network."""
     wanted = [
         *[(1, 3, 56, 56), (1, 4, 28, 28), (1, 4, 28, 28), (1, 8, 14, 14), (1, 8, 14, 14), (1, 8, 14, 14)],
         *[(1, 12, 14, 14), (1, 12, 14, 14), (1, 20, 7, 7), (1, 20, 7, 7)],
     ]
-    assert state_shapes(models.build(online), 3, 224) == wanted
+    assert state_shapes(build("tsm_mbv2_online"), 3, 224) == wanted
+    assert list(ZOO.find("tsm_mbv2_online").states) == wanted
     assert sum(int(np.prod(shape)) for shape in wanted) == 27_048
-    assert card.states(online) == wanted
 
 
-@pytest.mark.parametrize("size", [32, 100, 129, 160, 256])
-def test_states_on_the_card_are_those_of_the_network(size: int) -> None:
-    online = entry("tsm_mbv2_online", size=size)
-    assert card.states(online) == state_shapes(models.build(online), 3, size)
+@pytest.mark.parametrize("size", [32, 100, 129, 256])
+def test_states_at_other_sizes_round_up(size: int) -> None:
+    strides = [4, 8, 8, 16, 16, 16, 16, 16, 32, 32]
+    sides = [-(-size // stride) for stride in strides]
+    wanted = [(1, fold, side, side) for fold, side in zip(MOBILENET_FOLDS.values(), sides, strict=True)]
+    assert state_shapes(build("tsm_mbv2_online"), 3, size) == wanted
 
 
 def test_state_shapes_leave_the_network_alone() -> None:
-    net = models.build(entry("tsm_mbv2_online"), seed=0)
+    net = build("tsm_mbv2_online", seed=0)
     state_shapes(net, 3, 64)
     assert all(parameter.device.type == "cpu" for parameter in net.parameters())
 
@@ -250,7 +258,7 @@ TINY = {"mobilenet_v2": 64, "resnet50": 64}
 def net(request: pytest.FixtureRequest) -> nn.Module:
     """A network with a shift and weights from a seed; its batch norms are not the identity."""
     name = {"mobilenet_v2": "tsm_mbv2_online", "resnet50": "tsm_r50_sthv2"}[request.param]
-    built = models.build(entry(name), seed=3)
+    built = build(name, seed=3)
     generator = torch.Generator().manual_seed(4)
     for module in built.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -312,7 +320,7 @@ def test_order_of_frames_matters_to_tsm_alone(net: nn.Module) -> None:
     tsm = Clips(net, 4)
     assert not close(tsm(clip[:, order]), tsm(clip), 1e-3)
 
-    tsn = models.build(entry("tsn_r50_k400"), seed=3)
+    tsn = build("tsn_r50_k400", seed=3)
     assert close(Clips(tsn, 4)(clip[:, order]), Clips(tsn, 4)(clip))
     wanted = torch.stack([tsn(frame[None], 1, shift_clip)[0] for frame in clip[0]]).mean(0)
     assert close(OneClip(tsn, 4)(clip[0])[0], wanted)
@@ -347,8 +355,7 @@ def test_deployed_takes_pixels_and_moves_channels(net: nn.Module) -> None:
 
 
 def test_random_weights_come_from_the_seed() -> None:
-    online = entry("tsm_mbv2_online")
-    one, same, other = (models.build(online, seed=seed).state_dict() for seed in (1, 1, 2))
+    one, same, other = (build("tsm_mbv2_online", seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[key], same[key]) for key in one)
     assert not torch.equal(one["features.0.0.weight"], other["features.0.0.weight"])
-    assert not models.build(online, seed=1).training
+    assert not build("tsm_mbv2_online").training

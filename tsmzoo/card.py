@@ -13,6 +13,7 @@ from tsmzoo.registry import Entry, Registry
 if TYPE_CHECKING:
     from tsmzoo.artifact import Contract, Verification
 
+
 def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
     """Return all that the registry knows of `entry`."""
     normalisation, labels = zoo.normalisations[entry.normalisation], zoo.label_names(entry)

@@ -456,9 +456,10 @@ def run(
         contract = describe(zoo, network)
         runner = TorchRunner(network, contract)
     answers = watch(runner, contract, video, window=window)
-    document = show.collect(answers, live=not json and sys.stdout.isatty())
-    document = {"model": contract.model, "runtime": runner.runtime, "video": str(video)} | document
+    document = {"model": contract.model, "mode": contract.mode, "runtime": runner.runtime, "video": str(video)}
     if json:
-        terminal.print_json(document)
-    else:
-        print(show.text(document))
+        terminal.print_json(document | show.summary(answers, show=lambda _: None))
+        return
+    with show.screen(live=sys.stdout.isatty()) as screen:
+        document |= show.summary(answers, screen)
+    print(show.text(document))

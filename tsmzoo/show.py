@@ -1,42 +1,62 @@
-"""What `run` prints: the running top-5 of a video, live on a terminal, and the sum of it at the end."""
+"""What `run` prints: the running top-5 of a video as it goes by, and the sum of it at the end."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from tsmzoo.live import Answer
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tsmzoo.live import Answer
 
 _BAR = 30
 
 
-def collect(answers: Iterable[Answer], *, live: bool) -> dict[str, Any]:
-    """Go through `answers`, showing each where `live`; return the last one and the times."""
-    last: Answer | None = None
-    times: list[float] = []
-    if live:
-        from rich.live import Live
-
-        with Live(refresh_per_second=12, transient=True) as screen:
-            for last in answers:
-                times.append(last.ms)
-                screen.update(_frame(last))
-    else:
-        for last in answers:
-            times.append(last.ms)
-    assert last is not None  # a video without frames is an error before this
+def summary(answers: Iterable[Answer], show: Callable[[Answer], None]) -> dict[str, Any]:
+    """Go through `answers`, showing each; return them and the times."""
+    seen = []
+    for answer in answers:
+        show(answer)
+        seen.append(answer)
     # The first call pays for allocations that no other does.
-    steady = times[1:] or times
+    steady = [answer.ms for answer in seen[1:] or seen]
     return {
-        "steps": len(times),
-        "seconds_of_video": round(last.time, 3),
+        "steps": len(seen),
+        "seconds_of_video": round(seen[-1].time, 3),
         "median_ms": round(statistics.median(steady), 2),
-        "top": [{"label": label, "probability": round(value, 4)} for label, value in last.top],
+        "top": _top(seen[-1]),
+        "answers": [{"time": round(a.time, 3), "ms": round(a.ms, 2), "top": _top(a)} for a in seen],
     }
 
 
-def _frame(answer: Answer) -> str:
+def _top(answer: Answer) -> list[dict[str, Any]]:
+    return [{"label": label, "probability": round(value, 4)} for label, value in answer.top]
+
+
+@contextmanager
+def screen(*, live: bool) -> Iterator[Callable[[Answer], None]]:
+    """Give a function that shows an answer: bars that change in place where `live`, else a line a second."""
+    if live:
+        from rich.live import Live
+
+        with Live(refresh_per_second=12, transient=True) as display:
+            yield lambda answer: display.update(_bars(answer))
+        return
+    last = -1
+
+    def line(answer: Answer) -> None:
+        nonlocal last
+        if int(answer.time) > last:
+            last = int(answer.time)
+            print(f"{answer.time:7.2f} s  " + ", ".join(f"{label} {value:.0%}" for label, value in answer.top))
+
+    yield line
+
+
+def _bars(answer: Answer) -> str:
     rows = [f"{value:6.1%} {'█' * round(value * _BAR):<{_BAR}} {label}" for label, value in answer.top]
     return "\n".join([f"{answer.time:6.2f} s  {answer.ms:6.1f} ms", *rows])
 
@@ -44,7 +64,7 @@ def _frame(answer: Answer) -> str:
 def text(document: dict[str, Any]) -> str:
     """Return the end of a video to read."""
     d = document
-    unit = "frame" if d["steps"] > 1 else "clip"
+    unit = "frame" if d["mode"] == "online" else "clip"
     lines = [
         f"{d['model']} on {d['video']}: {d['steps']} {unit}{'s' if d['steps'] > 1 else ''}, "
         f"{d['median_ms']:.1f} ms per {unit} (median, {d['runtime']})"

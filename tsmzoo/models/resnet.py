@@ -45,7 +45,7 @@ class NonLocal(nn.Module):
             return y.flatten(2).transpose(1, 2).reshape(-1, frames * y.shape[2] * y.shape[3], y.shape[1])
 
         def pool(y: Tensor) -> Tensor:
-            return F.max_pool2d(y, 2)
+            return F.max_pool2d(y, 2, 2)
 
         g = positions(pool(self.g(x)))
         theta = positions(x if self.mode == "gaussian" else self.theta(x))
