@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 PARITY = Path(__file__).parent / "data" / "parity"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pass what fvcore's own import warns of; everything else stays an error."""
+    for name in ("script", "trace"):
+        config.addinivalue_line("filterwarnings", f"ignore:.torch.jit.{name}. is deprecated:DeprecationWarning")
+
+
 def fill(name: str, shape: list[int], dtype: str) -> np.ndarray:
     """Return the tensor that stands in for `name`; NumPy's frozen generator gives the same numbers for ever."""
     random = np.random.RandomState(zlib.crc32(name.encode()))

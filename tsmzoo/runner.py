@@ -20,15 +20,14 @@ class TorchRunner:
     def __init__(self, network: Network, contract: Contract) -> None:
         form = Step(network.backbone) if contract.mode == "online" else Clips(network.backbone, contract.frames)
         self._form = form.eval()
-        # A step is too short for threads to gain anything, and where the cores are busy, they lose all:
-        # 16 steps of MobileNetV2 took 17 s with two threads beside another job, 0.7 s with one.
-        self._threads = 1 if contract.mode == "online" else torch.get_num_threads()
         self._inputs = [tensor.name for tensor in contract.inputs]
         self._outputs = [tensor.name for tensor in contract.outputs]
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        # One thread: torch's spin while they wait, so that beside another job on two cores two of them took
+        # 4 s for a clip of ResNet-50 and 17 s for 16 steps of MobileNetV2, and one takes 1.2 s and 0.7 s.
         threads = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(1)
         try:
             with torch.inference_mode():
                 out = self._form(*(torch.from_numpy(inputs[name]) for name in self._inputs))
