@@ -12,10 +12,9 @@ import torch
 from coremltools.proto import FeatureTypes_pb2, Model_pb2
 from torch import nn
 
-from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, Tensor
+from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, Tensor, check_tensors
 from tsmzoo.errors import ArtifactError
 
-suffix = ".mlpackage"
 precisions = ("fp16", "fp32")
 frame_layout: Layout = "NCHW"
 clip_layout: Layout = "NTCHW"
@@ -43,7 +42,7 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
         minimum_deployment_target=ct.target.iOS15,
         skip_model_load=True,
     )
-    package.author = contract.source
+    package.author = contract.citation
     package.license = contract.licence
     package.short_description = f"{contract.model}, exported by tsmzoo"
     package.user_defined_metadata[METADATA_KEY] = contract.embedded()
@@ -73,9 +72,8 @@ def check(path: Path, contract: Contract) -> list[str]:
         tensor.name: ("image", (tensor.shape[2], tensor.shape[3])) if _is_image(tensor) else ("float32", tensor.shape)
         for tensor in (*contract.inputs, *contract.outputs)
     }
-    if found != wanted:
-        name = next(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-        raise ArtifactError(f"{path}: {name!r} is {found.get(name)}, its contract says {wanted.get(name)}")
+    check_tensors(path, found, wanted)
+    contract.check_copy(path, spec.description.metadata.userDefined.get(METADATA_KEY))
     function = next(iter(spec.mlProgram.functions.values()))
     block = next(iter(function.block_specializations.values()))
     blobs = _check_blobs(path, block)

@@ -10,10 +10,9 @@ import onnxruntime
 import torch
 from torch import nn
 
-from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout
+from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, check_tensors
 from tsmzoo.errors import ArtifactError
 
-suffix = ".onnx"
 precisions = ("fp32",)
 frame_layout: Layout = "NCHW"
 clip_layout: Layout = "NTCHW"
@@ -59,7 +58,7 @@ def check(path: Path, contract: Contract) -> list[str]:
     """Names, shapes and types as in the contract; valid ONNX; no weights outside the file."""
     try:
         model = onnx.load_model(path, load_external_data=False)
-        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        if any(map(onnx.external_data_helper.uses_external_data, onnx.external_data_helper._get_all_tensors(model))):
             raise ArtifactError(f"{path}: keeps weights in other files, which is refused; export it again")
         onnx.checker.check_model(model)
     except ArtifactError:
@@ -68,9 +67,8 @@ def check(path: Path, contract: Contract) -> list[str]:
         raise ArtifactError(f"{path}: is no valid ONNX file ({' '.join(str(error).split())[:120]})") from None
     found = {value.name: _described(value) for value in (*model.graph.input, *model.graph.output)}
     wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (*contract.inputs, *contract.outputs)}
-    if found != wanted:
-        name = next(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-        raise ArtifactError(f"{path}: {name!r} is {found.get(name)}, its contract says {wanted.get(name)}")
+    check_tensors(path, found, wanted)
+    contract.check_copy(path, {item.key: item.value for item in model.metadata_props}.get(METADATA_KEY))
     operators = len(model.graph.node)
     return [
         f"valid ONNX, opset {model.opset_import[0].version}",

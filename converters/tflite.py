@@ -12,10 +12,9 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from torch import Tensor, nn
 
-from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout
+from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, check_tensors
 from tsmzoo.errors import ArtifactError
 
-suffix = ".tflite"
 precisions = ("fp32",)
 frame_layout: Layout = "NHWC"
 clip_layout: Layout = "THWC"
@@ -92,9 +91,9 @@ def check(path: Path, contract: Contract) -> list[str]:
         for tensor in [graph.tensors[item.tensorIndex]]
     }
     wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (*contract.inputs, *contract.outputs)}
-    if found != wanted:
-        name = next(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-        raise ArtifactError(f"{path}: {name!r} is {found.get(name)}, its contract says {wanted.get(name)}")
+    check_tensors(path, found, wanted)
+    copies = [model.buffers[item.buffer].data for item in model.metadata if item.name.decode() == METADATA_KEY]
+    contract.check_copy(path, bytes(copies[0]).decode() if copies else None)
     rank = max(len(tensor.shape) if tensor.shape is not None else 0 for tensor in graph.tensors)
     if rank > _MAX_RANK:
         raise ArtifactError(f"{path}: has a tensor of rank {rank}, which mobile GPUs refuse; report this model")

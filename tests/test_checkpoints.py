@@ -596,9 +596,8 @@ def basic_resnet(blocks: tuple[int, ...]) -> State:
 def test_hollow_files_load(parity: Case, tmp_path: Path) -> None:
     """What the tests below rest on: such a file is taken where it fits."""
     path = tmp_path / "file.pth"
-    for model in ("tsm_r50_sthv2", "tsm_r101_sthv2"):
-        torch.save({"state_dict": mit_resnet(model)}, path)
-        load(path, model)
+    torch.save({"state_dict": mit_resnet("tsm_r50_sthv2")}, path)
+    load(path, "tsm_r50_sthv2")
     torch.save({"state_dict": hollow(parity("mit_tsn_r50_k400"))}, path)
     load(path, "tsn_r50_k400_mit")
 

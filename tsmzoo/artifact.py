@@ -6,6 +6,7 @@ It is written as `NAME.json` beside the file, and, but for digest and verificati
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsmzoo.errors import ArtifactError
+from tsmzoo.formats import format_of
 
 Array = NDArray[Any]
 #: Axes in order; N is the batch, T the frames of a clip.
 Layout = Literal["NCHW", "NHWC", "NTCHW", "THWC", "NC"]
 DType = Literal["uint8", "float32"]
 
-SCHEMA = 1
 #: Key of the contract among a file's own metadata, in every format.
 METADATA_KEY = "tsmzoo"
 
@@ -52,8 +53,9 @@ class Checkpoint(_Record, frozen=True, kw_only=True):
 
     sha256: str
     format: str
-    #: Where it lay then; a hint for `verify`, which goes by the digest.
-    path: str
+    #: Its name, and where it was published; a user's folders are nobody else's business.
+    file: str
+    url: str | None = None
     #: A bidirectional checkpoint in an online model: its answers are not those of the paper.
     shift_mismatch: bool = False
 
@@ -92,7 +94,7 @@ class Verification(_Record, frozen=True, kw_only=True):
 class Contract(_Record, frozen=True, kw_only=True):
     """`NAME.json`. Sizes in pixels, mean and std on the scale 0…1."""
 
-    schema: int = SCHEMA
+    schema: Literal[1] = 1
     model: str
     family: str
     mode: Literal["offline", "online"]
@@ -115,14 +117,16 @@ class Contract(_Record, frozen=True, kw_only=True):
     #: Short side that a video is resized to before the centre crop of `size`.
     resize: int
     frames: int
+    #: How a clip is taken from a video: `uniform`, `dense` with every `stride`th frame, or a live `stream`.
     sampling: str
+    stride: int | None
     target_fps: float | None
     weights: Literal["published", "local", "random"]
     checkpoint: Checkpoint | None = None
     #: Of random weights.
     seed: int | None = None
     licence: str
-    source: str
+    citation: str
     doubt: tuple[str, ...] = ()
     versions: dict[str, str]
     #: Of the file itself; absent from the copy inside it.
@@ -147,9 +151,14 @@ class Contract(_Record, frozen=True, kw_only=True):
     def embedded(self) -> str:
         """Return the JSON that goes inside the file."""
         bare = msgspec.structs.replace(self, verification=None, sha256=None, bytes=None, artifact=None)
-        if bare.checkpoint:  # a user's folders are nobody else's business
-            bare = msgspec.structs.replace(bare, checkpoint=msgspec.structs.replace(bare.checkpoint, path=""))
         return msgspec.json.encode(bare).decode()
+
+    def check_copy(self, path: Path, text: str | None) -> None:
+        """Raise ArtifactError where `text`, the contract inside the file at `path`, is not this one."""
+        if text != self.embedded():
+            raise ArtifactError(
+                f"{path}: the contract inside it is not that of {contract_path(path).name}; export it again"
+            )
 
 
 def contract_path(artifact: Path) -> Path:
@@ -162,6 +171,24 @@ def _older_contract_path(artifact: Path) -> Path:
     return artifact.with_name(artifact.name + ".json")
 
 
+def _contract_in_the_way(artifact: Path) -> Contract | None:
+    """Return what `NAME.json` holds already. Raises ArtifactError where that is no contract of ours."""
+    path = contract_path(artifact)
+    if not path.exists():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Contract)
+    except (OSError, msgspec.MsgspecError):
+        raise ArtifactError(
+            f"{path}: is in the way and no contract of this version; move it, or choose another name with -o"
+        ) from None
+
+
+def check_way(artifact: Path) -> None:
+    """Raise ArtifactError where writing the contract of `artifact` would overwrite a file that is not ours."""
+    _contract_in_the_way(artifact)
+
+
 def make_way(artifact: Path) -> None:
     """Move the contract of another file of the same NAME aside, before that of `artifact` is written.
 
@@ -169,18 +196,16 @@ def make_way(artifact: Path) -> None:
     finds it there.
     """
     _older_contract_path(artifact).unlink(missing_ok=True)
-    path = contract_path(artifact)
-    try:
-        other = msgspec.json.decode(path.read_bytes(), type=Contract).artifact
-    except (OSError, msgspec.MsgspecError):
-        return
-    if other and other != artifact.name and (sibling := path.with_name(other)).exists():
-        path.rename(_older_contract_path(sibling))
+    other = _contract_in_the_way(artifact)
+    if other and other.artifact and other.artifact != artifact.name:
+        sibling = artifact.with_name(other.artifact)
+        if sibling.exists():
+            contract_path(artifact).rename(_older_contract_path(sibling))
 
 
 def read_contract(artifact: Path) -> Contract:
     """Read the contract beside `artifact`. Raises ArtifactError where there is none, or none of this file."""
-    if not artifact.exists():
+    if not os.path.exists(artifact):  # Path.exists raises where the name is too long
         raise ArtifactError(f"{artifact}: does not exist; give a file that `tsmzoo export` wrote")
     for path in (_older_contract_path(artifact), contract_path(artifact)):
         if not path.is_file():
@@ -189,7 +214,7 @@ def read_contract(artifact: Path) -> Contract:
             contract = msgspec.json.decode(path.read_bytes(), type=Contract)
         except (OSError, msgspec.MsgspecError) as error:
             raise ArtifactError(f"{path}: is no contract of this version ({error}); export again") from None
-        if contract.format == artifact.suffix.removeprefix(".").replace("mlpackage", "coreml"):
+        if contract.format == format_of(artifact):
             return contract
     raise ArtifactError(
         f"{artifact}: its contract {contract_path(artifact).name} is not beside it; keep both together or export again"
@@ -202,16 +227,29 @@ def write_contract(contract: Contract, path: Path) -> None:
 
 
 def digest(artifact: Path) -> tuple[str, int]:
-    """Return sha256 and size in bytes of a file, or of a package: its files' names and contents, sorted."""
-    if artifact.is_file():
-        with artifact.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest(), artifact.stat().st_size
-    total, size = hashlib.sha256(), 0
-    for path in sorted(path for path in artifact.rglob("*") if path.is_file()):
-        total.update(path.relative_to(artifact).as_posix().encode() + b"\0")
-        total.update(hashlib.sha256(path.read_bytes()).digest())
-        size += path.stat().st_size
+    """Return sha256 and size in bytes of a file, or of a package: its files' names and contents, sorted.
+
+    Raises ArtifactError where it cannot be read.
+    """
+    try:
+        if artifact.is_file():
+            with artifact.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest(), artifact.stat().st_size
+        total, size = hashlib.sha256(), 0
+        for path in sorted(path for path in artifact.rglob("*") if path.is_file()):
+            total.update(path.relative_to(artifact).as_posix().encode() + b"\0")
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+            size += path.stat().st_size
+    except OSError as error:
+        raise ArtifactError(f"{artifact}: cannot be read ({error.strerror}); check its permissions") from None
     return total.hexdigest(), size
+
+
+def check_tensors(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise ArtifactError naming the first tensor that a file has otherwise than its contract."""
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise ArtifactError(f"{path}: {name!r} is {found.get(name)}, its contract says {wanted.get(name)}")
 
 
 def to_layout(array: Array, layout: Layout) -> Array:

@@ -1,17 +1,13 @@
-"""What is told of one model (`info`) and of one exported file (`export`, `verify`): documents, and their text."""
+"""What `info` tells of one model: a document, and its text."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from tsmzoo import paths, recipe
 from tsmzoo.registry import Entry, Registry
-
-if TYPE_CHECKING:
-    from tsmzoo.artifact import Contract, Verification
 
 
 def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
@@ -61,7 +57,7 @@ def text(document: dict[str, Any]) -> str:
     rows = [
         ("source", f"{d['source']['name']}, {d['source']['repository']} at {d['source']['commit'][:10]}"),
         ("cite", d["source"]["citation"]),
-        ("licence", f"{d['licence']} (of the repository; none is stated for the weights)"),
+        ("licence", f"{d['licence']} ({note})" if (note := d["source"]["licence_note"]) else d["licence"]),
         (
             "cost",
             f"{d['gmacs']:.2f} GMACs a {'frame' if d['mode'] == 'online' else 'clip'}, {d['mparams']:.2f} M parameters",
@@ -113,57 +109,3 @@ def text(document: dict[str, Any]) -> str:
 
 def _numbers(values: list[float]) -> str:
     return f"{values[0]:g}" if len(set(values)) == 1 else " ".join(f"{value:g}" for value in values)
-
-
-def report(path: Path, contract: Contract, verification: Verification, seconds: float) -> dict[str, Any]:
-    """Return what `export` and `verify` print as JSON; `passed` is null where nothing could run the file."""
-    return {
-        "artifact": str(path),
-        "sha256": contract.sha256,
-        "bytes": contract.bytes,
-        "seconds": round(seconds, 2),
-        "max_rel_error": verification.max_rel_error,
-        "steps": verification.steps,
-        "passed": None if verification.status == "not run" else verification.status == "passed",
-        "model": contract.model,
-        "format": contract.format,
-        "precision": contract.precision,
-        "weights": contract.weights,
-        "verification": msgspec.to_builtins(verification),
-    }
-
-
-def report_text(path: Path, contract: Contract, verification: Verification, seconds: float) -> str:
-    """Return the same to read."""
-    v = verification
-    default = " (Core ML's own default)" if (contract.format, contract.precision) == ("coreml", "fp16") else ""
-    weights = f"{contract.weights} weights"
-    if contract.checkpoint:
-        weights += f", sha256 {contract.checkpoint.sha256[:12]}…"
-    lines = [
-        f"{path}  {(contract.bytes or 0) / 1e6:.2f} MB  "
-        f"{contract.format} {contract.precision}{default}, {contract.mode}, {weights}"
-    ]
-    for tensors, arrow in ((contract.inputs, "in "), (contract.outputs, "out")):
-        shown = [f"{t.name} {'x'.join(map(str, t.shape))} {t.dtype}" for t in tensors[:2]]
-        if len(tensors) > 2:
-            shown.append(f"… {tensors[-1].name}")
-        lines.append(f"  {arrow}  {', '.join(shown)}")
-    if v.status == "not run":
-        lines.append(f"  NOT RUN: {v.reason}")
-    else:
-        lines.append(
-            f"  {v.status.upper()}: largest error {v.max_rel_error:.1e} of an output's range ({v.worst}), "
-            f"allowed {v.tolerance:.0e}; same first class in {v.top1_agreement:.0%}"
-        )
-        cases = "; ".join(
-            f"{case.name}, {case.steps} {_plural(contract, case.steps)}: {case.max_rel_error:.1e}" for case in v.cases
-        )
-        lines.append(f"  {v.runtime} against torch: {cases}")
-    lines += [f"  structure: {', '.join(v.structure)}", f"  {seconds:.1f} s"]
-    return "\n".join(lines)
-
-
-def _plural(contract: Contract, count: int) -> str:
-    noun = "clip" if contract.mode == "offline" else "frame"
-    return noun if count == 1 else noun + "s"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -234,16 +235,25 @@ def _unpickle(path: Path) -> Any:
         except (OSError, safetensors.SafetensorError) as error:
             raise CheckpointError(f"is no safetensors file ({_one_line(error)}); download it again") from None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of old layouts, of which most published files are
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_plain_zip(path))
     except UnpicklingError as error:
-        if wanted := re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class|operand|op)[^\w]*([\w.]+)", str(error)):
+        if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise CheckpointError(
-                f"asks to run {wanted[1] or wanted[2]!r} when loaded, which no weights file needs; refused, "
-                "get it from its publisher"
+                f"asks to run {wanted[1]!r} when loaded, which no weights need; refused, get it from its publisher"
             ) from None
-        raise CheckpointError("is not a checkpoint file; give a file written by torch.save") from None
+        raise CheckpointError("is not a file written by torch.save; give a checkpoint file") from None
     except Exception as error:  # torch raises a dozen kinds for a damaged file
         raise CheckpointError(f"is damaged or not a checkpoint ({_one_line(error)}); download it again") from None
+
+
+def _is_plain_zip(path: Path) -> bool:
+    """Say whether tensors may be mapped from the file: a compressed member's bytes are not a tensor's."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
 
 
 def _digest(path: Path) -> str:
@@ -267,7 +277,7 @@ def _check_fit(entry: Entry, format_: str, state: Mapping[str, Tensor], *, allow
     if (format_, entry.backbone) not in RULES:
         raise CheckpointError(f"is not known as {format_} for {entry.backbone}; formats are {', '.join(FORMATS)}")
     shifted = any(".net." in key for key in state)
-    held = "unidirectional" if format_ == "mit-tsm-online" else "bidirectional" if shifted else None
+    held = "bidirectional" if shifted else "unidirectional" if format_ == "mit-tsm-online" else None
     if held == entry.shift:
         return False
     if entry.mode == "online" and held == "bidirectional":
@@ -324,6 +334,8 @@ def _fill(net: nn.Module, state: dict[str, Tensor]) -> None:
     values = {key: _dense(key, state[key]) for key in wanted}
     if bad := [key for key, tensor in values.items() if not tensor.isfinite().all()]:
         raise CheckpointError(f"has values that are not finite in {_some(bad)}; nothing was loaded")
+    if bad := [key for key, tensor in values.items() if key.endswith("running_var") and (tensor < 0).any()]:
+        raise CheckpointError(f"has negative variances in {_some(bad)}; nothing was loaded")
     counters = {
         name: torch.zeros((), dtype=torch.long)
         for name in cast("dict[str, Tensor]", net.state_dict())

@@ -14,8 +14,8 @@ import typer
 import typer.core
 
 from tsmzoo import __version__, paths, terminal
-from tsmzoo.converter import Format
 from tsmzoo.errors import ZooError
+from tsmzoo.formats import Format, is_artifact
 
 if TYPE_CHECKING:
     from tsmzoo.artifact import Array, Contract, Verification
@@ -60,7 +60,7 @@ Weights = Annotated[
     str | None,
     typer.Option(metavar="FILE|random", help="A local checkpoint, or `random`, in place of the published weights."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of random weights.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed of random weights.", min=0, max=2**63 - 1)]
 WeightsFormat = Annotated[str | None, typer.Option(help="The checkpoint's format, else told from its keys.")]
 AllowMismatch = Annotated[
     bool, typer.Option("--allow-shift-mismatch", help="Load a bidirectional checkpoint into an online model.")
@@ -112,7 +112,7 @@ def list_(
 ) -> None:
     """Show the models: the recommended ones, or all that a pattern or --all asks for."""
     zoo = _load(registry_file)
-    chosen = zoo.match(pattern) if pattern else [entry for entry in zoo.models if all_ or entry.recommended]
+    chosen = zoo.match(pattern) if pattern else list(zoo.models)
     for key, value in (
         ("family", family),
         ("mode", mode),
@@ -130,12 +130,16 @@ def list_(
         chosen = [entry for entry in chosen if entry.exportable]
     if search:
         chosen = [entry for entry in chosen if search.lower() in zoo.text(entry).lower()]
+    matching = len(chosen)
+    if not (pattern or all_):
+        chosen = [entry for entry in chosen if entry.recommended]
     if json:
         terminal.print_json([_row(zoo, entry) for entry in chosen])
         return
     columns = {
         "id": "left",
         "alias": "left",
+        "family": "left",
         "mode": "left",
         "backbone": "left",
         "dataset": "left",
@@ -146,13 +150,12 @@ def list_(
         "protocol": "left",
         "MB": "right",
         "licence": "left",
+        "doubtful": "left",
         "cached": "left",
     }
     terminal.print_table(columns, [_cells(_row(zoo, entry)) for entry in chosen])
-    hidden = len(zoo.models) - len(chosen)
-    print(
-        f"{len(chosen)} models{f', {hidden} more not shown' if hidden else ''}; `?` marks doubtful ones (tsmzoo info)"
-    )
+    more = f", {matching - len(chosen)} more with --all" if matching > len(chosen) else ""
+    print(f"{len(chosen)} models{more}; what is doubtful `tsmzoo info` says")
 
 
 def _row(zoo: Registry, entry: Entry) -> dict[str, Any]:
@@ -183,8 +186,9 @@ def _row(zoo: Registry, entry: Entry) -> dict[str, Any]:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     return [
-        row["id"] + ("?" if row["doubtful"] else ""),
+        row["id"],
         ", ".join(row["aliases"]),
+        row["family"],
         row["mode"],
         row["backbone"] + (" flow" if row["modality"] == "flow" else ""),
         row["dataset"],
@@ -195,6 +199,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["protocol"] or "–",
         f"{row['megabytes']:.0f}",
         row["licence"],
+        "yes" if row["doubtful"] else "–",
         "yes" if row["cached"] else "–",
     ]
 
@@ -285,20 +290,15 @@ def _network(
     return network
 
 
-def _video(clip: Path | None, entry: Entry, most: int = 64) -> Array | None:
-    """Return the first frames of a video, S, C, H, W, as a model of this size takes them."""
+def _video(clip: Path | None, entry: Entry) -> Array | None:
+    """Return the frames of --clip as `entry` takes them."""
     if clip is None:
         return None
-    import itertools
-
-    import numpy as np
-
+    if entry.modality == "flow":
+        raise ZooError(f"{entry.id} sees optical flow, not video; leave out --clip")
     from tsmzoo import video
 
-    resize = round(entry.size * 256 / 224)
-    return np.stack(
-        [video.prepare(image, resize, entry.size) for _, image in itertools.islice(video.decode(clip), most)]
-    )
+    return video.first(clip, entry.size)
 
 
 @app.command()
@@ -361,24 +361,27 @@ def export(
     start = time.perf_counter()
     zoo = _load(registry_file)
     entry = _sized(zoo.find(model), size, frames)
-    pixels = _video(clip, entry)
-    network = _network(entry, weights, seed, weights_format, allow_mismatch=allow_shift_mismatch)
-    from tsmzoo.export import export as export_
+    from tsmzoo import export as exporter
+    from tsmzoo import weights as weights_
 
     with terminal.stages() as stage:
-        path, contract = export_(
-            zoo,
-            network,
+        stage(f"loading the {to} converter")
+        plan = exporter.plan(
+            entry,
             to,
             out=out,
             precision=precision,
             preprocess=preprocess,  # type: ignore[arg-type]  # checked above
             dynamic_batch=dynamic_batch,
-            video=pixels,
-            stage=stage,
         )
+    pixels = _video(clip, entry)
+    network = _network(entry, weights, seed, weights_format, allow_mismatch=allow_shift_mismatch)
+    with terminal.stages() as stage:
+        contract = exporter.export(zoo, network, plan, video=pixels, stage=stage)
+    if network.weights == "local" and contract.checkpoint and weights:
+        weights_.remember(contract.checkpoint, weights)  # for `verify`
     assert contract.verification is not None
-    _report(path, contract, contract.verification, time.perf_counter() - start, json=json)
+    _report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json)
 
 
 @app.command()
@@ -413,12 +416,12 @@ def _choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
 
 
 def _report(path: Path, contract: Contract, report: Verification, seconds: float, *, json: bool) -> None:
-    from tsmzoo import card
+    from tsmzoo import report as report_
 
     if json:
-        terminal.print_json(card.report(path, contract, report, seconds))
+        terminal.print_json(report_.document(path, contract, report, seconds))
     else:
-        print(card.report_text(path, contract, report, seconds))
+        print(report_.text(path, contract, report, seconds))
 
 
 @app.command()
@@ -434,22 +437,17 @@ def run(
 ) -> None:
     """Run a model over a video: the running top-5, and milliseconds per frame."""
     from tsmzoo import show
-    from tsmzoo.live import watch
-    from tsmzoo.quiet import quiet
+    from tsmzoo.live import open_runner, watch
 
     zoo = _load(registry_file)
-    if Path(model).suffix in (".onnx", ".tflite", ".mlpackage"):
-        from tsmzoo.export import open_artifact
-
-        contract, converter = open_artifact(Path(model))
-        with quiet():
-            runner = converter.load(Path(model), contract)
-        if runner is None:
-            raise ZooError(f"{model}: nothing on this system runs {contract.format}; run it on macOS")
+    if is_artifact(model):
+        if weights is not None or weights_format is not None:
+            raise ZooError(f"{model} holds its own weights; leave out --weights, or give a model's id")
+        runner, contract = open_runner(Path(model))
         if contract.weights == "random":
             terminal.note(f"warning: the weights of {model} are RANDOM; its answers mean nothing")
     else:
-        from tsmzoo.export import describe
+        from tsmzoo.describe import describe
         from tsmzoo.runner import TorchRunner
 
         network = _network(zoo.find(model), weights, seed, weights_format)

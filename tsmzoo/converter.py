@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from tsmzoo.errors import ExportError
+from tsmzoo.formats import Format
 
-if TYPE_CHECKING:  # the command line takes Format from here and must not wait for NumPy
+if TYPE_CHECKING:
     from torch import nn
 
     from tsmzoo.artifact import Array, Contract, DType, Layout
-
-
-class Format(StrEnum):
-    """A file format; one module `converters/<name>.py` each."""
-
-    ONNX = "onnx"
-    TFLITE = "tflite"
-    COREML = "coreml"
 
 
 class Runner(Protocol):
@@ -37,8 +29,6 @@ class Runner(Protocol):
 class Converter(Protocol):
     """A module of `converters/`."""
 
-    #: Ending of the file's name.
-    suffix: str
     #: Precisions that `convert` can write; the first is the format's own default.
     precisions: tuple[str, ...]
     frame_layout: Layout
@@ -57,7 +47,8 @@ class Converter(Protocol):
     def check(self, path: Path, contract: Contract) -> list[str]:
         """Check the file without running it; return what was found to hold.
 
-        Raises ArtifactError where the file and `contract` disagree or a rule of the format is broken.
+        Raises ArtifactError where the file, or the copy of the contract in it, and `contract` disagree, or
+        a rule of the format is broken.
         """
         ...
 
@@ -80,11 +71,3 @@ def load_converter(format_: Format) -> Converter:
 def missing_extra(format_: Format, error: ModuleNotFoundError) -> ExportError:
     """Return the error that names the extra to install."""
     return ExportError(f"{format_} needs {error.name}, which is not installed: pip install 'tsmzoo[{format_}]'")
-
-
-def format_of(path: Path) -> Format:
-    """Return the format that a file's ending names. Raises ExportError on another ending."""
-    for suffix, format_ in ((".onnx", Format.ONNX), (".tflite", Format.TFLITE), (".mlpackage", Format.COREML)):
-        if path.suffix == suffix:
-            return format_
-    raise ExportError(f"{path}: ends in none of .onnx, .tflite, .mlpackage; give an exported file")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import msgspec
 
 from tsmzoo import recipe
-from tsmzoo.flops import CONVENTION, count
+from tsmzoo.flops import CONVENTION, Count, count
 from tsmzoo.registry import Entry
 
 __all__ = ["COLUMNS", "CONVENTION", "cells", "cost", "text"]
 
 
 def cost(entry: Entry, *, per_module: bool = False) -> dict[str, Any]:
-    """Return the cost of `entry`; a clip of an online model is one frame."""
-    counted = _count(_cost_key(entry))
-    views = {result.protocol: recipe.protocol(result.protocol).views for result in entry.results if result.protocol}
+    """Return the cost of `entry`, and of a video under the protocol of each published figure."""
+    counted = _count(entry)
     document: dict[str, Any] = {
         "id": entry.id,
         "gmacs_per_clip": round(counted.gmacs, 4),
@@ -29,7 +27,9 @@ def cost(entry: Entry, *, per_module: bool = False) -> dict[str, Any]:
         "input_shape": list(counted.input_shape),
         "convention": CONVENTION,
         "gmacs_per_video": {
-            name: {"views": number, "gmacs": round(counted.gmacs * number, 2)} for name, number in views.items()
+            name: _per_video(entry, recipe.protocol(name))
+            for name in dict.fromkeys(result.protocol for result in entry.results)
+            if name
         },
     }
     if per_module:
@@ -37,36 +37,28 @@ def cost(entry: Entry, *, per_module: bool = False) -> dict[str, Any]:
     return document
 
 
-def _cost_key(entry: Entry) -> Entry:
-    """Return `entry` with all gone that its cost does not depend on, so that equal networks are counted once."""
-    return msgspec.structs.replace(
-        entry,
-        id="any",
-        dataset="",
-        urls=("https://any/any",),
-        source="",
-        sha256=None,
-        sha256_prefix=None,
-        config=None,
-        pretrain=None,
-        labels="",
-        licence="",
-        normalisation="",
-        params=0,
-        gmacs=0.0,
-        published_gmacs=None,
-        published_mparams=None,
-        results=(),
-        doubt=(),
-        notes=(),
-        recommended=False,
-        sampling="uniform",
-        stride=None,
-        family="tsn" if entry.family == "tsn" else "tsm",
-    )
+def _per_video(entry: Entry, protocol: recipe.Protocol) -> dict[str, Any]:
+    frames = protocol.frames or entry.frames
+    view = _count(msgspec.structs.replace(entry, frames=frames, size=protocol.size))
+    return {
+        "views": protocol.views,
+        "frames": frames,
+        "size": protocol.size,
+        "gmacs": round(view.gmacs * protocol.views, 2),
+    }
 
 
-_count = cache(count)
+_counts: dict[tuple[Any, ...], Count] = {}
+
+
+def _count(entry: Entry) -> Count:
+    """Count `entry`, once for all entries that are the same network."""
+    network = (entry.backbone, entry.shift, entry.classes, entry.modality, entry.non_local, entry.format)
+    key = (*network, entry.frames, entry.size)
+    if key not in _counts:
+        _counts[key] = count(entry)
+    return _counts[key]
+
 
 COLUMNS = {
     "id": "left",
@@ -109,7 +101,8 @@ def text(document: dict[str, Any]) -> str:
     if d["published_mparams"]:
         lines.append(f"  published: {d['published_mparams']} M parameters")
     lines += [
-        f"  a video under {name}: {video['views']} views of a clip, {video['gmacs']:.1f} GMACs"
+        f"  a video under {name}: {video['gmacs']:.1f} GMACs, {video['views']} views of {video['frames']} frames "
+        f"at {video['size']} px"
         for name, video in d["gmacs_per_video"].items()
     ]
     lines += [f"  {gmacs:>10.4f}  {name}" for name, gmacs in d.get("modules", {}).items()]

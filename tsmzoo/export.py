@@ -5,154 +5,60 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
-from tsmzoo import __version__, artifact, recipe
-from tsmzoo.artifact import Array, Contract, DType, Layout, StatePair, Tensor, Verification
-from tsmzoo.converter import Converter, Format, Runner, format_of, load_converter, missing_extra
+from tsmzoo import artifact, recipe
+from tsmzoo.artifact import Array, Contract, Verification
+from tsmzoo.converter import Converter, load_converter, missing_extra
+from tsmzoo.describe import Preprocess, describe
 from tsmzoo.errors import ArtifactError, ExportError
-from tsmzoo.models.forms import Clips, Deployed, OneClip, Step, fold_batch_norm, state_shapes
+from tsmzoo.formats import Format, format_of
+from tsmzoo.models.forms import Clips, Deployed, OneClip, Step, fold_batch_norm
 from tsmzoo.quiet import quiet
 from tsmzoo.registry import Entry, Registry
 from tsmzoo.runner import TorchRunner
 from tsmzoo.verify import not_run, verify, with_structure
-from tsmzoo.weights import Network, obtain, silent
+from tsmzoo.weights import Network, obtain, recall
 
-Preprocess = Literal["embedded", "external"]
 #: Told what is going on, a few words at a time.
 Stage = Callable[[str], None]
 
-#: Short side of the resized video over the side of the crop: 256 to 224, in both publishers' protocols.
-_RESIZE_RATIO = 256 / 224
+
+def silent(_: str) -> None:
+    """Say nothing of what is going on."""
 
 
-def describe(
-    registry: Registry,
-    network: Network,
-    *,
-    format_: str = "torch",
-    precision: str = "fp32",
-    preprocess: Preprocess = "external",
-    pixel_dtype: DType = "float32",
-    frame_layout: Layout = "NCHW",
-    clip_layout: Layout = "NTCHW",
-    dynamic_batch: bool = False,
-    libraries: tuple[str, ...] = ("torch",),
-) -> Contract:
-    """Return the contract of `network` in a format; by default that of the network run in torch."""
-    entry = network.entry
-    inputs, outputs = _tensors(
-        network,
-        pixel_dtype=pixel_dtype if preprocess == "embedded" else "float32",
-        frame_layout=frame_layout,
-        clip_layout=clip_layout,
-        batch="N" if dynamic_batch else 1,
-        values="camera values 0…255" if preprocess == "embedded" else "(value / 255 - mean) / std",
-    )
-    normalisation = registry.normalisations[entry.normalisation]
-    return Contract(
-        model=entry.id,
-        family=entry.family,
-        mode=entry.mode,
-        backbone=entry.backbone,
-        dataset=entry.dataset,
-        format=format_,
-        precision=precision,
-        preprocess=preprocess,
-        inputs=inputs,
-        outputs=outputs,
-        states=tuple(
-            StatePair(input=state.name, output=next_state.name)
-            for state, next_state in zip(inputs[1:], outputs[1:], strict=True)
-        ),
-        classes=entry.classes,
-        labels=registry.label_names(entry),
-        channel_order=normalisation.order,
-        mean=normalisation.mean,
-        std=normalisation.std,
-        size=entry.size,
-        resize=round(entry.size * _RESIZE_RATIO),
-        frames=entry.frames,
-        sampling=entry.sampling if entry.stride is None else f"{entry.sampling}, every {entry.stride}th frame",
-        target_fps=entry.target_fps,
-        weights=network.weights,
-        checkpoint=network.checkpoint,
-        seed=network.seed,
-        licence=entry.licence,
-        source=registry.sources[entry.source].citation,
-        doubt=entry.doubt,
-        versions={"tsmzoo": __version__} | {name: _version(name) for name in libraries},
-    )
+@dataclass(frozen=True)
+class Plan:
+    """What is to be written and where: checked before anything long begins."""
+
+    entry: Entry
+    format: Format
+    converter: Converter
+    out: Path
+    precision: str
+    preprocess: Preprocess
+    dynamic_batch: bool
 
 
-def _tensors(
-    network: Network, *, pixel_dtype: DType, frame_layout: Layout, clip_layout: Layout, batch: int | str, values: str
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    entry = network.entry
-    kind = "RGB" if entry.modality == "rgb" else "five x, y flow images"
-    logits = Tensor(
-        name="logits", shape=(batch, entry.classes), dtype="float32", layout="NC", meaning="class scores before softmax"
-    )
-    if entry.mode == "offline":
-        axes = {"N": batch, "T": entry.frames, "C": entry.channels, "H": entry.size, "W": entry.size}
-        clip = Tensor(
-            name="clip",
-            shape=tuple(axes[axis] for axis in clip_layout),
-            dtype=pixel_dtype,
-            layout=clip_layout,
-            meaning=f"{entry.frames} frames in order of time, {kind}, {values}",
-        )
-        return (clip,), (logits,)
-    axes = {"N": batch, "C": entry.channels, "H": entry.size, "W": entry.size}
-    frame = Tensor(
-        name="frame",
-        shape=tuple(axes[axis] for axis in frame_layout),
-        dtype=pixel_dtype,
-        layout=frame_layout,
-        meaning=f"one frame, {kind}, {values}",
-    )
-    inputs, outputs = [frame], [logits]
-    for index, (_, channels, height, width) in enumerate(state_shapes(network.backbone, entry.channels, entry.size)):
-        axes = {"N": batch, "C": channels, "H": height, "W": width}
-        shape = tuple(axes[axis] for axis in frame_layout)
-        for tensors, name, meaning in (
-            (inputs, f"state_{index}", f"features of the frame before at shifted block {index}; zeros at first"),
-            (outputs, f"next_state_{index}", f"what state_{index} is for the next frame"),
-        ):
-            tensors.append(Tensor(name=name, shape=shape, dtype="float32", layout=frame_layout, meaning=meaning))
-    return tuple(inputs), tuple(outputs)
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def export(
-    registry: Registry,
-    network: Network,
+def plan(
+    entry: Entry,
     format_: Format,
     *,
     out: Path | None = None,
     precision: str | None = None,
     preprocess: Preprocess | None = None,
     dynamic_batch: bool = False,
-    video: Array | None = None,
-    stage: Stage = silent,
-) -> tuple[Path, Contract]:
-    """Write `network` in `format_` and its contract beside it, and verify the file before it gets its name.
+) -> Plan:
+    """Settle an export of `entry`; what is not given comes from the format's recipe.
 
-    `video` (S, C, H, W, 0…255) joins the seeded noise that the file is verified with. Returns the
-    path and the contract. Raises ExportError, and leaves nothing behind, where the file fails.
+    Raises ExportError or ArtifactError where the format cannot do it, its extra is missing, or the
+    place is taken.
     """
     target = recipe.target(format_)
-    stage(f"loading the {format_} converter")
     with quiet():
         converter = load_converter(format_)
     precision = precision or target.precision
@@ -160,55 +66,72 @@ def export(
         raise ExportError(f"{format_} is not written in {precision} yet; choose {' or '.join(converter.precisions)}")
     if dynamic_batch and format_ != Format.ONNX:
         raise ExportError(f"--dynamic-batch is for onnx; {format_} files take one clip or frame a call")
-    entry = network.entry
-    out = _output_path(out, entry, precision, converter)
+    out = out or Path(f"{entry.id}-{precision}{format_.suffix}")
+    try:
+        if out.suffix != format_.suffix:
+            raise ExportError(f"{out}: must end in {format_.suffix}")
+        if not out.parent.is_dir():
+            raise ExportError(f"{out.parent}: is no folder; make it first")
+        if out.exists() and out.is_dir() != (format_ == Format.COREML):
+            raise ExportError(f"{out}: is in the way; move it first")
+        artifact.check_way(out)
+    except OSError as error:
+        raise ExportError(f"{out}: cannot be written ({error.strerror}); choose another place with -o") from None
+    return Plan(entry, format_, converter, out, precision, preprocess or target.preprocess, dynamic_batch)
+
+
+def export(
+    registry: Registry, network: Network, plan: Plan, *, video: Array | None = None, stage: Stage = silent
+) -> Contract:
+    """Write `network` and its contract as `plan` says, and verify the file before it gets its name.
+
+    `video` (S, C, H, W, 0…255) joins the seeded noise that the file is verified with. Raises
+    ExportError, and leaves nothing behind, where the file fails or cannot be written.
+    """
+    converter, out = plan.converter, plan.out
     contract = describe(
         registry,
         network,
-        format_=format_,
-        precision=precision,
-        preprocess=preprocess or target.preprocess,
+        format_=plan.format,
+        precision=plan.precision,
+        preprocess=plan.preprocess,
         # An image is three channels of bytes; stacked flow has ten.
-        pixel_dtype=converter.pixel_dtype(entry.mode) if entry.modality == "rgb" else "float32",
+        pixel_dtype=converter.pixel_dtype(plan.entry.mode) if plan.entry.modality == "rgb" else "float32",
         frame_layout=converter.frame_layout,
         clip_layout=converter.clip_layout,
-        dynamic_batch=dynamic_batch,
+        dynamic_batch=plan.dynamic_batch,
         libraries=converter.libraries,
     )
-    # Beside the target, so that the renames below stay within one file system.
-    with tempfile.TemporaryDirectory(prefix=".tsmzoo-", dir=out.parent) as folder:
-        made = Path(folder) / out.name
-        stage(f"converting {entry.id} to {format_}")
-        with quiet():
-            try:
-                converter.convert(_deployed(network, contract), contract, made)
-            except ModuleNotFoundError as error:
-                raise missing_extra(format_, error) from None
-        stage("verifying")
-        report = check(registry, network, made, contract, converter, video=video)
-        if report.status == "failed":
-            raise ExportError(f"{out.name} failed its verification and was not kept: {report.reason}")
-        sha256, size = artifact.digest(made)
-        contract = msgspec.structs.replace(contract, artifact=out.name, sha256=sha256, bytes=size, verification=report)
-        written = artifact.contract_path(made)
-        artifact.write_contract(contract, written)
-        if out.is_dir():  # a package made before cannot be renamed over
-            os.rename(out, Path(folder) / "replaced")
-        artifact.make_way(out)
-        os.replace(made, out)
-        os.replace(written, artifact.contract_path(out))
-    return out, contract
-
-
-def _output_path(out: Path | None, entry: Entry, precision: str, converter: Converter) -> Path:
-    out = out or Path(f"{entry.id}-{precision}{converter.suffix}")
-    if out.suffix != converter.suffix:
-        raise ExportError(f"{out}: must end in {converter.suffix}")
-    if not out.parent.is_dir():
-        raise ExportError(f"{out.parent}: is no folder; make it first")
-    if out.exists() and out.is_dir() != (converter.suffix == ".mlpackage"):
-        raise ExportError(f"{out}: is in the way; move it first")
-    return out
+    try:
+        # Beside the target, so that the renames below stay within one file system.
+        with tempfile.TemporaryDirectory(prefix=".tsmzoo-", dir=out.parent) as folder:
+            made = Path(folder) / out.name
+            stage(f"converting {plan.entry.id} to {plan.format}")
+            with quiet():
+                try:
+                    converter.convert(_deployed(network, contract), contract, made)
+                except ModuleNotFoundError as error:
+                    raise missing_extra(plan.format, error) from None
+            stage("verifying")
+            report = check(registry, network, made, contract, converter, video=video)
+            if report.status == "failed":
+                raise ExportError(f"{out.name} failed its verification and was not kept: {report.reason}")
+            sha256, size = artifact.digest(made)
+            contract = msgspec.structs.replace(
+                contract, artifact=out.name, sha256=sha256, bytes=size, verification=report
+            )
+            written = artifact.contract_path(made)
+            artifact.write_contract(contract, written)
+            if out.is_dir():  # a package made before cannot be renamed over
+                os.rename(out, Path(folder) / "replaced")
+            artifact.make_way(out)
+            os.replace(made, out)
+            os.replace(written, artifact.contract_path(out))
+    except OSError as error:
+        raise ExportError(
+            f"{out}: cannot be written ({error.strerror or error}); choose another place with -o"
+        ) from None
+    return contract
 
 
 def _deployed(network: Network, contract: Contract) -> Deployed:
@@ -247,9 +170,13 @@ def check(
         if runner is None:
             reason = f"nothing on this system runs {contract.format}; its structure alone was checked"
             return with_structure(not_run(reason, tolerance), structure)
-        reference: Runner = TorchRunner(network, plain := describe(registry, network))
+        plain = describe(registry, network)
         report = verify(
-            (reference, plain), (runner, contract), tolerance=tolerance, steps=steps or target.steps, video=video
+            (TorchRunner(network, plain), plain),
+            (runner, contract),
+            tolerance=tolerance,
+            steps=steps or target.steps,
+            video=video,
         )
     return with_structure(report, structure)
 
@@ -289,12 +216,16 @@ def reverify(
     contract, converter = open_artifact(path)
     entry = msgspec.structs.replace(registry.find(contract.model), size=contract.size, frames=contract.frames)
     source = contract.checkpoint
-    if contract.weights == "random":
+    if weights is not None and (source is None) != (weights == "random"):
+        raise ArtifactError(
+            f"{path}: was made from {contract.weights} weights, not from {weights}; leave out --weights"
+        )
+    if source is None:
         weights = "random"
-    elif contract.weights == "local" and weights is None and source is not None:
-        weights = source.path
-        if not Path(weights).is_file():
-            raise ArtifactError(f"{path}: was made from {weights}, which is gone; give it with --weights FILE")
+    elif weights is None and contract.weights == "local":
+        weights = recall(source)
+        if weights is None:
+            raise ArtifactError(f"{path}: was made from {source.file}, which is not where it was; give --weights FILE")
     stage("loading the weights")
     network = obtain(
         entry,
@@ -303,10 +234,11 @@ def reverify(
         weights_format=source.format if source else None,
         allow_shift_mismatch=source is not None and source.shift_mismatch,
     )
-    if source and network.checkpoint and source.sha256 != network.checkpoint.sha256:
+    found = network.checkpoint
+    if source and found and source.sha256 != found.sha256:
         raise ArtifactError(
-            f"{path}: was made from other weights than {network.checkpoint.path} (sha256 {source.sha256[:12]}…); "
-            "give those with --weights FILE"
+            f"{path}: was made from other weights (sha256 {source.sha256[:12]}…) than {found.file} "
+            f"({found.sha256[:12]}…); give those with --weights FILE"
         )
     stage("verifying")
     return contract, check(registry, network, path, contract, converter, steps=steps, video=video)

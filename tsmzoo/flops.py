@@ -17,6 +17,7 @@ from torch import nn
 from tsmzoo import models
 from tsmzoo.models.forms import OneClip, Step, state_shapes
 from tsmzoo.registry import Entry
+from tsmzoo.threads import one_thread
 
 CONVENTION = "multiply-accumulates of convolutions, linear layers and matrix products"
 _COUNTED = ("conv", "linear", "matmul", "bmm")
@@ -36,38 +37,38 @@ class Count:
     modules: dict[str, float]
 
 
-def count(entry: Entry, *, size: int | None = None, frames: int | None = None) -> Count:
-    """Count `entry` at its own input, or at `size` pixels and `frames` segments."""
-    size, frames = size or entry.size, frames or entry.frames
-    net = models.build(entry, seed=0)
-    analysis = _analysis(net, entry, size, frames)
-    total = _counted(analysis.by_operator())
+def count(entry: Entry) -> Count:
+    """Count one pass of `entry` at its own frames and size. Raises RuntimeError on an operation without a rule."""
+    net = models.build(entry).to_empty(device="cpu")  # fvcore's trace cannot run on the meta device
+    for tensor in net.state_dict().values():
+        tensor.zero_()
+    # Only attention multiplies frames with frames; all else costs a frame as much alone as in its clip.
+    traced = entry.frames if entry.non_local else 1
+    analysis = _analysis(net, entry, traced)
+    with one_thread():
+        total = _counted(analysis.by_operator())
     if unknown := analysis.unsupported_ops().keys() - _FREE:
         raise RuntimeError(f"no counting rule for {', '.join(sorted(unknown))}; add it to tsmzoo/flops.py")
-    modules = {
-        name.removeprefix("backbone."): _counted(operators)
-        for name, operators in analysis.by_module_and_operator().items()
-        if name.startswith("backbone.") and _counted(operators)
-    }
-    shape = (1, entry.channels, size, size) if entry.mode == "online" else (1, frames, entry.channels, size, size)
+    scale = entry.frames / traced
+    frame = (entry.channels, entry.size, entry.size)
     return Count(
-        gmacs=total,
+        gmacs=total * scale,
         mparams=sum(parameter.numel() for parameter in net.parameters()) / 1e6,
-        input_shape=shape,
-        modules=modules,
+        input_shape=(1, *frame) if entry.mode == "online" else (1, entry.frames, *frame),
+        modules={
+            name.removeprefix("backbone."): _counted(operators) * scale
+            for name, operators in analysis.by_module_and_operator().items()
+            if name.startswith("backbone.") and _counted(operators)
+        },
     )
 
 
-def _analysis(net: nn.Module, entry: Entry, size: int, frames: int) -> FlopCountAnalysis:
-    form: nn.Module
-    inputs: tuple[torch.Tensor, ...]
+def _analysis(net: nn.Module, entry: Entry, frames: int) -> FlopCountAnalysis:
+    form: nn.Module = Step(net) if entry.mode == "online" else OneClip(net, frames)
+    inputs = [torch.zeros(frames, entry.channels, entry.size, entry.size)]
     if entry.mode == "online":
-        form = Step(net)
-        shapes = [(1, entry.channels, size, size), *state_shapes(net, entry.channels, size)]
-        inputs = tuple(torch.zeros(shape) for shape in shapes)
-    else:
-        form, inputs = OneClip(net, frames), (torch.zeros(frames, entry.channels, size, size),)
-    return FlopCountAnalysis(form, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        inputs += [torch.zeros(shape) for shape in state_shapes(net, entry.channels, entry.size)]
+    return FlopCountAnalysis(form, tuple(inputs)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
 
 
 def _counted(operators: Counter[str]) -> float:

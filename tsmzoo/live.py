@@ -13,7 +13,9 @@ import numpy as np
 from tsmzoo import video
 from tsmzoo.artifact import Array, Contract
 from tsmzoo.converter import Runner
-from tsmzoo.errors import ZooError
+from tsmzoo.errors import ArtifactError, ZooError
+from tsmzoo.export import open_artifact
+from tsmzoo.quiet import quiet
 from tsmzoo.runner import run_clip, stream
 
 
@@ -29,38 +31,58 @@ class Answer:
     ms: float
 
 
+class _Timed:
+    """A runner that keeps how long its last call took, in milliseconds."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner, self.runtime, self.ms = runner, runner.runtime, 0.0
+
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        start = time.perf_counter()
+        outputs = self._runner.run(inputs)
+        self.ms = 1000 * (time.perf_counter() - start)
+        return outputs
+
+
+def open_runner(path: Path) -> tuple[Runner, Contract]:
+    """Return an exported file, checked against its contract, ready to run. Raises ArtifactError."""
+    contract, converter = open_artifact(path)
+    with quiet():
+        converter.check(path, contract)
+        runner = converter.load(path, contract)
+    if runner is None:
+        raise ArtifactError(f"{path}: nothing on this system runs {contract.format}; run it on macOS")
+    return runner, contract
+
+
 def watch(runner: Runner, contract: Contract, path: Path, *, window: int, top: int = 5) -> Iterator[Answer]:
     """Yield an answer after each frame (online), or one for the whole video (offline).
 
     An online model's logits are averaged over the last `window` steps, as in MIT's demo; frames are
-    taken at the contract's target rate. An offline model sees T frames spread over the video.
-    Raises VideoError, or ZooError for a model that no video alone can feed.
+    taken at the contract's target rate. An offline model sees T frames as it was trained to, spread over
+    the video or dense in its middle. Raises VideoError, or ZooError for a model that no video alone can feed.
     """
     if contract.channel_order == "flow":
         raise ZooError(f"{contract.model} sees optical flow, not video; choose an RGB model")
     names = contract.labels or tuple(f"class {index}" for index in range(contract.classes))
+    timed = _Timed(runner)
     if contract.mode == "offline":
-        frames = video.uniform(path, contract.frames)
+        frames = video.sample(path, contract.frames, contract.stride)
         clip = np.stack([video.prepare(image, contract.resize, contract.size) for _, image in frames])[None]
-        start = time.perf_counter()
-        logits = run_clip(runner, contract, clip)["logits"]
-        yield Answer(frames[-1][0], _top(logits[0], names, top), 1000 * (time.perf_counter() - start))
+        logits = run_clip(timed, contract, clip)["logits"]
+        yield Answer(frames[-1][0], _top(logits[0], names, top), timed.ms)
         return
     times: list[float] = []
 
     def pixels() -> Iterator[Array]:
         for seconds, image in video.at_rate(video.decode(path), contract.target_fps):
             times.append(seconds)
-            prepared = video.prepare(image, contract.resize, contract.size)[None]
-            clock.append(time.perf_counter())
-            yield prepared
+            yield video.prepare(image, contract.resize, contract.size)[None]
 
-    clock: deque[float] = deque(maxlen=1)
     recent: deque[Array] = deque(maxlen=window)
-    for outputs in stream(runner, contract, pixels()):
-        ms = 1000 * (time.perf_counter() - clock[0])
+    for outputs in stream(timed, contract, pixels()):
         recent.append(outputs["logits"][0])
-        yield Answer(times[-1], _top(np.mean(recent, axis=0), names, top), ms)
+        yield Answer(times[-1], _top(np.mean(recent, axis=0), names, top), timed.ms)
 
 
 def _top(logits: Array, names: tuple[str, ...], count: int) -> list[tuple[str, float]]:

@@ -10,6 +10,7 @@ import yaml
 
 from tsmzoo import paths
 from tsmzoo.errors import RegistryError
+from tsmzoo.registry import Loader
 
 RECIPES = paths.DATA / "recipes"
 
@@ -24,6 +25,10 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Forward passes of the network's clip per video.
     views: int
     aggregation: str
+    #: Side of a crop in pixels.
+    size: int
+    #: Frames of a view; None for the T that the model was trained with.
+    frames: int | None = None
     split: str | None = None
 
 
@@ -54,7 +59,7 @@ def target(name: str) -> Target:
 
 def _read(path: Path, kind: type[_T]) -> _T:
     try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
         return msgspec.convert(data, kind)
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}); add the recipe") from None

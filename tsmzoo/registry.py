@@ -6,7 +6,6 @@ It must stay quick to import: `tsmzoo list` answers before torch could be loaded
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +18,8 @@ import yaml
 from tsmzoo import paths
 from tsmzoo.errors import RegistryError
 
-try:
-    from yaml import CSafeLoader as _Loader  # 6 times as fast
-except ImportError:  # a PyYAML built without libyaml
-    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
+#: libyaml's, 6 times as fast, but for a PyYAML built without it.
+Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Family = Literal["tsn", "tsm"]
 Mode = Literal["offline", "online"]
@@ -31,7 +28,8 @@ Backbone = Literal["resnet50", "resnet101", "mobilenet_v2"]
 NonLocal = Literal["embedded_gaussian", "dot_product", "gaussian"]
 WeightsFormat = Literal["mit-tsm", "mit-tsm-online", "mmaction2"]
 #: What names a folder of the cache and files that are exported.
-Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
+Count = Annotated[int, msgspec.Meta(ge=1)]
 #: https, a Hugging Face repository, or http on this machine; it ends in the file's name.
 Url = Annotated[str, msgspec.Meta(pattern=r"^(https|http|hf)://[^\s?#]+/[^/\s?#]+$")]
 
@@ -75,10 +73,11 @@ class Normalisation(_Record, frozen=True):
 
 
 class LabelMap(_Record, frozen=True):
-    """A dataset's classes in the order of the logits; the names lie in `labels/<key>.txt`."""
+    """A dataset's classes in the order of the logits; their names, or else those of `labels/<key>.txt`."""
 
-    classes: int
+    classes: Count
     order: str
+    names: tuple[str, ...] | None = None
 
 
 class Source(_Record, frozen=True):
@@ -88,6 +87,8 @@ class Source(_Record, frozen=True):
     repository: str
     commit: str
     citation: str
+    #: What `licence` of its entries covers.
+    licence_note: str | None = None
 
 
 class Entry(_Record, frozen=True, kw_only=True):
@@ -99,12 +100,12 @@ class Entry(_Record, frozen=True, kw_only=True):
     backbone: Backbone
     dataset: str
     #: Rows of the classifier.
-    classes: int
+    classes: Count
     modality: Modality
     #: Segments of a clip (T); 1 for an online model, which takes a frame a step.
-    frames: int
+    frames: Count
     #: Side of the square input that the file was trained with, in pixels.
-    size: int = 224
+    size: Count = 224
     #: Several classes may hold at once (sigmoid, mean average precision).
     multi_label: bool = False
     non_local: NonLocal | None = None
@@ -112,7 +113,7 @@ class Entry(_Record, frozen=True, kw_only=True):
     states: tuple[tuple[int, int, int, int], ...] = ()
     #: How the file was trained to see a video: T segments of all of it, T frames `stride` apart, or a live stream.
     sampling: Literal["uniform", "dense", "stream"]
-    stride: int | None = None
+    stride: Count | None = None
     #: Frames a second that a live stream is sampled at, where the publisher says or implies it.
     target_fps: float | None = None
 
@@ -130,10 +131,10 @@ class Entry(_Record, frozen=True, kw_only=True):
     licence: str
 
     #: Parameters, buffers not counted.
-    params: int
+    params: Count
     #: Multiply-accumulates of convolutions and linear layers for one clip (online: one frame) of
     #: `frames` frames of `size` pixels, in thousand millions.
-    gmacs: float
+    gmacs: Annotated[float, msgspec.Meta(ge=0)]
     published_gmacs: Published | None = None
     published_mparams: Published | None = None
     results: tuple[Result, ...] = ()
@@ -191,7 +192,7 @@ class Registry(_Record, frozen=True, dict=True):
     aliases: dict[str, str] = {}
     sources: dict[str, Source] = {}
     normalisations: dict[str, Normalisation] = {}
-    labels: dict[str, LabelMap] = {}
+    labels: dict[Id, LabelMap] = {}
 
     @cached_property
     def by_id(self) -> dict[str, Entry]:
@@ -205,6 +206,8 @@ class Registry(_Record, frozen=True, dict=True):
         entry = self.by_id.get(self.aliases.get(name, name))
         if entry is not None:
             return entry
+        import difflib
+
         near = difflib.get_close_matches(name, [*self.by_id, *self.aliases], n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "`tsmzoo list --all` shows every id"
         raise RegistryError(f"no model is called {name!r}: {hint}")
@@ -228,10 +231,15 @@ class Registry(_Record, frozen=True, dict=True):
 
     def label_names(self, entry: Entry) -> tuple[str, ...] | None:
         """Return the class names in the order of the logits, or None where they are not at hand."""
+        names = self.labels[entry.labels].names
         path = paths.LABELS / f"{entry.labels}.txt"
-        if not path.is_file():
-            return None
-        return tuple(path.read_text(encoding="utf-8").splitlines())
+        if names is None and path.is_file():
+            names = tuple(path.read_text(encoding="utf-8").splitlines())
+        if names is not None and len(names) != entry.classes:
+            raise RegistryError(
+                f"labels {entry.labels!r}: {len(names)} names for {entry.classes} classes; mend the list"
+            )
+        return names
 
 
 def load(*extra: Path) -> Registry:
@@ -256,10 +264,10 @@ def load(*extra: Path) -> Registry:
 def _read(path: Path) -> Registry:
     try:
         with path.open("rb") as file:
-            data = yaml.load(file, Loader=_Loader)
+            data = yaml.load(file, Loader=Loader)
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}); give a registry file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise RegistryError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(data, dict):
         raise RegistryError(f"{path}: a registry is a mapping with `models:`; see the project's own registry.yaml")
@@ -298,6 +306,11 @@ def _check(registry: Registry, path: Path) -> None:
         ):
             if (value := getattr(entry, key)) not in table:
                 raise RegistryError(f"{where}: {key} {value!r} is not defined; known are {', '.join(table)}")
+        normalisation = registry.normalisations[entry.normalisation]
+        if not len(normalisation.mean) == len(normalisation.std) == entry.channels or 0 in normalisation.std:
+            raise RegistryError(f"{where}: normalisation {entry.normalisation!r} is not for {entry.channels} channels")
+        if entry.mode == "online" and (entry.family != "tsm" or entry.frames != 1 or not entry.states):
+            raise RegistryError(f"{where}: mode online is for family tsm, with frames 1 and its states")
         if (classes := registry.labels[entry.labels].classes) != entry.classes:
             raise RegistryError(f"{where}: classes {entry.classes} do not fit labels {entry.labels!r} ({classes})")
     for alias, target in registry.aliases.items():

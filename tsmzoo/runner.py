@@ -9,6 +9,7 @@ import torch
 from tsmzoo.artifact import Array, Contract, feed, from_layout
 from tsmzoo.converter import Runner
 from tsmzoo.models.forms import Clips, Step
+from tsmzoo.threads import one_thread
 from tsmzoo.weights import Network
 
 
@@ -24,15 +25,8 @@ class TorchRunner:
         self._outputs = [tensor.name for tensor in contract.outputs]
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        # One thread: torch's spin while they wait, so that beside another job on two cores two of them took
-        # 4 s for a clip of ResNet-50 and 17 s for 16 steps of MobileNetV2, and one takes 1.2 s and 0.7 s.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with torch.inference_mode():
-                out = self._form(*(torch.from_numpy(inputs[name]) for name in self._inputs))
-        finally:
-            torch.set_num_threads(threads)
+        with torch.inference_mode(), one_thread():
+            out = self._form(*(torch.from_numpy(inputs[name]) for name in self._inputs))
         outputs = out if isinstance(out, tuple) else (out,)
         return {name: tensor.numpy() for name, tensor in zip(self._outputs, outputs, strict=True)}
 

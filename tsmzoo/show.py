@@ -41,9 +41,11 @@ def screen(*, live: bool) -> Iterator[Callable[[Answer], None]]:
     """Give a function that shows an answer: bars that change in place where `live`, else a line a second."""
     if live:
         from rich.live import Live
+        from rich.text import Text
 
         with Live(refresh_per_second=12, transient=True) as display:
-            yield lambda answer: display.update(_bars(answer))
+            # As text: brackets in a label are no markup.
+            yield lambda answer: display.update(Text(_bars(answer)))
         return
     last = -1
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +16,22 @@ from tsmzoo.artifact import Array
 from tsmzoo.errors import VideoError
 
 
+def resize_for(size: int) -> int:
+    """Return the short side that a video is resized to before a crop of `size`: 256 for 224, as both publishers do."""
+    return round(size * 256 / 224)
+
+
 def decode(path: Path) -> Iterator[tuple[float, Image.Image]]:
     """Yield (time in seconds, RGB image) of each frame, upright.
 
     A file that breaks off ends early. Raises VideoError where it gives no frame at all.
     """
-    if not path.is_file():
+    for time, frame in _frames(path):
+        yield time, _upright(Image.fromarray(frame.to_ndarray(format="rgb24")), frame.rotation)
+
+
+def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
+    if not os.path.isfile(path):  # Path.is_file raises where the name is too long
         raise VideoError(f"{path}: is no file; give a video")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: is empty; give a video")
@@ -31,8 +44,7 @@ def decode(path: Path) -> Iterator[tuple[float, Image.Image]]:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
-                time = frame.time if frame.time is not None else given / float(stream.average_rate or 30)
-                yield time, _upright(Image.fromarray(frame.to_ndarray(format="rgb24")), frame.rotation)
+                yield frame.time if frame.time is not None else given / float(stream.average_rate or 30), frame
                 given += 1
     except av.error.FFmpegError as error:
         if not given:
@@ -60,23 +72,36 @@ def prepare(image: Image.Image, resize: int, size: int) -> Array:
     return np.asarray(cropped).transpose(2, 0, 1)
 
 
+def first(path: Path, size: int, most: int = 64) -> Array:
+    """Return the first `most` frames of a video, prepared for a model of `size`: S, C, H, W, uint8."""
+    return np.stack([prepare(image, resize_for(size), size) for _, image in itertools.islice(decode(path), most)])
+
+
 def at_rate(frames: Iterator[tuple[float, Image.Image]], fps: float | None) -> Iterator[tuple[float, Image.Image]]:
     """Yield the frames that a stream of `fps` frames a second would have seen; all of them without `fps`."""
-    due = None
+    due = -math.inf
     for time, image in frames:
-        if fps is None or due is None or time >= due - 1e-6:
+        if fps is None:
             yield time, image
-            if fps is not None:
-                due = max(due + 1 / fps, time) if due is not None else time + 1 / fps
+        elif time >= due - 1e-6:
+            yield time, image
+            # After a gap the clock starts anew; else it keeps its beat, whatever the frames' own.
+            due = max(due, time - 1 / fps) + 1 / fps
 
 
-def uniform(path: Path, count: int) -> list[tuple[float, Image.Image]]:
-    """Return `count` frames at the centres of as many equal segments (MIT's test sampling).
+def sample(path: Path, count: int, stride: int | None) -> list[tuple[float, Image.Image]]:
+    """Return `count` frames of a video, as a model was trained to see it.
 
+    Without `stride` they are the centres of as many equal segments (MIT's uniform sampling), with it every
+    `stride`th frame of a window in the middle, from the start again where the video is too short (dense).
     The video is decoded twice, first to count its frames: containers' own counts are not to be trusted.
     """
-    total = sum(1 for _ in decode(path))
-    tick = total / count
-    wanted = [int(tick / 2 + tick * index) for index in range(count)]
+    total = sum(1 for _ in _frames(path))
+    if stride is None:
+        tick = total / count
+        wanted = [int(tick / 2 + tick * index) for index in range(count)]
+    else:
+        start = max(0, (total - stride * count) // 2)
+        wanted = [(start + stride * index) % total for index in range(count)]
     chosen = {index: frame for index, frame in enumerate(decode(path)) if index in set(wanted)}
     return [chosen[index] for index in wanted]

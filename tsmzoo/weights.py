@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,12 +12,9 @@ from torch import nn
 
 from tsmzoo import checkpoints, download, models
 from tsmzoo.artifact import Checkpoint
+from tsmzoo.paths import cache_dir
 from tsmzoo.registry import Entry
 from tsmzoo.transfer import Progress
-
-
-def silent(_: str) -> None:
-    """Say nothing of what is going on."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def obtain(
     weights_format: str | None = None,
     allow_shift_mismatch: bool = False,
     progress: Progress | None = None,
-    notify: Callable[[str], None] = silent,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Network:
     """Build the network of `entry`.
 
@@ -47,12 +45,35 @@ def obtain(
     """
     if weights == "random":
         return Network(entry, models.build(entry, seed=seed), "random", seed=seed)
-    path = Path(weights) if weights else download.fetch(entry, progress=progress, notify=notify)
+    path = download.fetch(entry, progress=progress, notify=notify) if weights is None else Path(weights)
     backbone = models.build(entry)
     loaded = checkpoints.load(
         backbone, entry, path, weights_format=weights_format, allow_shift_mismatch=allow_shift_mismatch
     )
     checkpoint = Checkpoint(
-        sha256=loaded.sha256, format=loaded.format, path=str(path.resolve()), shift_mismatch=loaded.shift_mismatch
+        sha256=loaded.sha256,
+        format=loaded.format,
+        file=path.name,
+        url=entry.urls[0] if weights is None else None,
+        shift_mismatch=loaded.shift_mismatch,
     )
-    return Network(entry, backbone, "local" if weights else "published", checkpoint)
+    return Network(entry, backbone, "published" if weights is None else "local", checkpoint)
+
+
+def remember(checkpoint: Checkpoint, path: str) -> None:
+    """Note in the cache where a local checkpoint lies, for `recall`; a cache that cannot be written forgets."""
+    with suppress(OSError):
+        _note(checkpoint).parent.mkdir(parents=True, exist_ok=True)
+        _note(checkpoint).write_text(str(Path(path).resolve()), encoding="utf-8")
+
+
+def recall(checkpoint: Checkpoint) -> str | None:
+    """Return where a local checkpoint lay when it was last exported, if it still lies there."""
+    with suppress(OSError):
+        path = _note(checkpoint).read_text(encoding="utf-8")
+        return path if Path(path).is_file() else None
+    return None
+
+
+def _note(checkpoint: Checkpoint) -> Path:
+    return cache_dir() / "local" / checkpoint.sha256

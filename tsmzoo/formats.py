@@ -1,0 +1,38 @@
+"""The file formats, by name and by ending."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from tsmzoo.errors import ExportError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Format(StrEnum):
+    """A file format; one module `converters/<name>.py` each."""
+
+    ONNX = "onnx"
+    TFLITE = "tflite"
+    COREML = "coreml"
+
+    @property
+    def suffix(self) -> str:
+        """Ending of a file's name; a Core ML package is a folder."""
+        return ".mlpackage" if self is Format.COREML else f".{self}"
+
+
+def is_artifact(name: str) -> bool:
+    """Say whether `name` ends as one of the formats does."""
+    return name.endswith(tuple(format_.suffix for format_ in Format))
+
+
+def format_of(path: Path) -> Format:
+    """Return the format that a file's ending names. Raises ExportError on another ending."""
+    for format_ in Format:
+        if path.suffix == format_.suffix:
+            return format_
+    endings = ", ".join(format_.suffix for format_ in Format)
+    raise ExportError(f"{path}: ends in none of {endings}; give an exported file")

@@ -1,0 +1,64 @@
+"""What `export` and `verify` tell of one file: a document, and its text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tsmzoo.artifact import Contract, Verification
+
+
+def document(path: Path, contract: Contract, verification: Verification, seconds: float) -> dict[str, Any]:
+    """Return what `export` and `verify` print as JSON; `passed` is null where nothing could run the file."""
+    return {
+        "artifact": str(path),
+        "sha256": contract.sha256,
+        "bytes": contract.bytes,
+        "seconds": round(seconds, 2),
+        "max_rel_error": verification.max_rel_error,
+        "steps": verification.steps,
+        "passed": None if verification.status == "not run" else verification.status == "passed",
+        "model": contract.model,
+        "format": contract.format,
+        "precision": contract.precision,
+        "weights": contract.weights,
+        "verification": msgspec.to_builtins(verification),
+    }
+
+
+def text(path: Path, contract: Contract, verification: Verification, seconds: float) -> str:
+    """Return the same to read."""
+    v = verification
+    default = " (Core ML's own default)" if (contract.format, contract.precision) == ("coreml", "fp16") else ""
+    weights = f"{contract.weights} weights"
+    if contract.checkpoint:
+        weights += f", sha256 {contract.checkpoint.sha256[:12]}…"
+    lines = [
+        f"{path}  {(contract.bytes or 0) / 1e6:.2f} MB  "
+        f"{contract.format} {contract.precision}{default}, {contract.mode}, {weights}"
+    ]
+    for tensors, arrow in ((contract.inputs, "in "), (contract.outputs, "out")):
+        shown = [f"{t.name} {'x'.join(map(str, t.shape))} {t.dtype}" for t in tensors[:2]]
+        if len(tensors) > 2:
+            shown.append(f"… {tensors[-1].name}")
+        lines.append(f"  {arrow}  {', '.join(shown)}")
+    if v.status == "not run":
+        lines.append(f"  NOT RUN: {v.reason}")
+    else:
+        lines.append(
+            f"  {v.status.upper()}: largest error {v.max_rel_error:.1e} of an output's range ({v.worst}), "
+            f"allowed {v.tolerance:.0e}; same first class in {v.top1_agreement:.0%}"
+        )
+        cases = "; ".join(
+            f"{case.name}, {case.steps} {_plural(contract, case.steps)}: {case.max_rel_error:.1e}" for case in v.cases
+        )
+        lines.append(f"  {v.runtime} against torch: {cases}")
+    lines += [f"  structure: {', '.join(v.structure)}", f"  {seconds:.1f} s"]
+    return "\n".join(lines)
+
+
+def _plural(contract: Contract, count: int) -> str:
+    noun = "clip" if contract.mode == "offline" else "frame"
+    return noun if count == 1 else noun + "s"
