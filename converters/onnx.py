@@ -43,6 +43,8 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     assert program is not None
     proto = program.model_proto
     proto.metadata_props.add(key=METADATA_KEY, value=contract.embedded())
+    for node in proto.graph.node:  # stack traces, with the paths of the machine that exported
+        node.ClearField("metadata_props")
     proto.doc_string = f"{contract.model}, exported by tsmzoo"
     onnx.save_model(proto, out)
 
@@ -58,8 +60,12 @@ def check(path: Path, contract: Contract) -> list[str]:
     """Names, shapes and types as in the contract; valid ONNX; no weights outside the file."""
     try:
         model = onnx.load_model(path, load_external_data=False)
-        if any(map(onnx.external_data_helper.uses_external_data, onnx.external_data_helper._get_all_tensors(model))):
-            raise ArtifactError(f"{path}: keeps weights in other files, which is refused; export it again")
+        for tensor in onnx.external_data_helper._get_all_tensors(model):
+            if onnx.external_data_helper.uses_external_data(tensor):
+                where = onnx.external_data_helper.ExternalDataInfo(tensor).location
+                raise ArtifactError(
+                    f"{path}: keeps weights in another file, {where}, which is refused; export it again"
+                )
         onnx.checker.check_model(model)
     except ArtifactError:
         raise

@@ -50,11 +50,12 @@ def contract(**changes: Any) -> Contract:
         "resize": 9,
         "frames": 1,
         "sampling": "stream",
+        "stride": None,
         "target_fps": 15.0,
         "weights": "local",
-        "checkpoint": Checkpoint(sha256="c" * 64, format="mit-tsm", path="/home/anna/weights/w.pth"),
+        "checkpoint": Checkpoint(sha256="c" * 64, format="mit-tsm", file="w.pth"),
         "licence": "MIT",
-        "source": "somebody",
+        "citation": "somebody",
         "versions": {"tsmzoo": "1"},
         "artifact": "m.onnx",
         "sha256": "a" * 64,
@@ -185,9 +186,8 @@ def test_states_start_at_zero() -> None:
     assert free.initial_states(3)["state_0"].shape == (3, 2, 4, 4)
 
 
-def test_what_stands_inside_the_file_names_no_folder_and_no_digest_of_itself() -> None:
+def test_what_stands_inside_the_file_holds_no_digest_of_itself() -> None:
     inside = contract().embedded()
-    assert "anna" not in inside
     document = json.loads(inside)
     for key in ("artifact", "sha256", "bytes", "verification"):
         assert document[key] is None
@@ -227,7 +227,7 @@ def altered(change: Callable[[dict[str, Any]], Any]) -> bytes:
         altered(lambda d: d.update(mode="sideways")),
         altered(lambda d: d.update(size="224")),
         altered(lambda d: d.update(of_a_later_version=1)),
-        altered(lambda d: d.update(schema=artifact.SCHEMA + 1)),
+        altered(lambda d: d.update(schema=2)),
         altered(lambda d: d.update(schema=0)),
     ],
     ids=lambda content: content[:12],
@@ -306,6 +306,32 @@ def test_the_contract_of_a_file_that_is_gone_makes_no_way(tmp_path: Path) -> Non
     publish(tmp_path, "onnx").unlink()
     publish(tmp_path, "tflite")
     assert [path.name for path in tmp_path.glob("*.json")] == ["m.json"]
+
+
+@pytest.mark.parametrize("content", [b'{"name": "left-pad"}', b"", b"[1]"])
+def test_json_that_is_not_ours_is_not_overwritten(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_bytes(content)
+    for step in (artifact.check_way, artifact.make_way):
+        with pytest.raises(ArtifactError, match=r"m\.json: is in the way") as caught:
+            step(tmp_path / "m.onnx")
+        assert "\n" not in str(caught.value)
+    assert (tmp_path / "m.json").read_bytes() == content
+
+
+def test_json_of_ours_is_overwritten(tmp_path: Path) -> None:
+    artifact.check_way(tmp_path / "m.onnx")
+    publish(tmp_path, "onnx", 8)
+    artifact.check_way(tmp_path / "m.onnx")
+    assert artifact.read_contract(publish(tmp_path, "onnx", 9)).size == 9
+
+
+def test_the_copy_inside_a_file_must_be_the_one_beside_it() -> None:
+    path = Path("m.onnx")
+    contract().check_copy(path, contract().embedded())
+    contract(sha256="b" * 64, bytes=4, verification=None, artifact="n.onnx").check_copy(path, contract().embedded())
+    for text in (None, "", "{}", contract(mean=(0.5, 0.5, 0.5)).embedded(), contract().embedded() + " "):
+        with pytest.raises(ArtifactError, match="contract inside it"):
+            contract().check_copy(path, text)
 
 
 @pytest.mark.parametrize("name", ["../other.onnx", "a/b.onnx", "", ".", "/etc/hostname", "m\0.onnx"])

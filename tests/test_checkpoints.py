@@ -271,6 +271,15 @@ def test_safetensors(raw: Callable[[str], State], ours: Callable[[str], State], 
     assert_same(net, ours(MIT))
 
 
+def test_compressed_zip(published: Published, ours: Callable[[str], State], tmp_path: Path) -> None:
+    """Packed again by a tool: its tensors cannot be mapped from the file."""
+    path = tmp_path / "packed.pth"
+    with zipfile.ZipFile(published(MMACTION)) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert_same(load(path, MODEL[MMACTION])[0], ours(MMACTION))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_becomes_float32(dtype: torch.dtype, raw: Callable[[str], State], tmp_path: Path) -> None:
     state = {key: t.to(dtype) if t.is_floating_point() else t for key, t in raw(ONLINE).items()}

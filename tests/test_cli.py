@@ -273,19 +273,21 @@ def test_search() -> None:
 
 def test_piped_table_has_one_line_per_model() -> None:
     """Long lines stay whole, so that grep and awk can be used."""
-    lines = output("list", "--all").splitlines()
-    for entry in ZOO.models:
-        (line,) = [line for line in lines if line.split()[0].rstrip("?") == entry.id]
-        assert line.startswith(f"{entry.id}?" if entry.doubt else f"{entry.id} ")
-        assert f"{entry.gmacs:.2f}" in line.split()
-        assert entry.licence in line
-    assert len(lines) == 2 + 112 + 1
-    assert "\x1b" not in "".join(lines)
+    heading, _, *lines, _ = output("list", "--all").splitlines()
+    assert len(lines) == 112
+    start = {column: heading.index(column) for column in ("dataset", "licence", "doubtful", "cached")}
+    for line, entry in zip(lines, ZOO.models, strict=True):
+        assert line.split()[0] == entry.id
+        assert {f"{entry.gmacs:.2f}", f"{entry.mparams:.2f}", entry.mode} <= set(line.split())
+        for column, cell in (("dataset", entry.dataset), ("licence", entry.licence), ("cached", "–")):
+            assert line[start[column] :].startswith(cell)
+        assert line[start["doubtful"] :].startswith("yes") == bool(entry.doubt)
+        assert "\x1b" not in line
 
 
 def test_last_line_counts_what_is_hidden() -> None:
     recommended = sum(entry.recommended for entry in ZOO.models)
-    assert output("list").splitlines()[-1].startswith(f"{recommended} models, {112 - recommended} more not shown")
+    assert output("list").splitlines()[-1].startswith(f"{recommended} models, {112 - recommended} more with --all")
     assert output("list", "--all").splitlines()[-1].startswith("112 models;")
 
 

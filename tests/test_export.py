@@ -30,8 +30,8 @@ from tsmzoo import artifact, models, recipe, registry
 from tsmzoo import export as export_
 from tsmzoo.artifact import Array, Contract
 from tsmzoo.cli import app
-from tsmzoo.converter import Format
 from tsmzoo.errors import ArtifactError
+from tsmzoo.formats import Format
 from tsmzoo.models.forms import Clips, Step
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -354,7 +354,7 @@ def test_a_flipped_bit_under_a_corrected_digest_is_found_by_the_numbers(copied: 
     result = invoke("verify", copied, "--steps", 2, "--json")
     error = refusal(result)
     assert "failed its verification" in error
-    assert "differs by" in error
+    assert "differs" in error
     document = document_of(result)
     assert document["passed"] is False
     assert document["verification"]["status"] == "failed"
@@ -382,6 +382,17 @@ def test_a_file_without_its_json_is_refused(copied: Path) -> None:
         assert "m.json is not beside it" in refusal(invoke(*command))
 
 
+def test_another_contract_beside_the_file_is_refused(copied: Path) -> None:
+    beside = copied.with_suffix(".json")
+    document = json.loads(beside.read_bytes())
+    beside.write_text(json.dumps(document | {"mean": [0.5, 0.5, 0.5]}))
+    assert "the contract inside it" in refusal(invoke("verify", copied))
+
+
+def test_other_weights_than_random_ones_are_refused(copied: Path) -> None:
+    assert "leave out --weights" in refusal(invoke("verify", copied, "--weights", "w.pth"))
+
+
 def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
     assert "does not exist" in refusal(invoke("verify", tmp_path / "m.onnx"))
     (tmp_path / "m.txt").touch()
@@ -393,7 +404,9 @@ def test_weights_in_another_file_are_refused(copied: Path) -> None:
     onnx.save_model(onnx.load(copied), copied, save_as_external_data=True, location="w.bin", size_threshold=1024)
     assert (copied.parent / "w.bin").stat().st_size > 8e6
     correct_digest(copied)
-    assert "keeps weights in other files" in refusal(invoke("verify", copied))
+    error = refusal(invoke("verify", copied))
+    assert "keeps weights in" in error
+    assert "w.bin" in error
 
 
 def test_a_constant_in_another_file_is_refused(copied: Path) -> None:
@@ -406,7 +419,9 @@ def test_a_constant_in_another_file_is_refused(copied: Path) -> None:
     model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["far"], value=tensor))
     copied.write_bytes(model.SerializeToString())
     correct_digest(copied)
-    assert "w.bin" in refusal(invoke("verify", copied))
+    error = refusal(invoke("verify", copied))
+    assert "keeps weights in" in error
+    assert "w.bin" in error
 
 
 def test_tensors_other_than_in_the_contract_are_named(copied: Path) -> None:
@@ -448,8 +463,7 @@ class Fake:
     clip_layout: artifact.Layout = "NTCHW"
     libraries = ("torch",)
 
-    def __init__(self, suffix: str = ".onnx") -> None:
-        self.suffix = suffix
+    def __init__(self) -> None:
         self.content = b"a file"
         #: Raised by the step of that name.
         self.errors: dict[str, BaseException] = {}
@@ -465,7 +479,7 @@ class Fake:
 
     def convert(self, model: nn.Module, _: Contract, out: Path) -> None:
         self.model = model
-        if self.suffix == ".mlpackage":
+        if out.suffix == ".mlpackage":
             out.mkdir()
             (out / "model").write_bytes(self.content)
         else:
@@ -521,17 +535,16 @@ ONE_LINE = {
 BUGS = {"load": RuntimeError("bug"), "check": KeyError("bug"), "convert": ValueError("bug")}
 
 
-@pytest.fixture
-def older(tmp_path: Path) -> dict[str, bytes]:
-    """What lies in the folder before, and must after."""
-    files = {"m.onnx": b"older", "m.json": b'{"older": 1}'}
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(content)
-    return files
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def older(quick: Quick, tmp_path: Path) -> dict[str, bytes]:
+    """What lies in the folder before, and must after."""
+    (tmp_path / "m.onnx").write_bytes(b"older")
+    shutil.copy(quick.path.with_suffix(".json"), tmp_path / "m.json")
+    return contents(tmp_path)
 
 
 def test_a_file_that_fails_its_verification_is_not_kept(fake: Fake, older: dict[str, bytes], tmp_path: Path) -> None:
@@ -598,7 +611,7 @@ def test_a_new_file_replaces_the_older_one(fake: Fake, tmp_path: Path) -> None:
 
 
 def test_a_new_package_replaces_the_older_one_and_all_in_it(fake: Fake, tmp_path: Path) -> None:
-    fake.suffix, package = ".mlpackage", tmp_path / "m.mlpackage"
+    package = tmp_path / "m.mlpackage"
     assert invoke(*SMALL, "--to", "coreml", "-o", package).exit_code == 0
     (package / "stale").touch()
     assert "was changed" in refusal(invoke("verify", package))
@@ -612,17 +625,16 @@ def test_a_new_package_replaces_the_older_one_and_all_in_it(fake: Fake, tmp_path
 
 
 def test_files_of_one_name_and_two_formats_both_verify(fake: Fake, tmp_path: Path) -> None:
+    assert fake.runs
     for suffix, to in ((".onnx", "onnx"), (".tflite", "tflite"), (".onnx", "onnx")):
-        fake.suffix = suffix
         assert invoke(*SMALL, "--to", to, "-o", tmp_path / f"m{suffix}").exit_code == 0
     for suffix in (".onnx", ".tflite"):
-        fake.suffix = suffix
         assert invoke("verify", tmp_path / f"m{suffix}").exit_code == 0
     assert listing(tmp_path) == {"m.onnx", "m.tflite", "m.json", "m.tflite.json"}
 
 
 def test_what_cannot_be_run_here_is_kept_and_never_called_passed(fake: Fake, tmp_path: Path) -> None:
-    fake.runs, fake.suffix = False, ".mlpackage"
+    fake.runs = False
     result = invoke(*SMALL, "--to", "coreml", "-o", tmp_path / "m.mlpackage", "--json")
     assert result.exit_code == 0, result.output
     document = document_of(result)
@@ -641,7 +653,7 @@ def test_what_cannot_be_run_here_is_kept_and_never_called_passed(fake: Fake, tmp
 def test_the_default_name_tells_id_and_precision(
     fake: Fake, options: tuple[str, ...], precision: str, tmp_path: Path
 ) -> None:
-    fake.runs, fake.suffix = False, ".mlpackage"
+    fake.runs = False
     with chdir(tmp_path):
         assert invoke(*SMALL, "--to", "coreml", *options).exit_code == 0
     name = f"{ZOO.find('tsm_mbv2_k400').id}-{precision}"
@@ -668,13 +680,13 @@ def test_one_frame_is_a_clip_as_well(fake: Fake, tmp_path: Path) -> None:
 
 WRONG: dict[str, tuple[list[str], int, str]] = {
     "ending": (["tsm_mbv2_online", "--to", "onnx", "-o", "m.tflite"], 1, "must end in .onnx"),
-    "no ending": (["tsm_mbv2_online", "--to", "coreml", "-o", "m"], 1, "must end in .mlpackage"),
+    "no ending": (["tsm_mbv2_online", "--to", "tflite", "-o", "m"], 1, "must end in .tflite"),
     "folder": (["tsm_mbv2_online", "--to", "onnx", "-o", "none/m.onnx"], 1, "none: is no folder"),
     "in the way": (["tsm_mbv2_online", "--to", "onnx", "-o", "taken.onnx"], 1, "is in the way"),
+    "json in the way": (["tsm_mbv2_online", "--to", "onnx", "-o", "mine.onnx"], 1, "mine.json: is in the way"),
     "precision": (["tsm_mbv2_online", "--to", "onnx", "--precision", "fp8"], 1, "not written in fp8"),
     "half precision": (["tsm_mbv2_online", "--to", "tflite", "--precision", "fp16"], 1, "not written in fp16"),
     "batch": (["tsm_mbv2_online", "--to", "tflite", "--dynamic-batch"], 1, "--dynamic-batch is for onnx"),
-    "batch of coreml": (["tsm_mbv2_k400", "--to", "coreml", "--dynamic-batch"], 1, "--dynamic-batch is for onnx"),
     "frames": (["tsm_mbv2_online", "--to", "onnx", "--frames", "8"], 1, "one frame a step"),
     "model": (["tsm_mbv2_onlin", "--to", "onnx"], 1, "did you mean tsm_mbv2_online"),
     "weights": (["tsm_mbv2_online", "--to", "onnx", "--weights", "none.pth"], 1, "none.pth"),
@@ -694,6 +706,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
 def test_wrong_wishes_are_refused(case: str, tmp_path: Path) -> None:
     arguments, code, message = WRONG[case]
     (tmp_path / "taken.onnx").mkdir()
+    (tmp_path / "mine.json").write_text("{}")
     if "--weights" not in arguments:
         arguments = [*arguments, "--weights", "random"]
     with chdir(tmp_path):
@@ -701,7 +714,8 @@ def test_wrong_wishes_are_refused(case: str, tmp_path: Path) -> None:
     assert result.exit_code == code, result.output
     assert message in (refusal(result) if code == 1 else result.stderr)
     assert result.stdout == ""
-    assert listing(tmp_path) == {"taken.onnx"}
+    assert listing(tmp_path) == {"taken.onnx", "mine.json"}
+    assert (tmp_path / "mine.json").read_text() == "{}"
 
 
 # --- the weights that a file was made from ---------------------------------------------------------------------------
@@ -719,26 +733,25 @@ def of_local_weights(fake: Fake, published: Callable[[str], Path], tmp_path: Pat
     return path, weights
 
 
-def test_the_contract_names_the_checkpoint(of_local_weights: tuple[Path, Path]) -> None:
+def test_the_contract_names_the_checkpoint_and_verify_goes_back_to_it(of_local_weights: tuple[Path, Path]) -> None:
     path, weights = of_local_weights
     contract = json.loads(path.with_suffix(".json").read_bytes())
     assert contract["weights"] == "local"
     assert contract["checkpoint"] == {
         "sha256": sha256(weights),
         "format": "mit-tsm-online",
-        "path": str(weights),
+        "file": weights.name,
+        "url": None,
         "shift_mismatch": False,
     }
+    assert str(weights.parent) not in path.with_suffix(".json").read_text()
 
-
-def test_verify_goes_back_to_the_checkpoint(of_local_weights: tuple[Path, Path]) -> None:
-    path, weights = of_local_weights
     result = invoke("verify", path, "--json")
     assert result.exit_code == 0, result.output
     assert (result.stderr, document_of(result)["passed"]) == ("", True)
     moved = weights.rename(weights.with_name("moved.pth.tar"))
     error = refusal(invoke("verify", path))
-    assert str(weights) in error
+    assert weights.name in error
     assert "--weights FILE" in error
     assert invoke("verify", path, "--weights", moved).exit_code == 0
 
@@ -751,11 +764,12 @@ def test_verify_refuses_other_weights(of_local_weights: tuple[Path, Path]) -> No
     other = weights.with_name("other.pth.tar")
     torch.save(state, other)
     error = refusal(invoke("verify", path, "--weights", other))
-    assert "made from other weights than" in error
+    assert "made from other weights" in error
+    assert "--weights FILE" in error
     assert sha256(weights)[:12] in error
     # What lies where they were is no better.
     other.rename(weights)
-    assert "made from other weights than" in refusal(invoke("verify", path))
+    assert "made from other weights" in refusal(invoke("verify", path))
 
 
 # --- real conversions, with weights laid out as published ------------------------------------------------------------
@@ -939,7 +953,7 @@ def test_tflite_is_what_phones_run(name: str, exported: Callable[..., Path]) -> 
     document = json.loads(bytes(model.buffers[inside.buffer].data))
     assert document["labels"] == contract["labels"]
     assert document["sha256"] is None
-    assert document["checkpoint"] is None or document["checkpoint"]["path"] == ""
+    assert document["checkpoint"] == contract["checkpoint"]
 
 
 OLD_RUNTIME = """
@@ -1035,7 +1049,7 @@ def test_coreml_is_checked_and_not_called_passed(
     names = [item.name for item in spec.description.output]
     assert sorted(names) == sorted(tensor["name"] for tensor in contract["outputs"])
     inside = json.loads(spec.description.metadata.userDefined["tsmzoo"])
-    assert inside["checkpoint"] == contract["checkpoint"] | {"path": ""}
+    assert inside["checkpoint"] == contract["checkpoint"]
     assert inside["labels"] == contract["labels"]
 
     # Half precision means half the bytes.
@@ -1057,14 +1071,15 @@ def test_coreml_is_checked_and_not_called_passed(
 @slow
 def test_ctrl_c_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tsmzoo", "export", "tsm_mbv2_online", "--to", "onnx", "--weights", "random"]
-    process = subprocess.Popen([*command, "-o", str(tmp_path / "m.onnx")], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not listing(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert listing(tmp_path), "it never began to write"
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode != 0
+    with subprocess.Popen([*command, "-o", str(tmp_path / "m.onnx")], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while process.poll() is None and not listing(tmp_path):
+                time.sleep(0.05)
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode not in (0, 1)
     assert "Traceback" not in stderr
     assert listing(tmp_path) == set()

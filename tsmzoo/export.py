@@ -170,7 +170,7 @@ def check(
         if runner is None:
             reason = f"nothing on this system runs {contract.format}; its structure alone was checked"
             return with_structure(not_run(reason, tolerance), structure)
-        plain = describe(registry, network)
+        plain = describe(registry, network, dynamic_batch=True)
         report = verify(
             (TorchRunner(network, plain), plain),
             (runner, contract),
@@ -237,8 +237,8 @@ def reverify(
     found = network.checkpoint
     if source and found and source.sha256 != found.sha256:
         raise ArtifactError(
-            f"{path}: was made from other weights (sha256 {source.sha256[:12]}…) than {found.file} "
-            f"({found.sha256[:12]}…); give those with --weights FILE"
+            f"{path}: was made from other weights than {found.file} (sha256 {source.sha256[:12]}…, not "
+            f"{found.sha256[:12]}…); give those with --weights FILE"
         )
     stage("verifying")
     return contract, check(registry, network, path, contract, converter, steps=steps, video=video)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import tempfile
@@ -16,8 +17,10 @@ from tsmzoo.errors import ZooError
 
 @cache
 def _log() -> IO[str]:
-    # One file for the whole process, never closed: a library that keeps a handle on sys.stderr may still write.
-    return tempfile.TemporaryFile("w+", errors="replace")
+    # One file for the whole process: a library that keeps a handle on sys.stderr may still write to it.
+    log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - open for as long as the process runs
+    atexit.register(log.close)
+    return log
 
 
 @contextmanager

@@ -44,8 +44,8 @@ def text(path: Path, contract: Contract, verification: Verification, seconds: fl
         if len(tensors) > 2:
             shown.append(f"… {tensors[-1].name}")
         lines.append(f"  {arrow}  {', '.join(shown)}")
-    if v.status == "not run":
-        lines.append(f"  NOT RUN: {v.reason}")
+    if v.max_rel_error is None:
+        lines.append(f"  {v.status.upper()}: {v.reason}")
     else:
         lines.append(
             f"  {v.status.upper()}: largest error {v.max_rel_error:.1e} of an output's range ({v.worst}), "

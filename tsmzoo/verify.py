@@ -33,21 +33,22 @@ class _Comparison:
     #: The last answers of both.
     expected: Array | None = None
     found: Array | None = None
-    #: What makes any further comparison pointless.
-    broken: str | None = None
+    #: An output that makes any further comparison pointless, and why.
+    broken: tuple[str, str] | None = None
 
     def add(self, expected: dict[str, Array], found: dict[str, Array]) -> None:
         self.steps += 1
         for name, reference in expected.items():
             if reference.shape != found[name].shape:
-                self.broken = f"{name} is of shape {found[name].shape} instead of {reference.shape}"
+                self.broken = name, f"{name} is of shape {found[name].shape} instead of {reference.shape}"
             elif not np.isfinite(reference).all():
-                self.broken = f"the network itself gives {name} that is not finite: its weights are damaged"
+                self.broken = name, f"the network itself gives {name} that is not finite: its weights are damaged"
+            elif not np.isfinite(found[name]).all():
+                self.broken = name, f"{name} differs: it is not finite at step {self.steps}, in torch it is"
             if self.broken:
                 return
             difference = np.abs(reference.astype("float64") - found[name])
-            worst = float(difference.max())
-            self.worst[name] = max(self.worst.get(name, 0.0), worst if np.isfinite(worst) else np.inf)
+            self.worst[name] = max(self.worst.get(name, 0.0), float(difference.max()))
             self.total[name] = self.total.get(name, 0.0) + float(difference.mean())
             self.low[name] = min(self.low.get(name, np.inf), float(reference.min()))
             self.high[name] = max(self.high.get(name, -np.inf), float(reference.max()))
@@ -78,7 +79,14 @@ def verify(
     contract = candidate[1]
     results = [(name, _compare(reference, candidate, pixels)) for name, pixels in _cases(contract, steps, video)]
     if broken := next((comparison.broken for _, comparison in results if comparison.broken), None):
-        return Verification(status="failed", runtime=candidate[0].runtime, reason=broken, tolerance=tolerance)
+        return Verification(
+            status="failed",
+            runtime=candidate[0].runtime,
+            reason=broken[1],
+            tolerance=tolerance,
+            worst=broken[0],
+            steps=sum(comparison.steps for _, comparison in results),
+        )
     errors = {name: comparison.relative(comparison.worst) for name, comparison in results}
     means = [
         value / comparison.steps

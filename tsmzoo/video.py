@@ -15,6 +15,9 @@ from PIL import Image
 from tsmzoo.artifact import Array
 from tsmzoo.errors import VideoError
 
+#: Seconds by which a frame's time may be early: containers round to a millisecond.
+_CLOCK_SLACK = 2e-3
+
 
 def resize_for(size: int) -> int:
     """Return the short side that a video is resized to before a crop of `size`: 256 for 224, as both publishers do."""
@@ -37,8 +40,8 @@ def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
         raise VideoError(f"{path}: is empty; give a video")
     given = 0
     try:
-        # Playlists and the like must not lead to other files or hosts.
-        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+        # The bytes are read here and no protocol is open to FFmpeg: a playlist must not lead to other files or hosts.
+        with path.open("rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
             if not container.streams.video:
                 raise VideoError(f"{path}: has no video stream; give a video")
             stream = container.streams.video[0]
@@ -83,10 +86,10 @@ def at_rate(frames: Iterator[tuple[float, Image.Image]], fps: float | None) -> I
     for time, image in frames:
         if fps is None:
             yield time, image
-        elif time >= due - 1e-6:
+        elif time >= due - _CLOCK_SLACK:
             yield time, image
-            # After a gap the clock starts anew; else it keeps its beat, whatever the frames' own.
-            due = max(due, time - 1 / fps) + 1 / fps
+            # The clock keeps its beat, whatever the frames' own; after a gap it starts anew.
+            due = (due if time < due + 1 / fps else time) + 1 / fps
 
 
 def sample(path: Path, count: int, stride: int | None) -> list[tuple[float, Image.Image]]:
