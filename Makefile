@@ -24,11 +24,11 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/cog --check README.md
+	$(BIN)/cog -P --check README.md
 
 # Rewrites the generated parts of README.md.
 readme: $(VENV)/.ready
-	$(BIN)/cog -r README.md
+	$(BIN)/cog -P -r README.md
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
