@@ -197,7 +197,8 @@ def make_way(artifact: Path) -> None:
     """
     _older_contract_path(artifact).unlink(missing_ok=True)
     other = _contract_in_the_way(artifact)
-    if other and other.artifact and other.artifact != artifact.name:
+    # A name and nothing else: a contract may come from anywhere, and moves no file but its neighbour's.
+    if other and other.artifact and other.artifact == Path(other.artifact).name != artifact.name:
         sibling = artifact.with_name(other.artifact)
         if sibling.exists():
             contract_path(artifact).rename(_older_contract_path(sibling))

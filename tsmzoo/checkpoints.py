@@ -84,7 +84,7 @@ _MIT_MOBILENET: Rules = (
 # open-mmlab/mmaction2: mmaction/models/backbones, heads; wrapped by mmrazor in distillation runs
 _MMACTION: Rules = (
     (r"^architecture\.", ""),
-    (r"^(teacher|data_preprocessor)\..*", ""),
+    (r"^data_preprocessor\..*", ""),
 )
 _MMACTION_RESNET: Rules = (
     *_MMACTION,
@@ -216,11 +216,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises CheckpointError where the file cannot be read, needs code to be read, or holds no tensors.
     """
     content = _unpickle(path)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    for wrapper in ("state_dict", "model_state"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
     if not isinstance(content, Mapping):
         raise CheckpointError(f"holds a {type(content).__name__}, not named tensors; give a checkpoint file")
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    # A distillation run's file holds its teacher, too, which is another network.
+    state = {
+        str(key): value
+        for key, value in content.items()
+        if isinstance(value, Tensor) and not str(key).startswith("teacher.")
+    }
     if not state:
         raise CheckpointError("holds no tensors; give a checkpoint file")
     return state

@@ -5,6 +5,7 @@ Nothing heavy is imported at the top: `--help`, `list` and `info` answer without
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another
     app(prog_name="tsmzoo")
 
 

@@ -20,7 +20,7 @@ from tsmzoo.registry import Entry
 from tsmzoo.threads import one_thread
 
 CONVENTION = "multiply-accumulates of convolutions, linear layers and matrix products"
-_COUNTED = ("conv", "linear", "matmul", "bmm")
+_COUNTED = ("conv", "linear", "addmm", "mm", "bmm", "matmul", "einsum")
 #: Operations without products worth the name, which fvcore has no rule for; any other is not taken as free.
 _FREE = {f"aten::{name}" for name in ("add", "div", "hardtanh", "max_pool2d", "mean", "mul", "pad", "softmax")}
 

@@ -31,7 +31,7 @@ WeightsFormat = Literal["mit-tsm", "mit-tsm-online", "mmaction2"]
 Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 #: https, a Hugging Face repository, or http on this machine; it ends in the file's name.
-Url = Annotated[str, msgspec.Meta(pattern=r"^(https|http|hf)://[^\s?#]+/[^/\s?#]+$")]
+Url = Annotated[str, msgspec.Meta(pattern=r"^(https|http|hf)://[^\s?#]+/(?!\.\.?(@|\Z))[^/\s?#]+\Z")]
 
 #: Bytes that a checkpoint may hold a parameter: weights, momentum and as much again, in float32.
 _BYTES_PER_PARAMETER = 16
