@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tsmzoo import __version__, card, paths, registry
+from tsmzoo import __version__, cache, card, paths, registry
 from tsmzoo.cli import app
 
 ZOO = registry.load()
@@ -293,7 +293,7 @@ def test_last_line_counts_what_is_hidden() -> None:
 
 def test_cached_file_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path))
-    path = paths.local_path(ZOO.find("tsm_r50_sthv2"))
+    path = cache.local_path(ZOO.find("tsm_r50_sthv2"))
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x")
     assert [row["id"] for row in listed("--all") if row["cached"]] == ["tsm_r50_sthv2_8f_mit"]

@@ -20,7 +20,7 @@ import huggingface_hub
 import msgspec
 import pytest
 
-from tsmzoo import download, paths, transfer
+from tsmzoo import cache, download, transfer
 from tsmzoo.errors import DownloadError
 from tsmzoo.registry import Entry
 
@@ -181,13 +181,13 @@ def refusal(entry: Entry) -> str:
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(entry.id)
-    assert not paths.is_cached(entry)
+    assert not cache.is_cached(entry)
     return message
 
 
 def leftovers(entry: Entry) -> set[str]:
     """What lies beside the file, less the lock."""
-    return {path.name.removeprefix(NAME) for path in paths.local_path(entry).parent.iterdir()} - {"", ".lock"}
+    return {path.name.removeprefix(NAME) for path in cache.local_path(entry).parent.iterdir()} - {"", ".lock"}
 
 
 # The plain way
@@ -196,11 +196,11 @@ def leftovers(entry: Entry) -> set[str]:
 def test_a_file_is_downloaded_once_and_reported(server: Server, entry: Entry, tmp_path: Path) -> None:
     server.add(f"/a/{NAME}", Reply())
     seen: list[tuple[int, int | None]] = []
-    assert not paths.is_cached(entry)
+    assert not cache.is_cached(entry)
     path = download.fetch(entry, progress=lambda size, total: seen.append((size, total)))
-    assert path == tmp_path / "cache" / "checkpoints" / "tsm_tiny" / NAME == paths.local_path(entry)
+    assert path == tmp_path / "cache" / "checkpoints" / "tsm_tiny" / NAME == cache.local_path(entry)
     assert path.read_bytes() == BODY
-    assert paths.is_cached(entry)
+    assert cache.is_cached(entry)
     assert leftovers(entry) == set()
     assert seen[-1] == (len(BODY), len(BODY))
     assert [size for size, _ in seen] == sorted({size for size, _ in seen})
@@ -335,9 +335,9 @@ def test_an_interrupted_run_is_continued_by_the_next(
     process.send_signal(end)
     process.communicate(timeout=10)
     held.set()
-    assert not paths.is_cached(entry)
+    assert not cache.is_cached(entry)
     assert leftovers(entry) == {".part", ".part.json"}
-    left = paths.local_path(entry).with_name(f"{NAME}.part").stat().st_size
+    left = cache.local_path(entry).with_name(f"{NAME}.part").stat().st_size
     assert left == 200_000 or (end == signal.SIGKILL and left > 100_000)
 
     assert download.fetch(entry).read_bytes() == BODY
@@ -361,7 +361,7 @@ def test_two_processes_download_once(
     assert waiting.stderr is not None
     assert "another process is downloading" in waiting.stderr.readline()
     release.set()
-    path = str(paths.local_path(entry))
+    path = str(cache.local_path(entry))
     assert first.communicate(timeout=10)[0].splitlines()[-1] == path
     assert waiting.communicate(timeout=10)[0] == path + "\n"
     assert len(server.requests) == 1
@@ -392,7 +392,7 @@ def test_a_wrong_file_is_named(server: Server, entry: Entry, known: dict[str, An
 def test_a_damaged_part_does_not_pass(server: Server, entry: Entry) -> None:
     server.add(f"/a/{NAME}", Reply(cut=100_000), Reply(b"", 404))
     assert "HTTP 404" in refusal(entry)
-    part = paths.local_path(entry).with_name(f"{NAME}.part")
+    part = cache.local_path(entry).with_name(f"{NAME}.part")
     part.write_bytes(bytes(part.stat().st_size))
     server.add(f"/a/{NAME}", Reply())
     assert "kept as" in refusal(entry)
@@ -443,7 +443,7 @@ def test_a_file_that_is_too_large_is_refused_at_once(server: Server, entry: Entr
     server.add(f"/a/{NAME}", Reply(body, headers={"Content-Length": length}))
     assert "larger than 16777232 bytes" in refusal(entry)
     assert len(server.requests) == 1
-    part = paths.local_path(entry).with_name(f"{NAME}.part")
+    part = cache.local_path(entry).with_name(f"{NAME}.part")
     assert not part.exists() or part.stat().st_size == 0
 
 
@@ -501,7 +501,7 @@ def test_a_mirror_comes_first(server: Server, second: Entry, monkeypatch: pytest
     assert [path for path, _ in server.requests] == [f"/mirror/{NAME}"]
 
     server.requests.clear()
-    paths.local_path(second).unlink()
+    cache.local_path(second).unlink()
     monkeypatch.setenv("TSMZOO_MIRROR", f"{server.url}/nowhere")
     assert download.fetch(second).read_bytes() == BODY
     assert [path for path, _ in server.requests] == [f"/nowhere/{NAME}", f"/a/{NAME}", f"/b/{NAME}"]
@@ -515,7 +515,7 @@ def test_a_proxy_is_taken_from_the_environment(
     monkeypatch.setenv("HTTP_PROXY", server.url)
     assert download.fetch(entry).read_bytes() == BODY
 
-    paths.local_path(entry).unlink()
+    cache.local_path(entry).unlink()
     monkeypatch.setenv("HTTP_PROXY", "nonsense://127.0.0.1")
     assert "proxy" in refusal(entry)
 
@@ -574,7 +574,7 @@ def test_the_hub_is_asked_through_its_library(
 def test_offline_takes_what_is_there(server: Server, entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     server.add(f"/a/{NAME}", Reply())
     monkeypatch.setenv("TSMZOO_OFFLINE", "1")
-    path = paths.local_path(entry)
+    path = cache.local_path(entry)
     message = refusal(entry)
     assert f"{NAME} is missing (it is not in the cache) and TSMZOO_OFFLINE is set" in message
     assert f"put the published file at {path}, or give it with --weights FILE" in message
@@ -598,7 +598,7 @@ def test_a_cache_that_can_only_be_read_serves(entry: Entry, monkeypatch: pytest.
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(download, "write", forbidden)
-    path = paths.local_path(entry)
+    path = cache.local_path(entry)
     path.parent.mkdir(parents=True)
     path.write_bytes(BODY)
     assert download.fetch(entry) == path

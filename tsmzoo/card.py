@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tsmzoo import paths, recipe
+from tsmzoo import cache, recipe
 from tsmzoo.registry import Entry, Registry
 
 
@@ -37,8 +37,8 @@ def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
         "classes": entry.classes,
         "names": labels,
     }
-    path = paths.local_path(entry)
-    document["file"] = {"path": str(path), "cached": paths.is_cached(entry), "max_bytes": entry.max_bytes}
+    path = cache.local_path(entry)
+    document["file"] = {"path": str(path), "cached": cache.is_cached(entry), "max_bytes": entry.max_bytes}
     return document
 
 

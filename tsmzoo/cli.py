@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from tsmzoo import __version__, paths, terminal
+from tsmzoo import __version__, terminal
 from tsmzoo.errors import ZooError
 from tsmzoo.formats import Format, is_artifact
 
@@ -115,97 +115,19 @@ def list_(
     json: Json = False,
 ) -> None:
     """Show the models: the recommended ones, or all that a pattern or --all asks for."""
+    from tsmzoo import listing
+
     zoo = _load(registry_file)
-    chosen = zoo.match(pattern) if pattern else list(zoo.models)
-    for key, value in (
-        ("family", family),
-        ("mode", mode),
-        ("dataset", dataset),
-        ("backbone", backbone),
-        ("modality", modality),
-    ):
-        if value is None:
-            continue
-        known = sorted({getattr(entry, key) for entry in zoo.models})
-        if value not in known:
-            raise ZooError(f"no model's {key} is {value!r}; choose one of {', '.join(known)}")
-        chosen = [entry for entry in chosen if getattr(entry, key) == value]
-    if exportable:
-        chosen = [entry for entry in chosen if entry.exportable]
-    if search:
-        chosen = [entry for entry in chosen if search.lower() in zoo.text(entry).lower()]
-    matching = len(chosen)
-    if not (pattern or all_):
-        chosen = [entry for entry in chosen if entry.recommended]
+    wanted = {"family": family, "mode": mode, "dataset": dataset, "backbone": backbone, "modality": modality}
+    matching = listing.matching(zoo, pattern, wanted, exportable=exportable, search=search)
+    chosen = matching if pattern or all_ else [entry for entry in matching if entry.recommended]
+    rows = [listing.row(zoo, entry) for entry in chosen]
     if json:
-        terminal.print_json([_row(zoo, entry) for entry in chosen])
+        terminal.print_json(rows)
         return
-    columns = {
-        "id": "left",
-        "alias": "left",
-        "family": "left",
-        "mode": "left",
-        "backbone": "left",
-        "dataset": "left",
-        "T": "right",
-        "GMACs": "right",
-        "Mparams": "right",
-        "top-1": "right",
-        "protocol": "left",
-        "MB": "right",
-        "licence": "left",
-        "doubtful": "left",
-        "cached": "left",
-    }
-    terminal.print_table(columns, [_cells(_row(zoo, entry)) for entry in chosen])
-    more = f", {matching - len(chosen)} more with --all" if matching > len(chosen) else ""
+    terminal.print_table(listing.COLUMNS, [listing.cells(row) for row in rows])
+    more = f", {len(matching) - len(chosen)} more with --all" if len(matching) > len(chosen) else ""
     print(f"{len(chosen)} models{more}; what is doubtful `tsmzoo info` says")
-
-
-def _row(zoo: Registry, entry: Entry) -> dict[str, Any]:
-    headline = entry.headline
-    return {
-        "id": entry.id,
-        "aliases": zoo.names(entry),
-        "family": entry.family,
-        "mode": entry.mode,
-        "backbone": entry.backbone,
-        "dataset": entry.dataset,
-        "modality": entry.modality,
-        "frames": entry.frames,
-        "size": entry.size,
-        "gmacs": entry.gmacs,
-        "mparams": round(entry.mparams, 3),
-        "top1": headline.top1 if headline else None,
-        "top5": headline.top5 if headline else None,
-        "protocol": headline.protocol if headline else None,
-        "source": entry.source,
-        "licence": entry.licence,
-        "megabytes": round(entry.params * 4 / 1e6, 1),
-        "recommended": entry.recommended,
-        "doubtful": bool(entry.doubt),
-        "cached": paths.is_cached(entry),
-    }
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    return [
-        row["id"],
-        ", ".join(row["aliases"]),
-        row["family"],
-        row["mode"],
-        row["backbone"] + (" flow" if row["modality"] == "flow" else ""),
-        row["dataset"],
-        str(row["frames"]),
-        f"{row['gmacs']:.2f}",
-        f"{row['mparams']:.2f}",
-        "–" if row["top1"] is None else f"{row['top1']:.1f}",
-        row["protocol"] or "–",
-        f"{row['megabytes']:.0f}",
-        row["licence"],
-        "yes" if row["doubtful"] else "–",
-        "yes" if row["cached"] else "–",
-    ]
 
 
 @app.command()

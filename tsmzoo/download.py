@@ -23,8 +23,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tsmzoo.cache import local_path
 from tsmzoo.errors import DownloadError
-from tsmzoo.paths import local_path
 from tsmzoo.transfer import Progress, Refused, beside, discard, fetch_to, one_line, shown, too_large, write
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch import nn
 
 from tsmzoo import checkpoints, download, models
 from tsmzoo.artifact import Checkpoint
-from tsmzoo.paths import cache_dir
+from tsmzoo.cache import cache_dir
 from tsmzoo.registry import Entry
 from tsmzoo.transfer import Progress
 
