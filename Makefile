@@ -31,6 +31,7 @@ readme: $(VENV)/.ready
 	$(BIN)/cog -P -r README.md
 
 $(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): some 2.5 GB, a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import coremltools as ct
 import numpy as np
@@ -15,9 +15,9 @@ from torch import nn
 from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, Tensor, check_tensors
 from tsmzoo.errors import ArtifactError
 
-precisions = ("fp16", "fp32")
 frame_layout: Layout = "NCHW"
 clip_layout: Layout = "NTCHW"
+pixel_type: Literal["tensor", "image"] = "image"
 libraries = ("torch", "coremltools")
 
 _PRECISIONS = {"fp16": ct.precision.FLOAT16, "fp32": ct.precision.FLOAT32}
@@ -50,7 +50,7 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
 
 
 def _is_image(tensor: Tensor) -> bool:
-    return tensor.dtype == "uint8"
+    return tensor.type == "image"
 
 
 def _input(tensor: Tensor) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 import onnxruntime
@@ -13,9 +13,9 @@ from torch import nn
 from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, check_tensors
 from tsmzoo.errors import ArtifactError
 
-precisions = ("fp32",)
 frame_layout: Layout = "NCHW"
 clip_layout: Layout = "NTCHW"
+pixel_type: Literal["tensor", "image"] = "tensor"
 libraries = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -53,7 +53,8 @@ def _dynamic_shapes(contract: Contract) -> Any:
     if not any(isinstance(n, str) for n in contract.main_input.shape):
         return None
     batch = {0: torch.export.Dim(str(contract.main_input.shape[0]))}
-    return (batch, tuple(batch for _ in contract.states))
+    states = tuple(batch for _ in contract.states)
+    return (batch, states) if states else (batch,)
 
 
 def check(path: Path, contract: Contract) -> list[str]:

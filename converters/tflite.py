@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import flatbuffers
 import numpy as np
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, check_tensors
 from tsmzoo.errors import ArtifactError
 
-precisions = ("fp32",)
 frame_layout: Layout = "NHWC"
 clip_layout: Layout = "THWC"
+pixel_type: Literal["tensor", "image"] = "tensor"
 libraries = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
 
 SIGNATURE = "serving_default"

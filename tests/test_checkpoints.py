@@ -447,6 +447,11 @@ LAST, LAST_OURS = "classifier.weight", "classifier.1.weight"
             ("not finite", "features.5.conv.0.1.running_var"),
             id="nan in a buffer",
         ),
+        pytest.param(
+            lambda s: s.update({"features.5.conv.1.running_var": -torch.ones(192)}),
+            ("features.5.conv.0.1.running_var",),
+            id="negative variance",
+        ),
         pytest.param(lambda s: s.update({LAST: s[LAST].long()}), ("not floating-point", LAST_OURS), id="int"),
         pytest.param(lambda s: s.update({LAST: s[LAST].to(torch.complex64)}), ("not floating-point",), id="complex"),
         pytest.param(lambda s: s.update({LAST: s[LAST] > 0}), ("not floating-point",), id="bool"),

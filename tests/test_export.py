@@ -828,7 +828,7 @@ def test_a_stream_gives_the_publishers_logits(
         assert close(np.concatenate([outputs["logits"] for outputs in steps]), np.array(case["logits"]))
     last = [steps[-1][f"next_state_{index}"] for index in range(10)]
     assert [state.mean() for state in last] == pytest.approx(case["final_state_mean"], abs=1e-4)
-    assert [state.std() for state in last] == pytest.approx(case["final_state_std"], abs=1e-4)
+    assert [state.std(ddof=1) for state in last] == pytest.approx(case["final_state_std"], abs=1e-4)
 
 
 @slow

@@ -376,6 +376,7 @@ def test_id_that_is_no_folders_name(name: Any, tmp_path: Path) -> None:
         "https://example.org/..",
         "https://example.org/x/.",
         "hf://..",
+        "hf://owner/repo/..@main",
     ],
 )
 def test_url_that_names_no_file(url: str, tmp_path: Path) -> None:

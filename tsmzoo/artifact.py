@@ -38,6 +38,8 @@ class Tensor(_Record, frozen=True, kw_only=True):
     dtype: DType
     layout: Layout
     meaning: str
+    #: An image (Core ML) is given as such, not as an array of this shape.
+    type: Literal["tensor", "image"] = "tensor"
 
 
 class StatePair(_Record, frozen=True, kw_only=True):

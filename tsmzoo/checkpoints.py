@@ -251,7 +251,9 @@ def _unpickle(path: Path) -> Any:
             ) from None
         raise CheckpointError("is not a file written by torch.save; give a checkpoint file") from None
     except Exception as error:  # torch raises a dozen kinds for a damaged file
-        raise CheckpointError(f"is damaged or not a checkpoint ({_one_line(error)}); download it again") from None
+        raise CheckpointError(
+            f"is damaged or not a checkpoint ({type(error).__name__}: {_one_line(error)}); get it again"
+        ) from None
 
 
 def _is_plain_zip(path: Path) -> bool:

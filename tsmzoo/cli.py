@@ -102,7 +102,9 @@ def _load(registry_file: Path | None) -> Registry:
 
 @app.command("list")
 def list_(
-    pattern: Annotated[str | None, typer.Argument(help="Ids that fit a wildcard, such as 'tsm_*_sthv2*'.")] = None,
+    pattern: Annotated[
+        str | None, typer.Argument(help="Ids and aliases that fit a wildcard, such as 'tsm_*_sthv2*'.")
+    ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every checkpoint, not the recommended ones alone.")] = False,
     family: Annotated[str | None, typer.Option(help="tsn or tsm.")] = None,
     mode: Annotated[str | None, typer.Option(help="offline or online.")] = None,
@@ -127,7 +129,7 @@ def list_(
         return
     terminal.print_table(listing.COLUMNS, [listing.cells(row) for row in rows])
     more = f", {len(matching) - len(chosen)} more with --all" if len(matching) > len(chosen) else ""
-    print(f"{len(chosen)} models{more}; what is doubtful `tsmzoo info` says")
+    print(f"{len(chosen)} models{more}; `tsmzoo info ID` says what is doubtful of one")
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from tsmzoo.errors import ExportError
 from tsmzoo.formats import Format
@@ -29,10 +29,10 @@ class Runner(Protocol):
 class Converter(Protocol):
     """A module of `converters/`."""
 
-    #: Precisions that `convert` can write; the first is the format's own default.
-    precisions: tuple[str, ...]
     frame_layout: Layout
     clip_layout: Layout
+    #: What an input of bytes is.
+    pixel_type: Literal["tensor", "image"]
     #: Libraries whose versions belong in the contract.
     libraries: tuple[str, ...]
 

@@ -90,18 +90,18 @@ def cells(document: dict[str, Any]) -> list[str]:
 def text(document: dict[str, Any]) -> str:
     """Return one model's cost to read."""
     d = document
+    online = len(d["input_shape"]) == 4
+    clip = "" if online else f"{d['gmacs_per_clip']:.4g} GMACs a clip, "
     lines = [
         f"{d['id']}  input {'x'.join(map(str, d['input_shape']))}",
-        f"  {d['gmacs_per_clip']:.3f} GMACs a clip, {d['gmacs_per_frame']:.3f} a frame",
-        f"  {d['mparams']:.3f} M parameters",
+        f"  {clip}{d['gmacs_per_frame']:.4g} GMACs a frame, {d['mparams']:.4g} M parameters",
         f"  convention: {d['convention']}",
     ]
-    if d["published_gmacs"]:
-        lines.append(f"  published: {d['published_gmacs']} GMACs, {d['published_basis']}")
-    if d["published_mparams"]:
-        lines.append(f"  published: {d['published_mparams']} M parameters")
+    gmacs = f"{d['published_gmacs']} GMACs, {d['published_basis']}" if d["published_gmacs"] else "no GMACs"
+    mparams = f"{d['published_mparams']} M parameters" if d["published_mparams"] else "no parameters"
+    lines.append(f"  published: {gmacs}; {mparams}")
     lines += [
-        f"  a video under {name}: {video['gmacs']:.1f} GMACs, {video['views']} views of {video['frames']} frames "
+        f"  a video under {name}: {video['gmacs']:.1f} GMACs, {video['views']} x {video['frames']} frames "
         f"at {video['size']} px"
         for name, video in d["gmacs_per_video"].items()
     ]

@@ -23,6 +23,7 @@ def describe(
     precision: str = "fp32",
     preprocess: Preprocess = "external",
     pixel_dtype: DType = "float32",
+    pixel_type: Literal["tensor", "image"] = "tensor",
     frame_layout: Layout = "NCHW",
     clip_layout: Layout = "NTCHW",
     dynamic_batch: bool = False,
@@ -33,6 +34,7 @@ def describe(
     inputs, outputs = _tensors(
         network,
         pixel_dtype=pixel_dtype if preprocess == "embedded" else "float32",
+        pixel_type=pixel_type,
         frame_layout=frame_layout,
         clip_layout=clip_layout,
         batch="N" if dynamic_batch else 1,
@@ -76,7 +78,14 @@ def describe(
 
 
 def _tensors(
-    network: Network, *, pixel_dtype: DType, frame_layout: Layout, clip_layout: Layout, batch: int | str, values: str
+    network: Network,
+    *,
+    pixel_dtype: DType,
+    pixel_type: Literal["tensor", "image"],
+    frame_layout: Layout,
+    clip_layout: Layout,
+    batch: int | str,
+    values: str,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     entry = network.entry
     kind = "RGB" if entry.modality == "rgb" else "five x, y flow images"
@@ -100,6 +109,7 @@ def _tensors(
         dtype=pixel_dtype,
         layout=frame_layout,
         meaning=f"one frame, {kind}, {values}",
+        type=pixel_type if pixel_dtype == "uint8" else "tensor",
     )
     inputs, outputs = [frame], [logits]
     for index, (_, channels, height, width) in enumerate(state_shapes(network.backbone, entry.channels, entry.size)):

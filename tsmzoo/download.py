@@ -58,7 +58,7 @@ def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = _t
         if os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0"):
             raise DownloadError(
                 f"{entry.id}: {path.name} is missing ({wrong}) and TSMZOO_OFFLINE is set; put the published file at "
-                f"{path}, or give it with --weights FILE"
+                f"{path}, or give it to export or run with --weights FILE"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path, notify):
@@ -96,7 +96,7 @@ def _fetch_locked(entry: Entry, path: Path, progress: Progress | None, notify: N
         failures.append(f"{shown(address)}: {reason}")
     raise DownloadError(
         f"{entry.id}: {path.name} could not be fetched ({'; '.join(failures)}); set TSMZOO_MIRROR to the address of "
-        "a folder that has it, or give the file with --weights FILE"
+        "a folder that has it (https), or give the file to export or run with --weights FILE"
     )
 
 

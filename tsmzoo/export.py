@@ -59,13 +59,11 @@ def plan(
     place is taken.
     """
     target = recipe.target(format_)
-    with quiet():
-        converter = load_converter(format_)
     precision = precision or target.precision
-    if precision not in converter.precisions:
-        raise ExportError(f"{format_} is not written in {precision} yet; choose {' or '.join(converter.precisions)}")
     if dynamic_batch and format_ != Format.ONNX:
         raise ExportError(f"--dynamic-batch is for onnx; {format_} files take one clip or frame a call")
+    if precision not in target.tolerance:
+        raise ExportError(f"{format_} is not written in {precision} yet; choose {' or '.join(target.tolerance)}")
     out = out or Path(f"{entry.id}-{precision}{format_.suffix}")
     try:
         if out.suffix != format_.suffix:
@@ -77,6 +75,8 @@ def plan(
         artifact.check_way(out)
     except OSError as error:
         raise ExportError(f"{out}: cannot be written ({error.strerror}); choose another place with -o") from None
+    with quiet():
+        converter = load_converter(format_)
     return Plan(entry, format_, converter, out, precision, preprocess or target.preprocess, dynamic_batch)
 
 
@@ -97,6 +97,7 @@ def export(
         preprocess=plan.preprocess,
         # An image is three channels of bytes; stacked flow has ten.
         pixel_dtype=converter.pixel_dtype(plan.entry.mode) if plan.entry.modality == "rgb" else "float32",
+        pixel_type=converter.pixel_type,
         frame_layout=converter.frame_layout,
         clip_layout=converter.clip_layout,
         dynamic_batch=plan.dynamic_batch,

@@ -37,6 +37,8 @@ def matching(
     Raises RegistryError where no entry at all has a wanted value: it is misspelt.
     """
     entries = zoo.match(pattern) if pattern else list(zoo.models)
+    if pattern and not entries and not set("*?[") & set(pattern):
+        zoo.find(pattern)  # a name, and no model's: the error tells the nearest
     for key, value in wanted.items():
         if value is None:
             continue

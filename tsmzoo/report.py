@@ -40,7 +40,9 @@ def text(path: Path, contract: Contract, verification: Verification, seconds: fl
         f"{contract.format} {contract.precision}{default}, {contract.mode}, {weights}"
     ]
     for tensors, arrow in ((contract.inputs, "in "), (contract.outputs, "out")):
-        shown = [f"{t.name} {'x'.join(map(str, t.shape))} {t.dtype}" for t in tensors[:2]]
+        shown = [
+            f"{t.name} {'x'.join(map(str, t.shape))} {t.dtype if t.type == 'tensor' else 'image'}" for t in tensors[:2]
+        ]
         if len(tensors) > 2:
             shown.append(f"… {tensors[-1].name}")
         lines.append(f"  {arrow}  {', '.join(shown)}")
