@@ -167,6 +167,7 @@ def test_contract_comes_back_as_it_was_written(tmp_path: Path) -> None:
         "dtype": "float32",
         "layout": "NCHW",
         "meaning": "zeros at first",
+        "type": "tensor",
     }
     assert document["states"] == [{"input": "state_0", "output": "next_state_0", "initial": "zeros"}]
 

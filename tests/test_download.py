@@ -577,7 +577,7 @@ def test_offline_takes_what_is_there(server: Server, entry: Entry, monkeypatch: 
     path = cache.local_path(entry)
     message = refusal(entry)
     assert f"{NAME} is missing (it is not in the cache) and TSMZOO_OFFLINE is set" in message
-    assert f"put the published file at {path}, or give it with --weights FILE" in message
+    assert f"put the published file at {path}, or give it to export or run with --weights FILE" in message
     assert not path.parent.exists()
 
     path.parent.mkdir(parents=True)

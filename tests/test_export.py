@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import msgspec
@@ -193,6 +193,7 @@ def test_contract_tells_all_that_glue_code_needs(quick: Quick) -> None:
         "dtype": "uint8",
         "layout": "NCHW",
         "meaning": "",
+        "type": "tensor",
     }
     assert "0…255" in contract["inputs"][0]["meaning"]
     assert contract["states"] == [
@@ -458,9 +459,9 @@ class Direct:
 class Fake:
     """A converter in no time: its files hold a few bytes, its runner holds the network."""
 
-    precisions = ("fp32", "fp16")
     frame_layout: artifact.Layout = "NCHW"
     clip_layout: artifact.Layout = "NTCHW"
+    pixel_type: Literal["tensor", "image"] = "tensor"
     libraries = ("torch",)
 
     def __init__(self) -> None:
