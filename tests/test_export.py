@@ -703,12 +703,13 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_wishes_are_refused(case: str, tmp_path: Path) -> None:
+def test_wrong_wishes_are_refused_before_anything_is_fetched(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TSMZOO_OFFLINE", "1")  # to fetch is an error of its own
     arguments, code, message = WRONG[case]
     (tmp_path / "taken.onnx").mkdir()
     (tmp_path / "mine.json").write_text("{}")
-    if "--weights" not in arguments:
-        arguments = [*arguments, "--weights", "random"]
     with chdir(tmp_path):
         result = invoke("export", *arguments, "--json")
     assert result.exit_code == code, result.output

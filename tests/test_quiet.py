@@ -133,7 +133,9 @@ def test_text_that_waits_in_a_buffer_comes_out_where_it_belongs() -> None:
             print("CHATTER", file=sys.stderr); os.write(2, b"CHATTER")
         print("two"); print("TWO", file=sys.stderr)
     """
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("one\ntwo\n", "ONE\nTWO\n")
 
 
