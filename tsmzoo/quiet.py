@@ -38,6 +38,8 @@ def quiet() -> Iterator[None]:
 
     def restore() -> None:
         log.flush()
+        for stream in streams:  # a handler made before may have written to one of these: into the log with it
+            stream.flush()
         sys.stdout, sys.stderr = streams
         for target, saved in enumerate(descriptors, start=1):
             os.dup2(saved, target)
