@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -314,7 +314,8 @@ def _renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
 
 
 def _fill(net: nn.Module, state: dict[str, Tensor]) -> None:
-    wanted = {key: tensor for key, tensor in net.state_dict().items() if not is_counter(key)}
+    held = net.state_dict()
+    wanted = {key: tensor for key, tensor in held.items() if not is_counter(key)}
     # Non-local projections are stored with 1x1x1 kernels and used with 1x1 ones.
     state = {
         key: tensor.squeeze(-1) if ".nl." in key and tensor.dim() == 5 and tensor.shape[-1] == 1 else tensor
@@ -344,11 +345,7 @@ def _fill(net: nn.Module, state: dict[str, Tensor]) -> None:
         raise CheckpointError(f"has values that are not finite in {_some(bad)}; nothing was loaded")
     if bad := [key for key, tensor in values.items() if key.endswith("running_var") and (tensor < 0).any()]:
         raise CheckpointError(f"has negative variances in {_some(bad)}; nothing was loaded")
-    counters = {
-        name: torch.zeros((), dtype=torch.long)
-        for name in cast("dict[str, Tensor]", net.state_dict())
-        if is_counter(name)
-    }
+    counters = {key: torch.zeros((), dtype=torch.long) for key in held if is_counter(key)}
     net.load_state_dict(values | counters, strict=True, assign=True)
 
 
