@@ -147,7 +147,7 @@ def test_stream_gives_the_publishers_logits_and_states(
 def test_keys_map_one_to_one(name: str, parity: Case) -> None:
     case, entry = parity(name), ZOO.find(MODEL[name])
     state, target = hollow(case), unfilled(entry.id).state_dict()
-    assert checkpoints.tell_format(state) == case["format"] == entry.format
+    assert checkpoints.tell_format(state, {}) == case["format"] == entry.format
     assert checkpoints.tell_backbone(state) == entry.backbone
 
     rules = checkpoints.RULES[entry.format, entry.backbone]

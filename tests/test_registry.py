@@ -323,7 +323,7 @@ def without(key: str) -> dict[str, Any]:
             {"models": [OWN | {"normalisation": "x"}]}, ("'my_tsm'", "normalisation", "'x'"), id="normalisation"
         ),
         pytest.param({"models": [OWN | {"labels": "sthv2"}]}, ("'my_tsm'", "classes 400", "174"), id="classes"),
-        pytest.param({"models": [OWN | {"urls": []}]}, ("'my_tsm'", "$.urls"), id="no url"),
+        pytest.param({"models": [OWN | {"urls": []}]}, ("'my_tsm'", "urls"), id="no url"),
         pytest.param({"models": OWN}, ("models", "list"), id="models as a mapping"),
         pytest.param({"aliases": {"nice": "nothing"}}, ("'nice'", "'nothing'"), id="alias to nothing"),
         pytest.param(

@@ -5,6 +5,7 @@ The files that are run here are not converted: they are ONNX graphs of three nod
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tsmzoo import artifact, models, registry, video
+from tsmzoo import artifact, models, registry, sampling, video
 from tsmzoo.artifact import Contract, StatePair, Tensor
 from tsmzoo.cli import app
 from tsmzoo.errors import VideoError
@@ -517,7 +518,7 @@ def test_frames_are_those_of_mits_pipeline(name: str) -> None:
     if not (recorded.is_file() and path.is_file()):
         pytest.skip("the recorded pipeline lies beside the project, not in it")
     case = next(case for case in json.loads(recorded.read_text()) if case["clip"] == name)
-    frames = video.sample(path, 8, None)
+    frames = video.pick(path, functools.partial(sampling.clip, count=8, stride=None))
     pixels = np.stack([video.prepare(image, 256, 224) for _, image in frames])
     normalised = (pixels / 255 - MEAN) / STD
     assert list(normalised.shape) == case["shape"]
@@ -603,16 +604,9 @@ UNIFORM = [
 ]
 
 
-def number_frames(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
-    """Decode to the numbers of the frames."""
-    for name in ("decode", "_frames"):
-        monkeypatch.setattr(video, name, lambda _: ((index / 30, index) for index in range(total)))
-
-
 @pytest.mark.parametrize(("total", "wanted"), UNIFORM)
-def test_a_clip_is_sampled_as_mit_does(total: int, wanted: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    number_frames(monkeypatch, total)
-    assert [index for _, index in video.sample(Path("v.mp4"), len(wanted), None)] == wanted
+def test_a_clip_is_sampled_as_mit_does(total: int, wanted: list[int]) -> None:
+    assert sampling.clip(total, len(wanted), None) == wanted
 
 
 #: Frames of a video, length and stride of a clip, and which frames are taken.
@@ -628,15 +622,12 @@ DENSE = [
 
 
 @pytest.mark.parametrize(("total", "count", "stride", "wanted"), DENSE)
-def test_a_dense_clip_stands_in_the_middle(
-    total: int, count: int, stride: int, wanted: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    number_frames(monkeypatch, total)
-    assert [index for _, index in video.sample(Path("v.mp4"), count, stride)] == wanted
+def test_a_dense_clip_stands_in_the_middle(total: int, count: int, stride: int, wanted: list[int]) -> None:
+    assert sampling.clip(total, count, stride) == wanted
 
 
 def test_a_clip_is_sampled_from_the_frames_of_a_file(tmp_path: Path) -> None:
     frames = [np.full((16, 16, 3), 10 * index, "uint8") for index in range(17)]
-    chosen = video.sample(lossless(tmp_path / "v.mkv", frames), 8, None)
+    chosen = video.pick(lossless(tmp_path / "v.mkv", frames), lambda total: sampling.centres(total, 8))
     assert [np.asarray(image)[0, 0, 0] // 10 for _, image in chosen] == [1, 3, 5, 7, 9, 11, 13, 15]
     assert [time for time, _ in chosen] == pytest.approx(np.array([1, 3, 5, 7, 9, 11, 13, 15]) / 30, abs=1e-3)

@@ -18,10 +18,12 @@ def cache_dir() -> Path:
 
 
 def local_path(entry: Entry) -> Path:
-    """Return where the verified checkpoint of `entry` lies, or would lie, in the cache."""
+    """Return where the checkpoint of `entry` lies, or would lie once downloaded and verified."""
+    if entry.file is not None:
+        return Path(entry.file)
     return cache_dir() / "checkpoints" / entry.id / entry.filename
 
 
 def is_cached(entry: Entry) -> bool:
-    """Say whether the checkpoint of `entry` is in the cache; `download.fetch` verifies it."""
+    """Say whether the checkpoint of `entry` is on this machine; `download.fetch` verifies it."""
     return os.path.isfile(local_path(entry))  # Path.is_file raises where a folder must not be entered

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from tsmzoo import cache, recipe
+from tsmzoo.listing import gmacs
 from tsmzoo.registry import Entry, Registry
 
 
@@ -54,13 +55,14 @@ def text(document: dict[str, Any]) -> str:
         f"  {d['family'].upper()}, {d['mode']}, {d['backbone']}, {shift}; {d['modality']} on {d['dataset']}",
         "",
     ]
+    unit = "frame" if d["mode"] == "online" else "clip"
     rows = [
         ("source", f"{d['source']['name']}, {d['source']['repository']} at {d['source']['commit'][:10]}"),
         ("cite", d["source"]["citation"]),
         ("licence", f"{d['licence']} ({note})" if (note := d["source"]["licence_note"]) else d["licence"]),
         (
             "cost",
-            f"{d['gmacs']:.2f} GMACs a {'frame' if d['mode'] == 'online' else 'clip'}, {d['mparams']:.2f} M parameters",
+            f"{gmacs(d['gmacs'])} GMACs a {unit}, {d['mparams']:.2f} M parameters",
         ),
     ]
     if d["published_gmacs"]:
@@ -79,7 +81,7 @@ def text(document: dict[str, Any]) -> str:
     names = d["labels"]["names"]
     sample = f": {', '.join(names[:3])}, …" if names else "; the names are not at hand"
     rows.append(("labels", f"{d['labels']['classes']} ({d['labels']['map']}, {d['labels']['order']}){sample}"))
-    rows += [("file", url) for url in d["urls"]]
+    rows += [("file", url) for url in d["urls"]] or [("file", d["file"]["path"])]
     rows.append(("format", d["format"]))
     digest = d["sha256"] or (f"{d['sha256_prefix']}…" if d["sha256_prefix"] else "unknown, recorded on first download")
     rows += [("sha256", digest), ("cached", d["file"]["path"] if d["file"]["cached"] else "no")]

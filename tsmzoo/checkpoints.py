@@ -112,6 +112,9 @@ _MMACTION_MOBILENET: Rules = (
 )
 
 RULES: dict[tuple[str, str], Rules] = {
+    ("tsmzoo", "resnet50"): (),
+    ("tsmzoo", "resnet101"): (),
+    ("tsmzoo", "mobilenet_v2"): (),
     ("mit-tsm", "resnet50"): _MIT_RESNET,
     ("mit-tsm", "resnet101"): _MIT_RESNET,
     ("mit-tsm", "mobilenet_v2"): _MIT_MOBILENET,
@@ -150,11 +153,14 @@ _FOREIGN = (
 )
 
 
-def tell_format(state: Mapping[str, Tensor]) -> str:
+def tell_format(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Return the format of a file's tensors: one of FORMATS.
 
-    Raises CheckpointError, saying what the file looks like, where it is none of them.
+    Our own says so in its metadata: its keys are torchvision's, as an image network's are, too. Raises
+    CheckpointError, saying what the file looks like, where it is none of them.
     """
+    if metadata.get("format") == "tsmzoo":
+        return "tsmzoo"
     for pattern, name in _FOREIGN:
         if any(re.search(pattern, key) for key in state):
             raise CheckpointError(f"looks like {name}, which no model here can take")
@@ -201,9 +207,10 @@ def load(
     """
     try:
         sha256 = _digest(path)
-        state = read_state(path)
-        format_ = weights_format or tell_format(state)
-        mismatch = _check_fit(entry, format_, state, allow_shift_mismatch=allow_shift_mismatch)
+        state, metadata = read_state(path), read_metadata(path)
+        format_ = weights_format or tell_format(state, metadata)
+        held = _shift(format_, state, metadata)
+        mismatch = _check_fit(entry, format_, state, held, allow_shift_mismatch=allow_shift_mismatch)
         _fill(net, _renamed(state, RULES[format_, entry.backbone]))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -230,6 +237,25 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not state:
         raise CheckpointError("holds no tensors; give a checkpoint file")
     return state
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what a safetensors file says of itself; nothing of other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    import safetensors
+
+    with safetensors.safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+def save(net: nn.Module, entry: Entry, path: Path) -> None:
+    """Write the weights of `net`, built from `entry`, in our own format; the same weights give the same bytes."""
+    import safetensors.torch
+
+    state = {key: tensor.cpu().contiguous() for key, tensor in net.state_dict().items() if not is_counter(key)}
+    metadata = {"format": "tsmzoo", "model": entry.id} | ({"shift": entry.shift} if entry.shift else {})
+    safetensors.torch.save_file(state, path, metadata)
 
 
 def _unpickle(path: Path) -> Any:
@@ -278,14 +304,23 @@ def _digest(path: Path) -> str:
         raise CheckpointError(f"cannot be read ({error.strerror}); check its permissions") from None
 
 
-def _check_fit(entry: Entry, format_: str, state: Mapping[str, Tensor], *, allow_shift_mismatch: bool) -> bool:
+def _shift(format_: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str | None:
+    """Return the direction of the shift that a file was trained with."""
+    if format_ == "tsmzoo":
+        return metadata.get("shift")
+    if any(".net." in key for key in state):
+        return "bidirectional"
+    return "unidirectional" if format_ == "mit-tsm-online" else None
+
+
+def _check_fit(
+    entry: Entry, format_: str, state: Mapping[str, Tensor], held: str | None, *, allow_shift_mismatch: bool
+) -> bool:
     """Check architecture and shift against the entry; return whether a shift mismatch was allowed."""
     if (found := tell_backbone(state)) != entry.backbone:
         raise CheckpointError(f"holds {found}, but {entry.id} is {entry.backbone}; choose a model that fits the file")
     if (format_, entry.backbone) not in RULES:
         raise CheckpointError(f"is not known as {format_} for {entry.backbone}; formats are {', '.join(FORMATS)}")
-    shifted = any(".net." in key for key in state)
-    held = "bidirectional" if shifted else "unidirectional" if format_ == "mit-tsm-online" else None
     if held == entry.shift:
         return False
     if entry.mode == "online" and held == "bidirectional":

@@ -9,7 +9,7 @@ import io
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import typer.core
@@ -20,6 +20,7 @@ from tsmzoo.formats import Format, is_artifact
 
 if TYPE_CHECKING:
     from tsmzoo.artifact import Array, Contract, Verification
+    from tsmzoo.converter import Runner
     from tsmzoo.registry import Entry, Registry
     from tsmzoo.weights import Network
 
@@ -71,6 +72,10 @@ AllowMismatch = Annotated[
 ]
 Size = Annotated[int | None, typer.Option(metavar="PX", help="Side of the input.", min=32, max=2048)]
 Frames = Annotated[int | None, typer.Option(metavar="T", help="Frames of a clip (offline models).", min=1, max=256)]
+DataFolder = Annotated[
+    Path, typer.Option(metavar="DIR", help="Videos, with annotations.txt (`path index` a line) and labels.txt.")
+]
+ListFile = Annotated[Path | None, typer.Option("--list", metavar="FILE", help="A list in place of annotations.txt.")]
 Clip = Annotated[
     Path | None, typer.Option(metavar="VIDEO", help="A real video to verify with, beside the seeded noise.")
 ]
@@ -127,7 +132,7 @@ def list_(
     if json:
         terminal.print_json(rows)
         return
-    terminal.print_table(listing.COLUMNS, [listing.cells(row) for row in rows])
+    print(terminal.table(listing.COLUMNS, [listing.cells(row) for row in rows]))
     more = f", {len(matching) - len(chosen)} more with --all" if len(matching) > len(chosen) else ""
     print(f"{len(chosen)} models{more}; `tsmzoo info ID` says what is doubtful of one")
 
@@ -183,6 +188,62 @@ def _fetch(entry: Entry) -> Path:
 
     with terminal.download_bar(entry.id) as progress:
         return download.fetch(entry, progress=progress, notify=terminal.note)
+
+
+# --- data and training ---------------------------------------------------------------------------------------------
+
+
+@app.command()
+def data(
+    task: Annotated[
+        Literal["motion"], typer.Argument(help="motion: clips whose classes only the order of frames tells apart.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    videos: Annotated[int, typer.Option(help="Clips to write, an even number.", min=2, max=1_000_000)] = 1000,
+    seed: Annotated[int, typer.Option(help="Another seed gives other clips.", min=0, max=2**63 - 1)] = 0,
+    json: Json = False,
+) -> None:
+    """Write labelled videos, made here, in the layout that `eval` and `train` read."""
+    from tsmzoo import motion
+
+    with terminal.steps_bar() as progress:
+        motion.write(folder, videos, seed, lambda done, total: progress("writing", done, total))
+    if json:
+        terminal.print_json({"task": task, "folder": str(folder), "videos": videos, "seed": seed})
+    else:
+        print(f"{folder}: {videos} videos of {len(motion.CLASSES)} classes, seed {seed}; annotations.txt lists them")
+
+
+@app.command()
+def train(
+    recipe_name: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe of tsmzoo's, or a .yaml file of your own.")
+    ],
+    data: DataFolder,
+    val: Annotated[Path, typer.Option(metavar="DIR", help="The same, to measure on; never trained on.")],
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A run begun there is resumed.")],
+    list_file: ListFile = None,
+    val_list: Annotated[Path | None, typer.Option(metavar="FILE", help="The list of --val.")] = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Train a model on your own videos; `torchrun --nproc-per-node N -m tsmzoo train …` uses several devices."""
+    zoo = _load(registry_file)
+    from tsmzoo import dataset, recipe, training
+
+    how = recipe.training(recipe_name)
+    videos, held_out = dataset.read(data, list_file), dataset.read(val, val_list)
+    with terminal.steps_bar() as progress:
+        entry, last = training.train(zoo, how, videos, held_out, out, progress=progress)
+    if not training.is_first_process():
+        return
+    if json:
+        terminal.print_json({"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256} | last)
+        return
+    print(f"{entry.id}: {last['val_top1']:.2f} % on {len(held_out)} videos after {last['epoch']:g} epochs")
+    print(
+        f"It is a model of {out / 'registry.yaml'} now: tsmzoo export {entry.id} --registry {out / 'registry.yaml'} …"
+    )
 
 
 # --- networks ------------------------------------------------------------------------------------------------------
@@ -254,7 +315,7 @@ def flops(
     if json:
         terminal.print_json(documents if all_ else documents[0])
     elif all_:
-        terminal.print_table(cost.COLUMNS, [cost.cells(document) for document in documents])
+        print(terminal.table(cost.COLUMNS, [cost.cells(document) for document in documents]))
         print(f"GMACs: {cost.CONVENTION}")
     else:
         print(cost.text(documents[0]))
@@ -352,6 +413,59 @@ def _report(path: Path, contract: Contract, report: Verification, seconds: float
         print(report_.text(path, contract, report, seconds))
 
 
+@app.command("eval")
+def eval_(
+    model: Annotated[str, typer.Argument(help="An exported file, or a model's id or alias.")],
+    data: DataFolder,
+    list_file: ListFile = None,
+    frames: Frames = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    weights_format: WeightsFormat = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Measure accuracy over labelled videos: one clip each, its centre square."""
+    zoo = _load(registry_file)
+    from tsmzoo import dataset, evaluate
+
+    videos = dataset.read(data, list_file)
+    runner, contract = _open(zoo, model, weights, seed, weights_format, frames)
+    evaluate.check_labels(videos, contract)
+    count = frames or (contract.frames if contract.mode == "offline" else evaluate.ONLINE_FRAMES)
+    with terminal.steps_bar() as progress:
+        scores = evaluate.score(runner, contract, videos, count, lambda *steps: progress("evaluating", *steps))
+    document = evaluate.summary(scores, videos, contract, count)
+    document["published"] = evaluate.published(zoo, contract)
+    if json:
+        terminal.print_json(document)
+    else:
+        print(evaluate.text(document))
+
+
+def _open(
+    zoo: Registry, model: str, weights: str | None, seed: int, weights_format: str | None, frames: int | None = None
+) -> tuple[Runner, Contract]:
+    """Return an exported file, or a model in torch, ready to run."""
+    from tsmzoo.live import open_runner
+
+    if is_artifact(model):
+        if weights is not None or weights_format is not None:
+            raise ZooError(f"{model} holds its own weights; leave out --weights, or give a model's id")
+        runner, contract = open_runner(Path(model))
+        if contract.weights == "random":
+            terminal.note(f"warning: the weights of {model} are RANDOM; its answers mean nothing")
+        return runner, contract
+    from tsmzoo.describe import describe
+    from tsmzoo.runner import TorchRunner
+
+    entry = zoo.find(model)
+    if entry.mode == "offline":
+        entry = _sized(entry, None, frames)
+    contract = describe(zoo, network := _network(entry, weights, seed, weights_format))
+    return TorchRunner(network, contract), contract
+
+
 @app.command()
 def run(
     model: Annotated[str, typer.Argument(help="An exported file, or a model's id or alias.")],
@@ -365,22 +479,10 @@ def run(
 ) -> None:
     """Run a model over a video: the running top-5, and milliseconds per frame."""
     from tsmzoo import show
-    from tsmzoo.live import open_runner, watch
+    from tsmzoo.live import watch
 
     zoo = _load(registry_file)
-    if is_artifact(model):
-        if weights is not None or weights_format is not None:
-            raise ZooError(f"{model} holds its own weights; leave out --weights, or give a model's id")
-        runner, contract = open_runner(Path(model))
-        if contract.weights == "random":
-            terminal.note(f"warning: the weights of {model} are RANDOM; its answers mean nothing")
-    else:
-        from tsmzoo.describe import describe
-        from tsmzoo.runner import TorchRunner
-
-        network = _network(zoo.find(model), weights, seed, weights_format)
-        contract = describe(zoo, network)
-        runner = TorchRunner(network, contract)
+    runner, contract = _open(zoo, model, weights, seed, weights_format)
     answers = watch(runner, contract, video, window=window)
     document = {"model": contract.model, "mode": contract.mode, "runtime": runner.runtime, "video": str(video)}
     if json:
@@ -389,3 +491,33 @@ def run(
     with show.screen(live=sys.stdout.isatty()) as screen:
         document |= show.summary(answers, screen)
     print(show.text(document))
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the clips and the exported file in a new folder.")
+    ] = None,
+    videos: Annotated[int, typer.Option(help="Clips to measure on, an even number.", min=2)] = 280,
+    json: Json = False,
+) -> None:
+    """See the point in two minutes: three models of equal cost, measured, exported, verified and streamed."""
+    import tempfile
+    from contextlib import nullcontext
+
+    zoo = _load(None)
+    from tsmzoo import demo as demo_
+
+    with (
+        tempfile.TemporaryDirectory() if keep is None else nullcontext(keep) as folder,
+        terminal.steps_bar() as progress,
+    ):
+        document = demo_.demo(
+            zoo,
+            Path(folder),
+            videos,
+            say=(lambda _: None) if json else print,
+            progress=progress,
+        )
+    if json:
+        terminal.print_json(document)

@@ -8,6 +8,7 @@ import msgspec
 
 from tsmzoo import recipe
 from tsmzoo.flops import CONVENTION, Count, count
+from tsmzoo.listing import gmacs
 from tsmzoo.registry import Entry
 
 __all__ = ["COLUMNS", "CONVENTION", "cells", "cost", "text"]
@@ -18,8 +19,8 @@ def cost(entry: Entry, *, per_module: bool = False) -> dict[str, Any]:
     counted = _count(entry)
     document: dict[str, Any] = {
         "id": entry.id,
-        "gmacs_per_clip": round(counted.gmacs, 4),
-        "gmacs_per_frame": round(counted.gmacs / entry.frames, 4),
+        "gmacs_per_clip": round(counted.gmacs, 9),
+        "gmacs_per_frame": round(counted.gmacs / entry.frames, 9),
         "mparams": round(counted.mparams, 6),
         "published_gmacs": entry.published_gmacs.value if entry.published_gmacs else None,
         "published_basis": entry.published_gmacs.basis if entry.published_gmacs else None,
@@ -44,7 +45,7 @@ def _per_video(entry: Entry, protocol: recipe.Protocol) -> dict[str, Any]:
         "views": protocol.views,
         "frames": frames,
         "size": protocol.size,
-        "gmacs": round(view.gmacs * protocol.views, 2),
+        "gmacs": round(view.gmacs * protocol.views, 4),
     }
 
 
@@ -78,8 +79,8 @@ def cells(document: dict[str, Any]) -> list[str]:
     return [
         d["id"],
         "x".join(map(str, d["input_shape"])),
-        f"{d['gmacs_per_clip']:.2f}",
-        f"{d['gmacs_per_frame']:.3f}",
+        gmacs(d["gmacs_per_clip"]),
+        gmacs(d["gmacs_per_frame"]),
         f"{d['published_gmacs'] or '–'}",
         f"{d['mparams']:.2f}",
         f"{d['published_mparams'] or '–'}",
@@ -97,13 +98,13 @@ def text(document: dict[str, Any]) -> str:
         f"  {clip}{d['gmacs_per_frame']:.4g} GMACs a frame, {d['mparams']:.4g} M parameters",
         f"  convention: {d['convention']}",
     ]
-    gmacs = f"{d['published_gmacs']} GMACs, {d['published_basis']}" if d["published_gmacs"] else "no GMACs"
+    macs = f"{d['published_gmacs']} GMACs, {d['published_basis']}" if d["published_gmacs"] else "no GMACs"
     mparams = f"{d['published_mparams']} M parameters" if d["published_mparams"] else "no parameters"
-    lines.append(f"  published: {gmacs}; {mparams}")
+    lines.append(f"  published: {macs}; {mparams}")
     lines += [
-        f"  a video under {name}: {video['gmacs']:.1f} GMACs, {video['views']} x {video['frames']} frames "
+        f"  a video under {name}: {gmacs(video['gmacs'])} GMACs, {video['views']} x {video['frames']} frames "
         f"at {video['size']} px"
         for name, video in d["gmacs_per_video"].items()
     ]
-    lines += [f"  {gmacs:>10.4f}  {name}" for name, gmacs in d.get("modules", {}).items()]
+    lines += [f"  {value:>10.4f}  {name}" for name, value in d.get("modules", {}).items()]
     return "\n".join(lines)

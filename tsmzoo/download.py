@@ -46,6 +46,8 @@ def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = _t
     Raises DownloadError, in one line, where no address gives the right file or the cache cannot hold it.
     """
     path = local_path(entry)
+    if entry.file is not None:
+        return _beside_registry(entry, path)
     try:
         wrong: str | None = "it is not in the cache"
         if path.is_file():
@@ -71,6 +73,21 @@ def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = _t
                 f"the cache {path.parent} fails ({one_line(error)}); set TSMZOO_CACHE to a folder that can be written"
             )
         raise DownloadError(f"{entry.id}: {what}") from None
+
+
+def _beside_registry(entry: Entry, path: Path) -> Path:
+    try:
+        digest = _sha256(path)
+    except OSError as error:
+        raise DownloadError(
+            f"{entry.id}: {path} cannot be read ({error.strerror}); put it back, or install tsmzoo again"
+        ) from None
+    if digest != entry.sha256:
+        raise DownloadError(
+            f"{entry.id}: {path} was changed: its sha256 is {digest}, the registry's {entry.sha256}; put the right "
+            "file there, or install tsmzoo again"
+        )
+    return path
 
 
 def _fetch_locked(entry: Entry, path: Path, progress: Progress | None, notify: Notify) -> Path:

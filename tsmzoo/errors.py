@@ -6,7 +6,9 @@
     ├── CheckpointError    a weights file that cannot or must not be loaded
     ├── ExportError        a conversion that is not possible
     ├── ArtifactError      an exported file or its JSON that is missing, damaged or foreign
-    └── VideoError         a video that cannot be decoded
+    ├── VideoError         a video that cannot be decoded
+    ├── DataError          a list of videos that is missing, malformed or not the model's
+    └── TrainingError      a recipe or a run that cannot be trained or resumed
 
 A message says what is wrong, which name or file, and what to do next. Whatever is not a
 ZooError is a bug and keeps its traceback.
@@ -41,3 +43,11 @@ class ArtifactError(ZooError):
 
 class VideoError(ZooError):
     """A video file gives no frames."""
+
+
+class DataError(ZooError):
+    """A list of videos is missing or malformed, or its classes are not the model's."""
+
+
+class TrainingError(ZooError):
+    """A training recipe is not possible, or a run cannot be resumed."""

@@ -90,7 +90,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         row["backbone"] + (" flow" if row["modality"] == "flow" else ""),
         row["dataset"],
         str(row["frames"]),
-        f"{row['gmacs']:.2f}",
+        gmacs(row["gmacs"]),
         f"{row['mparams']:.2f}",
         "–" if row["top1"] is None else f"{row['top1']:.1f}",
         row["protocol"] or "–",
@@ -99,3 +99,8 @@ def cells(row: dict[str, Any]) -> list[str]:
         "yes" if row["doubtful"] else "–",
         "yes" if row["cached"] else "–",
     ]
+
+
+def gmacs(value: float) -> str:
+    """Return GMACs to read: with two decimals, or two digits where those would be zeros."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

@@ -6,11 +6,12 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tsmzoo import video
+from tsmzoo import sampling, video
 from tsmzoo.artifact import Array, Contract
 from tsmzoo.converter import Runner
 from tsmzoo.errors import ArtifactError, ZooError
@@ -67,7 +68,7 @@ def watch(runner: Runner, contract: Contract, path: Path, *, window: int, top: i
     names = contract.labels or tuple(f"class {index}" for index in range(contract.classes))
     timed = _Timed(runner)
     if contract.mode == "offline":
-        frames = video.sample(path, contract.frames, contract.stride)
+        frames = video.pick(path, partial(sampling.clip, count=contract.frames, stride=contract.stride))
         clip = np.stack([video.prepare(image, contract.resize, contract.size) for _, image in frames])[None]
         logits = run_clip(timed, contract, clip)["logits"]
         yield Answer(frames[-1][0], _top(logits[0], names, top), timed.ms)

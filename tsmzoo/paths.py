@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent
 
 #: The folder of registry.yaml and recipes/: the package itself once installed, its parent in a checkout.
-DATA = _PACKAGE if (_PACKAGE / "registry.yaml").is_file() else _PACKAGE.parent
+DATA = PACKAGE if (PACKAGE / "registry.yaml").is_file() else PACKAGE.parent
 
 #: One `<name>.txt` per label map, a label a line, in the order of the logits.
-LABELS = _PACKAGE / "labels"
+LABELS = PACKAGE / "labels"

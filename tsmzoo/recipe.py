@@ -1,16 +1,16 @@
-"""Recipes: protocols that published figures stand under, and targets of an export."""
+"""Recipes: protocols that published figures stand under, targets of an export, and how a network is trained."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import yaml
 
 from tsmzoo import paths
 from tsmzoo.errors import RegistryError
-from tsmzoo.registry import Loader
+from tsmzoo.registry import Count, Id, Loader
 
 RECIPES = paths.DATA / "recipes"
 
@@ -44,7 +44,53 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: int
 
 
-_T = TypeVar("_T", Protocol, Target)
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
+_Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+
+class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a network is trained (`recipes/train/<name>.yaml`, or a file of the user's)."""
+
+    #: The id that the trained model gets.
+    name: Id
+    #: The registry's entry whose architecture, shift, size and normalisation are trained.
+    model: str
+    #: What training starts from: `random`, `published`, or a checkpoint's path.
+    weights: str
+    epochs: Count
+    #: Clips of a step, over all processes.
+    batch: Count
+    lr: _Positive
+    #: The classifier's rate, as a multiple of the others'.
+    classifier_rate: _Positive = 1.0
+    schedule: Literal["cosine", "steps"]
+    #: Epochs after which the rate falls to a tenth (schedule `steps`).
+    steps: tuple[Count, ...] = ()
+    #: Epochs over which the rate rises from zero.
+    warmup: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    momentum: _Share = 0.9
+    #: On the weights of convolutions and the classifier; never on biases and batch norms.
+    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 5e-4
+    #: Largest norm of a step's gradient.
+    clip_gradient: _Positive = 20.0
+    #: In front of the classifier.
+    dropout: _Share = 0.5
+    #: Freeze every batch norm but the first (TSN, § 3.2): for fine-tuning on few videos.
+    partial_bn: bool = False
+    #: Frames of a clip; None for the model's own. An online model is trained on clips, too.
+    frames: Count | None = None
+    #: Sides of the square crops that are drawn at random places, as shares of the short side.
+    scales: Annotated[tuple[Annotated[float, msgspec.Meta(gt=0, le=1)], ...], msgspec.Meta(min_length=1)]
+    #: Mirror every second clip: not where a class depends on direction.
+    hflip: bool
+    #: Keep every decoded video in memory: for short videos that fit.
+    in_memory: bool = False
+    #: Processes that decode videos.
+    workers: Annotated[int, msgspec.Meta(ge=0)] = 0
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+_T = TypeVar("_T", Protocol, Target, Training)
 
 
 def protocol(name: str) -> Protocol:
@@ -55,6 +101,12 @@ def protocol(name: str) -> Protocol:
 def target(name: str) -> Target:
     """Read the export target `name`. Raises RegistryError naming file and key."""
     return _read(RECIPES / "export" / f"{name}.yaml", Target)
+
+
+def training(name: str) -> Training:
+    """Read the training recipe `name`, or the file it is the path of. Raises RegistryError naming file and key."""
+    path = Path(name)
+    return _read(path if path.suffix == ".yaml" else RECIPES / "train" / f"{name}.yaml", Training)
 
 
 def _read(path: Path, kind: type[_T]) -> _T:

@@ -26,7 +26,7 @@ Mode = Literal["offline", "online"]
 Modality = Literal["rgb", "flow"]
 Backbone = Literal["resnet50", "resnet101", "mobilenet_v2"]
 NonLocal = Literal["embedded_gaussian", "dot_product", "gaussian"]
-WeightsFormat = Literal["mit-tsm", "mit-tsm-online", "mmaction2"]
+WeightsFormat = Literal["mit-tsm", "mit-tsm-online", "mmaction2", "tsmzoo"]
 #: What names a folder of the cache and files that are exported.
 Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -98,6 +98,8 @@ class Entry(_Record, frozen=True, kw_only=True):
     family: Family
     mode: Mode
     backbone: Backbone
+    #: Multiplier of the channels (mobilenet_v2).
+    width: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     dataset: str
     #: Rows of the classifier.
     classes: Count
@@ -122,7 +124,10 @@ class Entry(_Record, frozen=True, kw_only=True):
 
     format: WeightsFormat
     source: str
-    urls: Annotated[tuple[Url, ...], msgspec.Meta(min_length=1)]
+    #: Where the file is published; none for one that lies beside the registry.
+    urls: tuple[Url, ...] = ()
+    #: A file that needs no download: its path from the registry's folder, in tsmzoo's own registry from the package.
+    file: str | None = None
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
     #: The first hex digits of the sha256, as they stand in the published file name.
     sha256_prefix: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8,64}$")] | None = None
@@ -168,7 +173,9 @@ class Entry(_Record, frozen=True, kw_only=True):
 
     @property
     def filename(self) -> str:
-        """The published file's name."""
+        """The file's name, without its folder."""
+        if self.file is not None:
+            return Path(self.file).name
         url = self.urls[0]
         name = urlsplit(url).path.rsplit("/", 1)[-1]
         return name.partition("@")[0] if url.startswith("hf://") else name
@@ -248,8 +255,9 @@ def load(*extra: Path) -> Registry:
     Raises RegistryError naming file, entry and key.
     """
     merged = Registry()
-    for path in (paths.DATA / "registry.yaml", *extra):
-        layer = _read(path)
+    layers = [(paths.DATA / "registry.yaml", paths.PACKAGE), *((path, path.parent) for path in extra)]
+    for path, folder in layers:
+        layer = _read(path, folder)
         merged = Registry(
             models=tuple({entry.id: entry for entry in (*merged.models, *layer.models)}.values()),
             aliases=merged.aliases | layer.aliases,
@@ -261,7 +269,8 @@ def load(*extra: Path) -> Registry:
     return merged
 
 
-def _read(path: Path) -> Registry:
+def _read(path: Path, folder: Path) -> Registry:
+    """Read one file; its entries' own files lie in `folder`."""
     try:
         with path.open("rb") as file:
             data = yaml.load(file, Loader=Loader)
@@ -281,7 +290,11 @@ def _read(path: Path) -> Registry:
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
         raise RegistryError(f"{path}: entry {twice[0]!r} stands there twice; ids must be unique")
     rest: Registry = _convert(data, Registry, str(path))
-    return msgspec.structs.replace(rest, models=entries)
+    located = (
+        entry if entry.file is None else msgspec.structs.replace(entry, file=str(folder / entry.file))
+        for entry in entries
+    )
+    return msgspec.structs.replace(rest, models=tuple(located))
 
 
 def _title(item: Any, number: int) -> str:
@@ -309,6 +322,10 @@ def _check(registry: Registry, path: Path) -> None:
         normalisation = registry.normalisations[entry.normalisation]
         if not len(normalisation.mean) == len(normalisation.std) == entry.channels or 0 in normalisation.std:
             raise RegistryError(f"{where}: normalisation {entry.normalisation!r} is not for {entry.channels} channels")
+        if bool(entry.urls) == (entry.file is not None):
+            raise RegistryError(f"{where}: give either the urls of its file or, beside the registry, a file")
+        if entry.file is not None and entry.sha256 is None:
+            raise RegistryError(f"{where}: a file beside the registry needs its sha256")
         if entry.mode == "online" and (entry.family != "tsm" or entry.frames != 1 or not entry.states):
             raise RegistryError(f"{where}: mode online is for family tsm, with frames 1 and its states")
         if (classes := registry.labels[entry.labels].classes) != entry.classes:

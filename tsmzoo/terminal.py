@@ -20,15 +20,17 @@ def note(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def print_table(columns: dict[str, str], rows: list[list[str]]) -> None:
-    """Print `rows` under `columns`, a mapping from heading to "left" or "right"; each row is one line."""
+def table(columns: dict[str, str], rows: list[list[str]]) -> str:
+    """Return `rows` under `columns`, a mapping from heading to "left" or "right"; each row is one line."""
     # By hand, since importing a library for it takes a third of the quarter second that `list` may take.
     lines = [list(columns), *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
     pads = [str.rjust if justify == "right" else str.ljust for justify in columns.values()]
     lines.insert(1, ["-" * width for width in widths])
-    for line in lines:
-        print("  ".join(pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)).rstrip())
+    return "\n".join(
+        "  ".join(pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 def _own_stderr() -> IO[str]:
@@ -78,3 +80,20 @@ def download_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
         yield show
     finally:
         progress.stop()
+
+
+@contextmanager
+def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that shows what is going on, and how far it is; silent where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with _own_stderr() as handle:
+        console = Console(file=handle, force_terminal=True)
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("starting", total=None)
+            yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -61,18 +61,45 @@ def _upright(image: Image.Image, degrees: int) -> Image.Image:
     return image.rotate(degrees, expand=True) if degrees % 360 else image
 
 
+def read(path: Path, resize: int) -> Array:
+    """Return all frames of a video, their short side at `resize`: T, H, W, 3, uint8."""
+    return np.stack([np.asarray(resized(image, resize)) for _, image in decode(path)])
+
+
+def encode(path: Path, frames: Array, fps: int) -> None:
+    """Write `frames`, T, H, W, 3, uint8, H and W even, as Motion JPEG.
+
+    Each frame is coded by itself at one quality, so nothing in the file, not even its size, depends on
+    the order of the frames.
+    """
+    with av.open(path, "w", format="mp4") as container:
+        stream = container.add_stream("mjpeg", rate=fps, options={"qmin": "3", "qmax": "3"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuvj420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def resized(image: Image.Image, resize: int) -> Image.Image:
+    """Return `image` with its short side at `resize`, bilinear with anti-aliasing, the long side truncated."""
+    width, height = image.size
+    short = min(width, height)
+    return image.resize((int(resize * width / short), int(resize * height / short)), Image.Resampling.BILINEAR)
+
+
+def centre(pixels: Array, size: int) -> Array:
+    """Return the middle `size` x `size` of pictures, …, H, W, 3; the offset is rounded."""
+    top, left = (round((side - size) / 2) for side in pixels.shape[-3:-1])
+    return pixels[..., top : top + size, left : left + size, :]
+
+
 def prepare(image: Image.Image, resize: int, size: int) -> Array:
     """Return the centre `size` x `size` of `image` with its short side at `resize`: C, H, W, uint8.
 
-    Bilinear with anti-aliasing, the long side truncated, the offset rounded: torchvision's rules, which
-    MIT's pipeline uses (mit-han-lab/temporal-shift-module:ops/transforms.py).
+    These are torchvision's rules, which MIT's pipeline uses (mit-han-lab/temporal-shift-module:ops/transforms.py).
     """
-    width, height = image.size
-    short = min(width, height)
-    resized = image.resize((int(resize * width / short), int(resize * height / short)), Image.Resampling.BILINEAR)
-    left, top = round((resized.width - size) / 2), round((resized.height - size) / 2)
-    cropped = resized.crop((left, top, left + size, top + size))
-    return np.asarray(cropped).transpose(2, 0, 1)
+    return centre(np.asarray(resized(image, resize)), size).transpose(2, 0, 1)
 
 
 def first(path: Path, size: int, most: int = 64) -> Array:
@@ -92,19 +119,12 @@ def at_rate(frames: Iterator[tuple[float, Image.Image]], fps: float | None) -> I
             due = (due if time < due + 1 / fps else time) + 1 / fps
 
 
-def sample(path: Path, count: int, stride: int | None) -> list[tuple[float, Image.Image]]:
-    """Return `count` frames of a video, as a model was trained to see it.
+def pick(path: Path, choose: Callable[[int], Sequence[int]]) -> list[tuple[float, Image.Image]]:
+    """Return the frames of a video whose indices `choose` gives, told their number.
 
-    Without `stride` they are the centres of as many equal segments (MIT's uniform sampling), with it every
-    `stride`th frame of a window in the middle, from the start again where the video is too short (dense).
     The video is decoded twice, first to count its frames: containers' own counts are not to be trusted.
     """
-    total = sum(1 for _ in _frames(path))
-    if stride is None:
-        tick = total / count
-        wanted = [int(tick / 2 + tick * index) for index in range(count)]
-    else:
-        start = max(0, (total - stride * count) // 2)
-        wanted = [(start + stride * index) % total for index in range(count)]
-    chosen = {index: frame for index, frame in enumerate(decode(path)) if index in set(wanted)}
+    wanted = choose(sum(1 for _ in _frames(path)))
+    needed = set(wanted)
+    chosen = {index: frame for index, frame in enumerate(decode(path)) if index in needed}
     return [chosen[index] for index in wanted]

@@ -54,7 +54,7 @@ def obtain(
         sha256=loaded.sha256,
         format=loaded.format,
         file=path.name,
-        url=entry.urls[0] if weights is None else None,
+        url=entry.urls[0] if weights is None and entry.urls else None,
         shift_mismatch=loaded.shift_mismatch,
     )
     return Network(entry, backbone, "published" if weights is None else "local", checkpoint)

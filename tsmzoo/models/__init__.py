@@ -36,12 +36,23 @@ def build(entry: Entry, *, seed: int | None = None) -> nn.Module:
     if entry.non_local:
         # MIT's output projection has a bias, mmaction2's has none.
         options |= {"non_local": entry.non_local, "non_local_bias": entry.format == "mit-tsm"}
+    if entry.width != 1:
+        options["width"] = entry.width
     with torch.device("meta"):
         net = BACKBONES[entry.backbone](entry.classes, **options)
     if seed is not None:
         net.to_empty(device="cpu")
         _fill_at_random(net, seed)
     return net.eval()
+
+
+def replace_classifier(net: nn.Module, classes: int, seed: int) -> None:
+    """Give `net` a classifier of `classes` rows, random and reproducible, in place of its own."""
+    name, old = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
+    new = nn.Linear(old.in_features, classes)
+    nn.init.normal_(new.weight, 0, 0.01, generator=torch.Generator().manual_seed(seed))
+    nn.init.zeros_(new.bias)
+    net.set_submodule(name, new)
 
 
 def _fill_at_random(net: nn.Module, seed: int) -> None:

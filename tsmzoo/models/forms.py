@@ -13,21 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tsmzoo.models.shift import OnlineShift, ZeroShift, shift_clip, shift_clips
+from tsmzoo.models.shift import OnlineShift, ZeroShift, shift_clip, shift_clips, shift_clips_forward
 
 
 class Clips(nn.Module):
     """Clips, N, T, C, H, W, to logits, N, classes: the mean over the T frames (TSN's consensus).
 
-    The form for training and for batches of any size; T is fixed, N is not.
+    The form for training and for batches of any size; T is fixed, N is not. An `online` model shifts forward
+    only: frame by frame, `Step` gives the same logits, which are averaged here.
     """
 
-    def __init__(self, backbone: nn.Module, frames: int) -> None:
+    def __init__(self, backbone: nn.Module, frames: int, *, online: bool = False) -> None:
         super().__init__()
         self.backbone, self.frames = backbone, frames
+        self._shift = (shift_clips_forward if online else shift_clips)(frames)
 
     def forward(self, clip: Tensor) -> Tensor:
-        logits: Tensor = self.backbone(clip.flatten(0, 1), self.frames, shift_clips(self.frames))
+        logits: Tensor = self.backbone(clip.flatten(0, 1), self.frames, self._shift)
         return logits.reshape(-1, self.frames, logits.shape[1]).mean(1)
 
 

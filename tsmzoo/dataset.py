@@ -1,0 +1,73 @@
+"""Labelled videos on disk, in the layout that `eval` and `train` read and `data` writes.
+
+DIR/annotations.txt    a video a line: its path, from DIR, and the index of its class
+DIR/labels.txt         a class a line, in the order of the indices; may be left out
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tsmzoo.errors import DataError
+
+ANNOTATIONS = "annotations.txt"
+LABELS = "labels.txt"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Videos and the index of each one's class, in the order of the list."""
+
+    videos: tuple[Path, ...]
+    labels: tuple[int, ...]
+    #: Class names, or None where the folder has no labels.txt.
+    classes: tuple[str, ...] | None
+    #: Of the list's bytes: it says which videos a figure was measured on.
+    list_sha256: str
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+
+def read(folder: Path, list_file: Path | None = None) -> Dataset:
+    """Read the list of `folder`, or `list_file`, whose paths are relative to `folder`.
+
+    The videos themselves are not opened. Raises DataError naming file and line.
+    """
+    path = list_file or folder / ANNOTATIONS
+    try:
+        content = path.read_bytes()
+        lines = content.decode().splitlines()
+        names = folder / LABELS
+        classes = tuple(names.read_text(encoding="utf-8").splitlines()) if names.is_file() else None
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); give a folder with {ANNOTATIONS}, a line `path index` a "
+            "video, or the list itself with --list"
+        ) from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not text; give a list with a line `path index` a video") from None
+    videos, labels = [], []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, _, label = line.strip().rpartition(" ")  # a path may hold spaces
+        if not name or not label.isdecimal():
+            raise DataError(f"{path}: line {number} is {line!r}; it must be a path and the index of its class")
+        if classes is not None and int(label) >= len(classes):
+            raise DataError(f"{path}: line {number} has class {label}, but {names} names {len(classes)} classes")
+        videos.append(folder / name)
+        labels.append(int(label))
+    if not videos:
+        raise DataError(f"{path}: lists no video; a line is a path and the index of its class")
+    return Dataset(tuple(videos), tuple(labels), classes, hashlib.sha256(content).hexdigest())
+
+
+def write(folder: Path, items: Sequence[tuple[str, int]], classes: Sequence[str]) -> None:
+    """Write the lists of `folder`: `items` are paths, relative to it, and class indices."""
+    lines = [f"{name} {label}\n" for name, label in items]
+    (folder / LABELS).write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+    (folder / ANNOTATIONS).write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,112 @@
+"""From a recipe to a model: what training starts from, the loop, and what it leaves.
+
+That is weights, and a registry in which they are a model like any other: to export, evaluate and run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+from torch import nn
+
+from tsmzoo import checkpoints, loop, models, weights
+from tsmzoo.clips import Progress
+from tsmzoo.dataset import Dataset
+from tsmzoo.errors import TrainingError
+from tsmzoo.flops import count
+from tsmzoo.recipe import Training
+from tsmzoo.registry import Entry, LabelMap, Registry, Source
+
+WEIGHTS = "model.safetensors"
+REGISTRY = "registry.yaml"
+
+
+def train(
+    zoo: Registry, recipe: Training, videos: Dataset, held_out: Dataset, out: Path, *, progress: Progress
+) -> tuple[Entry, dict[str, Any]]:
+    """Train as `recipe` says, or go on where the run in `out` stopped; return the model and its last metrics.
+
+    `out` then holds model.safetensors, registry.yaml and metrics.jsonl. Raises TrainingError, CheckpointError
+    or DownloadError.
+    """
+    net, entry = _start(zoo, recipe, videos, held_out)
+    last = loop.fit(net, entry, zoo.normalisations[entry.normalisation], recipe, videos, held_out, out, progress)
+    if is_first_process():
+        entry = _finish(zoo, net, entry, recipe, videos, out)
+    return entry, last
+
+
+def is_first_process() -> bool:
+    """Say whether this is the process that writes and speaks, of those that `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _start(zoo: Registry, recipe: Training, videos: Dataset, held_out: Dataset) -> tuple[nn.Module, Entry]:
+    """Return the network that `recipe` starts from, and the entry of what it will be.
+
+    The classifier is the model's own where the classes are the same, else a new one. Raises TrainingError
+    where the two lists have other classes, or the model sees no RGB.
+    """
+    entry = zoo.find(recipe.model)
+    if entry.modality != "rgb":
+        raise TrainingError(f"{entry.id} sees optical flow, which no video alone gives; choose an RGB model")
+    if videos.classes != held_out.classes:
+        raise TrainingError("the classes of the validation data are not those of the training data")
+    classes = len(videos.classes) if videos.classes else max(videos.labels + held_out.labels) + 1
+    trained = msgspec.structs.replace(entry, id=recipe.name, classes=classes)
+    if recipe.weights == "random":
+        return models.build(trained, seed=recipe.seed), trained
+    network = weights.obtain(entry, None if recipe.weights == "published" else recipe.weights)
+    if videos.classes is None or videos.classes != zoo.label_names(entry):
+        models.replace_classifier(network.backbone, classes, recipe.seed)
+    return network.backbone, trained
+
+
+def _finish(zoo: Registry, net: nn.Module, entry: Entry, recipe: Training, videos: Dataset, out: Path) -> Entry:
+    """Write `out`/model.safetensors and `out`/registry.yaml; return the entry that the latter holds."""
+    part = out / f".{WEIGHTS}"
+    checkpoints.save(net, entry, part)
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()
+    part.replace(out / WEIGHTS)
+    base, counted = zoo.find(recipe.model), count(entry)
+    scratch = recipe.weights == "random"
+    trained = msgspec.structs.replace(
+        entry,
+        dataset=recipe.name,
+        labels=recipe.name,
+        format="tsmzoo",
+        source=recipe.name,
+        urls=(),
+        file=WEIGHTS,
+        sha256=digest,
+        sha256_prefix=None,
+        config=None,
+        pretrain=None if scratch else f"{base.id} ({recipe.weights} weights)",
+        licence="yours" if scratch else f"yours, on weights under {base.licence}",
+        params=round(counted.mparams * 1e6),
+        gmacs=round(counted.gmacs, 4),
+        published_gmacs=None,
+        published_mparams=None,
+        results=(),
+        recommended=True,
+        doubt=(),
+        notes=(),
+    )
+    names = videos.classes or tuple(f"class {index}" for index in range(entry.classes))
+    registry = {
+        "sources": {
+            recipe.name: Source(
+                name="trained here", repository="-", commit="-", citation=zoo.sources[base.source].citation
+            )
+        },
+        "labels": {recipe.name: LabelMap(classes=entry.classes, order="the training data's labels.txt", names=names)},
+        "models": [{key: value for key, value in msgspec.to_builtins(trained).items() if value not in (None, [], ())}],
+    }
+    text = yaml.safe_dump(msgspec.to_builtins(registry), sort_keys=False, allow_unicode=True, width=120)
+    (out / REGISTRY).write_text(text, encoding="utf-8")
+    return trained
