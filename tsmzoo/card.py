@@ -55,9 +55,14 @@ def text(document: dict[str, Any]) -> str:
         f"  {d['family'].upper()}, {d['mode']}, {d['backbone']}, {shift}; {d['modality']} on {d['dataset']}",
         "",
     ]
+    publisher = d["source"]["name"]
+    if d["source"]["repository"]:
+        publisher += f", {d['source']['repository']}"
+    if d["source"]["commit"]:
+        publisher += f" at {d['source']['commit'][:10]}"
     unit = "frame" if d["mode"] == "online" else "clip"
     rows = [
-        ("source", f"{d['source']['name']}, {d['source']['repository']} at {d['source']['commit'][:10]}"),
+        ("source", publisher),
         ("cite", d["source"]["citation"]),
         ("licence", f"{d['licence']} ({note})" if (note := d["source"]["licence_note"]) else d["licence"]),
         (

@@ -255,7 +255,7 @@ def save(net: nn.Module, entry: Entry, path: Path) -> None:
 
     state = {key: tensor.cpu().contiguous() for key, tensor in net.state_dict().items() if not is_counter(key)}
     metadata = {"format": "tsmzoo", "model": entry.id} | ({"shift": entry.shift} if entry.shift else {})
-    safetensors.torch.save_file(state, path, metadata)
+    path.write_bytes(safetensors.torch.save(state, metadata))
 
 
 def _unpickle(path: Path) -> Any:

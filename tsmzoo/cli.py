@@ -38,7 +38,7 @@ class _Commands(typer.core.TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Pretrained TSN and TSM video models: find, download, count, convert, verify and run them.",
+    help="Pretrained TSN and TSM video models: find, download, count, measure, train, convert, verify and run them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -241,9 +241,7 @@ def train(
         terminal.print_json({"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256} | last)
         return
     print(f"{entry.id}: {last['val_top1']:.2f} % on {len(held_out)} videos after {last['epoch']:g} epochs")
-    print(
-        f"It is a model of {out / 'registry.yaml'} now: tsmzoo export {entry.id} --registry {out / 'registry.yaml'} …"
-    )
+    print(f"use it: tsmzoo export {entry.id} --registry {out / training.REGISTRY} --to tflite")
 
 
 # --- networks ------------------------------------------------------------------------------------------------------
@@ -431,7 +429,7 @@ def eval_(
 
     videos = dataset.read(data, list_file)
     runner, contract = _open(zoo, model, weights, seed, weights_format, frames)
-    evaluate.check_labels(videos, contract)
+    evaluate.check_fit(videos, contract)
     count = frames or (contract.frames if contract.mode == "offline" else evaluate.ONLINE_FRAMES)
     with terminal.steps_bar() as progress:
         scores = evaluate.score(runner, contract, videos, count, lambda *steps: progress("evaluating", *steps))
@@ -455,6 +453,8 @@ def _open(
         runner, contract = open_runner(Path(model))
         if contract.weights == "random":
             terminal.note(f"warning: the weights of {model} are RANDOM; its answers mean nothing")
+        if contract.mode == "offline" and frames not in (None, contract.frames):
+            raise ZooError(f"{model} takes clips of {contract.frames} frames; leave out --frames")
         return runner, contract
     from tsmzoo.describe import describe
     from tsmzoo.runner import TorchRunner

@@ -39,12 +39,12 @@ def cost(entry: Entry, *, per_module: bool = False) -> dict[str, Any]:
 
 
 def _per_video(entry: Entry, protocol: recipe.Protocol) -> dict[str, Any]:
-    frames = protocol.frames or entry.frames
-    view = _count(msgspec.structs.replace(entry, frames=frames, size=protocol.size))
+    frames, size = protocol.frames or entry.frames, protocol.size or entry.size
+    view = _count(msgspec.structs.replace(entry, frames=frames, size=size))
     return {
         "views": protocol.views,
         "frames": frames,
-        "size": protocol.size,
+        "size": size,
         "gmacs": round(view.gmacs * protocol.views, 4),
     }
 

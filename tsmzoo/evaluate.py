@@ -39,8 +39,10 @@ class Scores:
     seconds: float = 0.0
 
 
-def check_labels(dataset: Dataset, contract: Contract) -> None:
-    """Raise DataError where the classes of `dataset` are not the model's."""
+def check_fit(dataset: Dataset, contract: Contract) -> None:
+    """Raise DataError where the classes of `dataset` are not the model's, or it sees no video."""
+    if contract.channel_order == "flow":
+        raise DataError(f"{contract.model} sees optical flow, which no video alone gives; choose an RGB model")
     if dataset.classes is not None and contract.labels is not None and dataset.classes != contract.labels:
         ours, theirs = next(
             (pair for pair in zip(contract.labels, dataset.classes, strict=False) if pair[0] != pair[1]),

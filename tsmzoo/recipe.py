@@ -25,8 +25,8 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Forward passes of the network's clip per video.
     views: int
     aggregation: str
-    #: Side of a crop in pixels.
-    size: int
+    #: Side of a crop in pixels; None for the model's own.
+    size: int | None = None
     #: Frames of a view; None for the T that the model was trained with.
     frames: int | None = None
     split: str | None = None
@@ -77,7 +77,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     dropout: _Share = 0.5
     #: Freeze every batch norm but the first (TSN, § 3.2): for fine-tuning on few videos.
     partial_bn: bool = False
-    #: Frames of a clip; None for the model's own. An online model is trained on clips, too.
+    #: Frames of a clip; None for the model's own. An online model is trained on clips, too, and needs it.
     frames: Count | None = None
     #: Sides of the square crops that are drawn at random places, as shares of the short side.
     scales: Annotated[tuple[Annotated[float, msgspec.Meta(gt=0, le=1)], ...], msgspec.Meta(min_length=1)]

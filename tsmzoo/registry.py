@@ -80,12 +80,13 @@ class LabelMap(_Record, frozen=True):
     names: tuple[str, ...] | None = None
 
 
-class Source(_Record, frozen=True):
+class Source(_Record, frozen=True, kw_only=True):
     """A publisher."""
 
     name: str
-    repository: str
-    commit: str
+    #: Of its code, and the commit that the facts were read at; none for what was trained here.
+    repository: str | None = None
+    commit: str | None = None
     citation: str
     #: What `licence` of its entries covers.
     licence_note: str | None = None

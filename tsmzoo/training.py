@@ -20,7 +20,7 @@ from tsmzoo.dataset import Dataset
 from tsmzoo.errors import TrainingError
 from tsmzoo.flops import count
 from tsmzoo.recipe import Training
-from tsmzoo.registry import Entry, LabelMap, Registry, Source
+from tsmzoo.registry import Entry, LabelMap, Registry
 
 WEIGHTS = "model.safetensors"
 REGISTRY = "registry.yaml"
@@ -50,11 +50,13 @@ def _start(zoo: Registry, recipe: Training, videos: Dataset, held_out: Dataset) 
     """Return the network that `recipe` starts from, and the entry of what it will be.
 
     The classifier is the model's own where the classes are the same, else a new one. Raises TrainingError
-    where the two lists have other classes, or the model sees no RGB.
+    where the two lists have other classes, the model sees no RGB, or it has no clip to be trained on.
     """
     entry = zoo.find(recipe.model)
     if entry.modality != "rgb":
         raise TrainingError(f"{entry.id} sees optical flow, which no video alone gives; choose an RGB model")
+    if entry.mode == "online" and recipe.frames is None:
+        raise TrainingError(f"{entry.id} is online and is trained on clips: add `frames` to the recipe, for instance 8")
     if videos.classes != held_out.classes:
         raise TrainingError("the classes of the validation data are not those of the training data")
     classes = len(videos.classes) if videos.classes else max(videos.labels + held_out.labels) + 1
@@ -89,7 +91,7 @@ def _finish(zoo: Registry, net: nn.Module, entry: Entry, recipe: Training, video
         pretrain=None if scratch else f"{base.id} ({recipe.weights} weights)",
         licence="yours" if scratch else f"yours, on weights under {base.licence}",
         params=round(counted.mparams * 1e6),
-        gmacs=round(counted.gmacs, 4),
+        gmacs=round(counted.gmacs, 9),
         published_gmacs=None,
         published_mparams=None,
         results=(),
@@ -99,11 +101,7 @@ def _finish(zoo: Registry, net: nn.Module, entry: Entry, recipe: Training, video
     )
     names = videos.classes or tuple(f"class {index}" for index in range(entry.classes))
     registry = {
-        "sources": {
-            recipe.name: Source(
-                name="trained here", repository="-", commit="-", citation=zoo.sources[base.source].citation
-            )
-        },
+        "sources": {recipe.name: {"name": "trained here", "citation": zoo.sources[base.source].citation}},
         "labels": {recipe.name: LabelMap(classes=entry.classes, order="the training data's labels.txt", names=names)},
         "models": [{key: value for key, value in msgspec.to_builtins(trained).items() if value not in (None, [], ())}],
     }

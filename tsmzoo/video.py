@@ -125,6 +125,6 @@ def pick(path: Path, choose: Callable[[int], Sequence[int]]) -> list[tuple[float
     The video is decoded twice, first to count its frames: containers' own counts are not to be trusted.
     """
     wanted = choose(sum(1 for _ in _frames(path)))
-    needed = set(wanted)
-    chosen = {index: frame for index, frame in enumerate(decode(path)) if index in needed}
+    needed, seen = set(wanted), itertools.islice(decode(path), max(wanted) + 1)
+    chosen = {index: frame for index, frame in enumerate(seen) if index in needed}
     return [chosen[index] for index in wanted]
