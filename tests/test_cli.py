@@ -42,6 +42,11 @@ def ids(*arguments: str) -> list[str]:
     return [row["id"] for row in listed(*arguments)]
 
 
+def in_package(entry: registry.Entry) -> bool:
+    """Say whether `entry` is one whose file comes with the package, and it did."""
+    return entry.file is not None and Path(entry.file).is_file()
+
+
 def assert_fails(result: Result, *words: str) -> None:
     """One line on stderr, `error: …`, nothing on stdout, exit 1."""
     assert result.exit_code == 1
@@ -137,12 +142,12 @@ def test_output_where_stdout_is_not_utf8(arguments: list[str]) -> None:
 
 def test_help_names_every_command() -> None:
     text = output("--help")
-    for command in ("list", "info", "download", "flops", "export", "verify", "run"):
+    for command in ("list", "info", "download", "data", "train", "flops", "export", "verify", "eval", "run", "demo"):
         assert f"  {command} " in text
     assert output("-h") == text
 
 
-@pytest.mark.parametrize("command", ["list", "info", "download", "flops", "export", "verify", "run"])
+@pytest.mark.parametrize("command", ["list", "info", "download", "train", "flops", "export", "verify", "eval", "run"])
 def test_every_command_has_help_and_json(command: str) -> None:
     text = output(command, "--help")
     assert "--json" in text
@@ -182,13 +187,13 @@ def test_no_command_shows_help() -> None:
 
 def test_json_keys() -> None:
     rows = listed("--all")
-    assert len(rows) == 112
+    assert len(rows) == 115
     for row, entry in zip(rows, ZOO.models, strict=True):
         assert row.keys() >= LIST_KEYS
         assert row["id"] == entry.id
         assert row["mparams"] == pytest.approx(entry.params / 1e6, abs=1e-3)
         assert row["gmacs"] == entry.gmacs
-        assert row["cached"] is False
+        assert row["cached"] is in_package(entry)
         assert row["doubtful"] == bool(entry.doubt)
 
 
@@ -274,12 +279,14 @@ def test_search() -> None:
 def test_piped_table_has_one_line_per_model() -> None:
     """Long lines stay whole, so that grep and awk can be used."""
     heading, _, *lines, _ = output("list", "--all").splitlines()
-    assert len(lines) == 112
+    assert len(lines) == 115
     start = {column: heading.index(column) for column in ("dataset", "licence", "doubtful", "cached")}
     for line, entry in zip(lines, ZOO.models, strict=True):
         assert line.split()[0] == entry.id
-        assert {f"{entry.gmacs:.2f}", f"{entry.mparams:.2f}", entry.mode} <= set(line.split())
-        for column, cell in (("dataset", entry.dataset), ("licence", entry.licence), ("cached", "–")):
+        gmacs = f"{entry.gmacs:.2f}" if entry.gmacs >= 0.1 else f"{entry.gmacs:.2g}"  # of the smallest, no "0.00"
+        assert {gmacs, f"{entry.mparams:.2f}", entry.mode} <= set(line.split())
+        cached = "yes" if in_package(entry) else "–"
+        for column, cell in (("dataset", entry.dataset), ("licence", entry.licence), ("cached", cached)):
             assert line[start[column] :].startswith(cell)
         assert line[start["doubtful"] :].startswith("yes") == bool(entry.doubt)
         assert "\x1b" not in line
@@ -287,8 +294,8 @@ def test_piped_table_has_one_line_per_model() -> None:
 
 def test_last_line_counts_what_is_hidden() -> None:
     recommended = sum(entry.recommended for entry in ZOO.models)
-    assert output("list").splitlines()[-1].startswith(f"{recommended} models, {112 - recommended} more with --all")
-    assert output("list", "--all").splitlines()[-1].startswith("112 models;")
+    assert output("list").splitlines()[-1].startswith(f"{recommended} models, {115 - recommended} more with --all")
+    assert output("list", "--all").splitlines()[-1].startswith("115 models;")
 
 
 def test_cached_file_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -296,7 +303,8 @@ def test_cached_file_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     path = cache.local_path(ZOO.find("tsm_r50_sthv2"))
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x")
-    assert [row["id"] for row in listed("--all") if row["cached"]] == ["tsm_r50_sthv2_8f_mit"]
+    packaged = [entry.id for entry in ZOO.models if in_package(entry)]
+    assert [row["id"] for row in listed("--all") if row["cached"]] == [*packaged, "tsm_r50_sthv2_8f_mit"]
     assert json.loads(output("info", "tsm_r50_sthv2", "--json"))["file"] == {
         "path": str(path),
         "cached": True,
@@ -311,7 +319,9 @@ def test_cached_file_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_card_tells_all(entry: registry.Entry) -> None:
     document = card.card(ZOO, entry)
     text, source = card.text(document), ZOO.sources[entry.source]
-    for part in (entry.id, source.repository, source.citation, entry.licence, *entry.urls, *entry.doubt, *entry.notes):
+    file = entry.urls or (Path(entry.file or "").name,)
+    origin = (source.repository or source.name, source.citation, entry.licence)
+    for part in (entry.id, *origin, *file, *entry.doubt, *entry.notes):
         assert part in text
     for result in entry.results:
         assert result.source in text

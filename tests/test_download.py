@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -19,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 import huggingface_hub
 import msgspec
 import pytest
+from typer.testing import CliRunner, Result
 
 from tsmzoo import cache, download, transfer
+from tsmzoo.cli import app
 from tsmzoo.errors import DownloadError
 from tsmzoo.registry import Entry
 
@@ -622,3 +625,92 @@ def test_a_full_disk_is_named(server: Server, second: Entry, monkeypatch: pytest
     assert "no room left" in refusal(second)
     assert len(server.requests) == 1  # the next address would fill the same disk
     assert leftovers(second) == {".part", ".part.json"}
+
+
+# A file beside the registry, which needs no download
+
+
+@pytest.fixture
+def beside(make_entry: Callable[..., Entry], tmp_path: Path) -> Entry:
+    path = tmp_path / "own" / "mine.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(BODY)
+    return make_entry(file=str(path), format="tsmzoo")
+
+
+def test_a_file_beside_the_registry_is_taken_where_it_lies(
+    server: Server, beside: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TSMZOO_MIRROR", server.url)
+    path, said = tmp_path / "own" / "mine.safetensors", []
+    assert cache.is_cached(beside)
+    for offline in ("0", "1"):
+        monkeypatch.setenv("TSMZOO_OFFLINE", offline)
+        assert download.fetch(beside, progress=lambda *steps: said.append(steps), notify=said.append) == path
+    assert path.read_bytes() == BODY
+    assert list(path.parent.iterdir()) == [path]  # neither a lock nor a record
+    assert not (tmp_path / "cache").exists()
+    assert server.requests == said == []
+
+
+def test_a_file_beside_the_registry_that_was_changed_is_refused(beside: Entry) -> None:
+    path, changed = cache.local_path(beside), bytearray(BODY)
+    changed[1000] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(DownloadError) as caught:
+        download.fetch(beside)
+    message = str(caught.value)
+    assert message.startswith(f"tsm_tiny: {path} was changed")
+    assert sha256(BODY) in message
+    assert sha256(changed) in message
+    assert "\n" not in message
+    assert list(path.parent.iterdir()) == [path]  # the user's own: not put aside
+    assert path.read_bytes() == changed
+
+
+@pytest.mark.parametrize("instead", ["nothing", "folder"])
+def test_a_file_beside_the_registry_that_is_not_there_is_named(beside: Entry, instead: str) -> None:
+    path = cache.local_path(beside)
+    path.unlink()
+    if instead == "folder":
+        path.mkdir()
+    message = refusal(beside)
+    assert f"{path} cannot be read ({'No such file' if instead == 'nothing' else 'Is a directory'}" in message
+    assert "put it back" in message
+
+
+def test_the_commands_know_a_file_beside_the_registry(beside: Entry) -> None:
+    path = cache.local_path(beside)
+    own = path.parent / "own.yaml"
+    entry = msgspec.to_builtins(beside) | {"file": path.name, "labels": "jester_sorted", "classes": 27, "source": "mit"}
+    own.write_text(json.dumps({"models": [entry]}))  # JSON is YAML
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(app, [*arguments, "--registry", str(own)])
+
+    def cached() -> bool:
+        (row,) = json.loads(invoke("list", "tsm_tiny", "--json").stdout)
+        assert json.loads(invoke("info", "tsm_tiny", "--json").stdout)["file"]["cached"] == row["cached"]
+        return row["cached"]
+
+    assert cached()
+    assert json.loads(invoke("download", "tsm_tiny", "--json").stdout) == [
+        {"id": "tsm_tiny", "path": str(path), "bytes": len(BODY)}
+    ]
+    assert invoke("download", "tsm_tiny").stdout == f"tsm_tiny: {path}\n"
+    text = invoke("info", "tsm_tiny").stdout
+    assert str(path) in text
+    assert sha256(BODY) in text
+
+    path.write_bytes(OTHER)
+    result = invoke("download", "tsm_tiny")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: tsm_tiny: {path} was changed")
+    assert result.stderr.count("\n") == 1
+
+    path.unlink()
+    assert not cached()
+    result = invoke("download", "tsm_tiny")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: tsm_tiny: {path} cannot be read")
+    assert result.stderr.count("\n") == 1

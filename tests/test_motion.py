@@ -100,7 +100,7 @@ def test_a_wrong_number_or_a_used_folder_is_refused(folder: Path, tmp_path: Path
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
-    def stop(done: int, _: int) -> None:
+    def stop(*_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

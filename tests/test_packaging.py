@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROBE = "import tsmzoo.registry, tsmzoo.recipe, importlib.util as u; print(len(tsmzoo.registry.load().models), \
 tsmzoo.recipe.target('onnx').steps, *(u.find_spec(f'tsmzoo.converters.{n}') is not None for n in \
 ('onnx', 'tflite', 'coreml')))"
-FOUND = "112 16 True True True"
+FOUND = "115 16 True True True"
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -52,6 +52,8 @@ def test_wheel_holds_all_and_nothing_else(tmp_path: Path) -> None:
         "tsmzoo/labels/k400.txt",
         "tsmzoo/recipes/export/onnx.yaml",
         "tsmzoo/recipes/eval/mit_uniform_1crop.yaml",
+        "tsmzoo/recipes/train/tsm_mbv2_motion.yaml",
+        "tsmzoo/bundled/tsm_mbv2_motion.safetensors",
         "tsmzoo/converters/coreml.py",
         "tsmzoo/models/resnet.py",
     ):

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import yaml
 
-from tsmzoo import models, paths, recipe, registry
+from tsmzoo import cache, models, paths, recipe, registry
 from tsmzoo.errors import RegistryError
 from tsmzoo.models.forms import state_shapes
 from tsmzoo.registry import Entry
@@ -29,11 +29,12 @@ every_entry = pytest.mark.parametrize("entry", ZOO.models, ids=lambda entry: ent
 
 
 @functools.cache
-def parameters(backbone: str, classes: int, channels: int, non_local: str | None, mit: bool) -> int:
+def parameters(backbone: str, width: float, classes: int, channels: int, non_local: str | None, mit: bool) -> int:
     entry = next(
         e
         for e in ZOO.models
-        if (e.backbone, e.classes, e.channels, e.non_local) == (backbone, classes, channels, non_local)
+        if (e.backbone, e.width, e.classes, e.channels) == (backbone, width, classes, channels)
+        and e.non_local == non_local
         and (not non_local or (e.format == "mit-tsm") == mit)
     )
     return sum(parameter.numel() for parameter in models.build(entry).parameters())
@@ -42,7 +43,8 @@ def parameters(backbone: str, classes: int, channels: int, non_local: str | None
 @every_entry
 def test_parameters_are_those_of_the_network(entry: Entry) -> None:
     mit = entry.non_local is not None and entry.format == "mit-tsm"
-    assert entry.params == parameters(entry.backbone, entry.classes, entry.channels, entry.non_local, mit)
+    key = (entry.backbone, entry.width, entry.classes, entry.channels, entry.non_local)
+    assert entry.params == parameters(*key, mit)
 
 
 @every_entry
@@ -71,6 +73,12 @@ def test_references_lead_somewhere(entry: Entry) -> None:
 
 @every_entry
 def test_file_and_digest(entry: Entry) -> None:
+    assert entry.max_bytes > 4 * entry.params
+    if entry.file is not None:  # in the package
+        assert not entry.urls
+        assert entry.sha256
+        assert Path(entry.file) == paths.PACKAGE / "bundled" / f"{entry.id}.safetensors"
+        return
     suffix = re.search(r"-([0-9a-f]{8})\.pth$", entry.filename)
     if entry.source == "mit":
         assert suffix is None
@@ -82,7 +90,6 @@ def test_file_and_digest(entry: Entry) -> None:
     for url in entry.urls:
         assert urlsplit(url).scheme == "https"
         assert urlsplit(url).hostname in {"hanlab18.mit.edu", "download.openmmlab.com"}
-    assert entry.max_bytes > 4 * entry.params
 
 
 @every_entry
@@ -91,7 +98,9 @@ def test_input_fits_the_modality(entry: Entry) -> None:
     assert len(normalisation.mean) == len(normalisation.std) == entry.channels
     assert (normalisation.order == "flow") == (entry.modality == "flow")
     assert all(0 < std <= 1 for std in normalisation.std)
-    assert (entry.mode == "online") == (entry.sampling == "stream") == (entry.format == "mit-tsm-online")
+    assert (entry.mode == "online") == (entry.sampling == "stream")
+    assert (entry.format == "mit-tsm-online") == (entry.mode == "online" and entry.file is None)
+    assert (entry.format == "tsmzoo") == (entry.file is not None)
     assert entry.frames == 1 or entry.mode == "offline"
     assert entry.multi_label == (entry.dataset == "multi_moments" or entry.classes == 313)
 
@@ -148,7 +157,7 @@ def test_models_that_others_rely_on(name: str, params: int, classes: int, frames
 
 
 def test_aliases_lead_to_recommended_entries() -> None:
-    assert len(ZOO.models) == 112
+    assert len(ZOO.models) == 115
     for alias, target in ZOO.aliases.items():
         assert ZOO.find(alias) is ZOO.find(target)
         assert ZOO.find(alias).recommended
@@ -161,8 +170,9 @@ def test_registry_is_complete_and_says_what_the_facts_say() -> None:
     listed = next(value for value in facts.values() if isinstance(value, list) and "id" in value[0])
     backbones = {"resnet50", "resnet101", "mobilenetv2", "mobilenet_v2"}
     theirs = {f["id"]: f for f in listed if f["family"] in {"tsn", "tsm"} and f["backbone"] in backbones}
-    assert set(ZOO.by_id) == set(theirs)
-    for entry in ZOO.models:
+    published = [entry for entry in ZOO.models if entry.file is None]  # the others are our own
+    assert {entry.id for entry in published} == set(theirs)
+    for entry in published:
         fact = theirs[entry.id]
         assert entry.params == fact["params_exact"], entry.id
         assert (entry.classes, entry.frames if entry.mode == "offline" else None, entry.labels) == (
@@ -193,7 +203,7 @@ def test_unknown_name_gets_the_nearest() -> None:
 def test_wildcards_go_through_ids_and_aliases() -> None:
     assert {entry.id for entry in ZOO.match("tsm_mbv2_*")} == {e.id for e in ZOO.models if "tsm_mbv2" in e.id}
     assert [entry.id for entry in ZOO.match("tsm_r50_sthv2")] == ["tsm_r50_sthv2_8f_mit"]  # an alias
-    assert len(ZOO.match("*")) == 112
+    assert len(ZOO.match("*")) == 115
     assert ZOO.match("TSM_*") == []
     assert all(entry.family == "tsn" for entry in ZOO.match("tsn_r*"))
 
@@ -264,7 +274,7 @@ def test_own_registry_on_top(tmp_path: Path) -> None:
         },
     )
     zoo = registry.load(own)
-    assert len(zoo.models) == 113
+    assert len(zoo.models) == 116
     assert zoo.find("mine").dataset == "mine"
     assert zoo.find("tsm_r50_sthv2").id == "my_tsm"
     assert zoo.find("tsm_mbv2_online").classes == 2
@@ -291,6 +301,61 @@ def test_urls_that_are_taken(url: str, tmp_path: Path) -> None:
     assert zoo.find("my_tsm").filename == url.rsplit("/", 1)[1]
 
 
+FILE: dict[str, Any] = {"urls": [], "file": "weights/mine.safetensors", "sha256": "0" * 64, "format": "tsmzoo"}
+
+
+@pytest.mark.usefixtures("small")
+def test_a_file_lies_beside_the_registry_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder, name in ((one, "my_tsm"), (other, "your_tsm")):
+        folder.mkdir()
+        write(folder / "own.yaml", {"models": [OWN | FILE | {"id": name}]})
+    zoo = registry.load(one / "own.yaml", other / "own.yaml")
+    for folder, name in ((one, "my_tsm"), (other, "your_tsm")):
+        entry = zoo.find(name)
+        assert Path(entry.file or "") == cache.local_path(entry) == folder / "weights" / "mine.safetensors"
+        assert entry.filename == "mine.safetensors"
+        assert entry.urls == ()
+    # From where the command is called does not matter, nor do links; an absolute path is left as it is.
+    monkeypatch.chdir(one)
+    assert cache.local_path(registry.load(Path("own.yaml")).find("my_tsm")).resolve() == one / FILE["file"]
+    monkeypatch.chdir(tmp_path)
+    assert cache.local_path(registry.load(Path("one/own.yaml")).find("my_tsm")).resolve() == one / FILE["file"]
+    write(one / "own.yaml", {"models": [OWN | FILE | {"file": str(other / "x.safetensors")}]})
+    assert cache.local_path(registry.load(one / "own.yaml").find("my_tsm")) == other / "x.safetensors"
+
+
+def test_files_of_the_package_stay_there_whatever_is_on_top(tmp_path: Path) -> None:
+    zoo = registry.load(write(tmp_path / "own.yaml", {"models": [OWN | FILE]}))
+    bundled = [entry for entry in ZOO.models if entry.file is not None]
+    assert len(bundled) == 3
+    for entry in bundled:
+        assert zoo.find(entry.id) == entry
+        assert Path(entry.file or "").is_relative_to(paths.PACKAGE)
+    assert Path(zoo.find("my_tsm").file or "").is_relative_to(tmp_path)
+
+
+@pytest.mark.usefixtures("small")
+def test_an_entry_on_top_may_trade_a_file_for_urls_and_back(tmp_path: Path) -> None:
+    file = write(tmp_path / "file.yaml", {"models": [OWN | FILE]})
+    urls = write(tmp_path / "urls.yaml", {"models": [OWN]})
+    assert registry.load(file, urls).find("my_tsm").filename == "mine.pth"
+    assert registry.load(urls, file).find("my_tsm").filename == "mine.safetensors"
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("width", [0.35, 1, 1.4])
+def test_a_width_is_taken(width: float, tmp_path: Path) -> None:
+    own = write(tmp_path / "own.yaml", {"models": [OWN | {"backbone": "mobilenet_v2", "width": width}]})
+    assert registry.load(own).find("my_tsm").width == width
+    assert registry.load(write(tmp_path / "own.yaml", {"models": [OWN]})).find("my_tsm").width == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_a_width_of_a_resnet_is_refused(tmp_path: Path) -> None:
+    assert_refused(write(tmp_path / "own.yaml", {"models": [OWN | {"width": 0.5}]}), "'my_tsm'", "width")
+
+
 def without(key: str) -> dict[str, Any]:
     return {name: value for name, value in OWN.items() if name != key}
 
@@ -303,7 +368,7 @@ def without(key: str) -> dict[str, Any]:
         *[
             pytest.param({"models": [without(key)]}, ("'my_tsm'", f"`{key}`"), id=f"no {key}")
             for key in OWN
-            if key != "id"
+            if key not in ("id", "urls")
         ],
         pytest.param({"models": [without("id")]}, ("number 1", "`id`"), id="no id"),
         pytest.param({"models": [OWN, "x"]}, ("number 2",), id="entry that is text"),
@@ -323,7 +388,20 @@ def without(key: str) -> dict[str, Any]:
             {"models": [OWN | {"normalisation": "x"}]}, ("'my_tsm'", "normalisation", "'x'"), id="normalisation"
         ),
         pytest.param({"models": [OWN | {"labels": "sthv2"}]}, ("'my_tsm'", "classes 400", "174"), id="classes"),
-        pytest.param({"models": [OWN | {"urls": []}]}, ("'my_tsm'", "urls"), id="no url"),
+        pytest.param({"models": [OWN | {"urls": []}]}, ("'my_tsm'", "urls", "file"), id="no url"),
+        pytest.param({"models": [without("urls")]}, ("'my_tsm'", "urls", "file"), id="no urls, no file"),
+        pytest.param(
+            {"models": [OWN | FILE | {"urls": OWN["urls"]}]}, ("'my_tsm'", "urls", "file"), id="urls and file"
+        ),
+        pytest.param({"models": [OWN | FILE | {"sha256": None}]}, ("'my_tsm'", "file", "sha256"), id="file, no digest"),
+        pytest.param(
+            {"models": [OWN | FILE | {"sha256": None, "sha256_prefix": "0" * 8}]},
+            ("'my_tsm'", "file", "sha256"),
+            id="file, part of a digest",
+        ),
+        pytest.param({"models": [OWN | FILE | {"file": 3}]}, ("'my_tsm'", "$.file"), id="number for a file"),
+        pytest.param({"models": [OWN | {"width": 0}]}, ("'my_tsm'", "$.width"), id="no width"),
+        pytest.param({"models": [OWN | {"width": "half"}]}, ("'my_tsm'", "$.width"), id="text for a width"),
         pytest.param({"models": OWN}, ("models", "list"), id="models as a mapping"),
         pytest.param({"aliases": {"nice": "nothing"}}, ("'nice'", "'nothing'"), id="alias to nothing"),
         pytest.param(

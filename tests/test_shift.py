@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -249,6 +250,21 @@ def test_scaled_widths_are_multiples_of_eight(channels: int, width: float, wante
     assert scaled(channels, width) == wanted
 
 
+#: Channels of the blocks' inputs at a multiplier of 0.35, an eighth of which is shifted.
+NARROW_FOLDS = {3: 1, 5: 2, 6: 2, 8: 3, 9: 3, 10: 3, 12: 4, 13: 4, 15: 7, 16: 7}
+
+
+def test_a_narrow_mobilenet_shifts_in_the_same_places() -> None:
+    for name in ("tsm_mbv2_motion", "tsm_mbv2_motion_online"):
+        assert folds(build(name)) == {f"features.{i}": fold for i, fold in NARROW_FOLDS.items()}
+    assert not folds(build("tsn_mbv2_motion"))
+    blocks = [build("tsm_mbv2_motion").get_submodule(f"features.{i}.conv") for i in range(1, 18)]
+    widths = [next(m for m in reversed(list(block.modules())) if isinstance(m, nn.Conv2d)) for block in blocks]
+    assert [conv.out_channels for conv in widths] == [
+        *(8, 8, 8, 16, 16, 16, 24, 24, 24, 24, 32, 32, 32, 56, 56, 56, 112)
+    ]
+
+
 # --- whole networks ------------------------------------------------------------------------------------------------
 
 TINY = {"mobilenet_v2": 64, "resnet50": 64}
@@ -258,13 +274,17 @@ TINY = {"mobilenet_v2": 64, "resnet50": 64}
 def net(request: pytest.FixtureRequest) -> nn.Module:
     """A network with a shift and weights from a seed; its batch norms are not the identity."""
     name = {"mobilenet_v2": "tsm_mbv2_online", "resnet50": "tsm_r50_sthv2"}[request.param]
-    built = build(name, seed=3)
+    return lively(build(name, seed=3))
+
+
+def lively(net: nn.Module) -> nn.Module:
+    """Return `net`, its batch norms as if videos had gone through."""
     generator = torch.Generator().manual_seed(4)
-    for module in built.modules():
+    for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1, generator=generator)
             module.running_var.uniform_(0.5, 1.5, generator=generator)
-    return built
+    return net
 
 
 @torch.no_grad()
@@ -276,6 +296,45 @@ def test_stream_of_a_network_is_its_forward_shift(net: nn.Module) -> None:
         logits, *states = step(frame, *states)
         assert close(logits, wanted)
     assert not close(net(clip, 7, shift_clips(7)), whole, 1e-3), "the two shifts must differ"
+
+
+@pytest.fixture(scope="module")
+def narrow() -> nn.Module:
+    """The smallest network that shifts, its batch norms not the identity."""
+    return lively(models.build(msgspec.structs.replace(ZOO.find("tsm_mbv2_motion_online"), width=0.25), seed=6))
+
+
+@given(st.integers(1, 2), st.integers(1, 5), st.sampled_from([(32, 32), (32, 40), (33, 32)]), st.integers(0, 2**32 - 1))
+@settings(max_examples=15, deadline=None)
+@torch.no_grad()
+def test_an_online_clip_is_the_mean_over_the_steps(
+    narrow: nn.Module, n: int, t: int, side: tuple[int, int], seed: int
+) -> None:
+    """What an online model is trained and measured as, and what it does on a phone, are one."""
+    clips_ = random_clip(n, t, 3, *side, seed=seed)
+    whole = Clips(narrow, t, online=True)(clips_)
+    step, first = Step(narrow), ZeroShift()
+    narrow(clips_[:, 0], 1, first)
+    states = [torch.zeros(shape) for shape in first.shapes]
+    answers = []
+    for frame in clips_.unbind(1):
+        logits, *states = step(frame, *states)
+        answers.append(logits)
+    assert whole.shape == (n, 14)
+    assert close(whole, torch.stack(answers).mean(0))
+    if t == 1:  # a frame alone: both shifts bring in zeros, but the one that looks back keeps the other eighth
+        assert not close(whole, Clips(narrow, t)(clips_), 1e-4)
+        assert close(whole, answers[0])
+
+
+@torch.no_grad()
+def test_an_online_clip_sees_no_future_and_a_shifted_one_does(narrow: nn.Module) -> None:
+    clip = random_clip(1, 5, 3, 32, 32)
+    longer = torch.cat([clip, random_clip(1, 1, 3, 32, 32, seed=1)], 1)
+    for online in (True, False):
+        before = 5 * Clips(narrow, 5, online=online)(clip)
+        after = narrow(longer[0], 6, (shift_clips_forward if online else shift_clips)(6))[:5].sum(0)
+        assert close(before[0], after, 1e-4) == online
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ shape or not finite is listed and refused before a single tensor is used.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import warnings
 import zipfile
@@ -21,6 +22,9 @@ from torch import Tensor, nn
 
 from tsmzoo.errors import CheckpointError
 from tsmzoo.registry import Entry
+
+#: Key of a safetensors file's metadata under which our own format says what it holds.
+_METADATA = "tsmzoo"
 
 #: (pattern, replacement), applied in turn to each key of a file.
 Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
@@ -153,13 +157,13 @@ _FOREIGN = (
 )
 
 
-def tell_format(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def tell_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     """Return the format of a file's tensors: one of FORMATS.
 
     Our own says so in its metadata: its keys are torchvision's, as an image network's are, too. Raises
     CheckpointError, saying what the file looks like, where it is none of them.
     """
-    if metadata.get("format") == "tsmzoo":
+    if metadata:
         return "tsmzoo"
     for pattern, name in _FOREIGN:
         if any(re.search(pattern, key) for key in state):
@@ -239,14 +243,19 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Return what a safetensors file says of itself; nothing of other files."""
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return what a safetensors file of ours says of itself; nothing of other files."""
     if path.suffix != ".safetensors":
         return {}
     import safetensors
 
     with safetensors.safe_open(path, "pt") as file:
-        return dict(file.metadata() or {})
+        text = (file.metadata() or {}).get(_METADATA)
+    try:
+        metadata = json.loads(text or "{}")
+    except ValueError:
+        metadata = {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def save(net: nn.Module, entry: Entry, path: Path) -> None:
@@ -254,7 +263,8 @@ def save(net: nn.Module, entry: Entry, path: Path) -> None:
     import safetensors.torch
 
     state = {key: tensor.cpu().contiguous() for key, tensor in net.state_dict().items() if not is_counter(key)}
-    metadata = {"format": "tsmzoo", "model": entry.id} | ({"shift": entry.shift} if entry.shift else {})
+    # One key, since safetensors writes several in any order.
+    metadata = {_METADATA: json.dumps({"model": entry.id, "shift": entry.shift})}
     path.write_bytes(safetensors.torch.save(state, metadata))
 
 
@@ -304,7 +314,7 @@ def _digest(path: Path) -> str:
         raise CheckpointError(f"cannot be read ({error.strerror}); check its permissions") from None
 
 
-def _shift(format_: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str | None:
+def _shift(format_: str, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str | None:
     """Return the direction of the shift that a file was trained with."""
     if format_ == "tsmzoo":
         return metadata.get("shift")

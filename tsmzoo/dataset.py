@@ -37,21 +37,11 @@ def read(folder: Path, list_file: Path | None = None) -> Dataset:
 
     The videos themselves are not opened. Raises DataError naming file and line.
     """
-    path = list_file or folder / ANNOTATIONS
-    try:
-        content = path.read_bytes()
-        lines = content.decode().splitlines()
-        names = folder / LABELS
-        classes = tuple(names.read_text(encoding="utf-8").splitlines()) if names.is_file() else None
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); give a folder with {ANNOTATIONS}, a line `path index` a "
-            "video, or the list itself with --list"
-        ) from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not text; give a list with a line `path index` a video") from None
+    path, names = list_file or folder / ANNOTATIONS, folder / LABELS
+    text = _text(path)
+    classes = tuple(_text(names).splitlines()) if names.is_file() else None
     videos, labels = [], []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")  # a path may hold spaces
@@ -63,7 +53,19 @@ def read(folder: Path, list_file: Path | None = None) -> Dataset:
         labels.append(int(label))
     if not videos:
         raise DataError(f"{path}: lists no video; a line is a path and the index of its class")
-    return Dataset(tuple(videos), tuple(labels), classes, hashlib.sha256(content).hexdigest())
+    return Dataset(tuple(videos), tuple(labels), classes, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark in front
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); give a folder with {ANNOTATIONS}, a line `path index` a "
+            "video, or the list itself with --list"
+        ) from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not text; write it anew as UTF-8") from None
 
 
 def write(folder: Path, items: Sequence[tuple[str, int]], classes: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from tsmzoo.clips import ClipSet, Progress
 from tsmzoo.dataset import Dataset as Videos
-from tsmzoo.errors import TrainingError
+from tsmzoo.errors import TrainingError, VideoError
 from tsmzoo.models.forms import Clips
 from tsmzoo.recipe import Training
 from tsmzoo.registry import Entry, Normalisation
@@ -88,7 +88,8 @@ def fit(
             if recipe.partial_bn:
                 freeze_batch_norms(net)
             seen: list[Tensor] = []
-            for step, (pixels, labels) in enumerate(DataLoader(drawn, batch, sampler=mine, num_workers=recipe.workers)):
+            loader = DataLoader(drawn, batch, sampler=mine, num_workers=recipe.workers)
+            for step, (pixels, labels) in enumerate(_batches(loader)):
                 progress(f"epoch {epoch + 1} of {recipe.epochs}", epoch * steps + step, recipe.epochs * steps)
                 for group in optimizer.param_groups:
                     group["lr"] = group["scale"] * rate(recipe, epoch + step / steps)
@@ -104,10 +105,11 @@ def fit(
                     mean_loss, mean_top1 = place.mean(torch.stack(seen).mean(0)).tolist()
                     seen.clear()
                     now = epoch + (step + 1) / steps
-                    if not math.isfinite(mean_loss):
-                        raise TrainingError(f"the loss is {mean_loss} at epoch {now:.2f}; lower `lr`")
+                    if not math.isfinite(mean_loss) or not all(p.isfinite().all() for p in net.parameters()):
+                        raise TrainingError(f"the loss is {mean_loss:.3g} at epoch {now:.2f} and diverges; lower `lr`")
                     line = {"epoch": round(now, 3), "lr": rate(recipe, now), "loss": mean_loss, "top1": mean_top1}
                     if step + 1 == steps:
+                        place.share(net.buffers())  # each process has norm statistics of its own
                         line["val_top1"] = _top1(alone, middle, normalise, place)
                     run.lines.append(line | {"seconds": round(time.monotonic() - begun, 1)})
                     if not place.rank:
@@ -119,7 +121,7 @@ def fit(
 
 def rate(recipe: Training, epoch: float) -> float:
     """Return the learning rate at a moment of training, `epoch` being 0…epochs."""
-    if epoch < recipe.warmup:
+    if epoch < recipe.warmup or recipe.epochs <= recipe.warmup:
         return recipe.lr * epoch / recipe.warmup
     if recipe.schedule == "steps":
         return recipe.lr * 0.1 ** sum(epoch >= step for step in recipe.steps)
@@ -172,6 +174,14 @@ def _top1(model: nn.Module, clips: ClipSet, normalise: _Normalise, place: _Place
     return round(100 * place.count * float(place.mean(right)) / len(clips), 2)
 
 
+def _batches(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what `loader` does. Raises VideoError in one line: a worker's comes with its whole traceback."""
+    try:
+        yield from loader
+    except VideoError as error:
+        raise VideoError(str(error).strip().splitlines()[-1].removeprefix("tsmzoo.errors.VideoError: ")) from None
+
+
 class _Normalise:
     """Camera values, N, T, C, H, W, uint8, to the network's input on its device."""
 
@@ -200,6 +210,12 @@ class _Place:
         if self.count > 1:
             torch.distributed.all_reduce(value)
         return value / self.count
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Make `tensors` of every process those of the first."""
+        if self.count > 1:
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor, 0)
 
 
 @contextmanager
@@ -241,17 +257,21 @@ class _Run:
             optimizer.load_state_dict(kept["optimizer"])
             self.epochs, self.seconds = kept["epochs"], kept["seconds"]
             lines = [json.loads(line) for line in (out / METRICS).read_text(encoding="utf-8").splitlines()]
-        except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
+            # Lines of an epoch that was not finished are written anew.
+            self.lines = [line for line in lines if line["epoch"] <= self.epochs]
+            if not self.lines:
+                raise ValueError("no line of the epochs that are kept")
+        except (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError) as error:
             raise TrainingError(
                 f"{out}: its {_RESUME} and {METRICS} cannot be resumed from ({type(error).__name__}); delete them"
             ) from None
-        # Lines of an epoch that was not finished are written anew.
-        self.lines = [line for line in lines if line["epoch"] <= self.epochs]
 
     def log(self) -> None:
         """Write the lines so far."""
         text = "".join(json.dumps(line) + "\n" for line in self.lines)
-        (self._out / METRICS).write_text(text, encoding="utf-8")
+        part = self._out / f"{METRICS}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(self._out / METRICS)
 
     def keep(self, epochs: int, seconds: float) -> None:
         """Keep the state after `epochs` epochs, in place of the one before."""

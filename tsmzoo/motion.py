@@ -209,9 +209,9 @@ def _distractor(rng: Generator, mean: Array, drift: Array) -> Layer:
 # --- what moves: one function a pair, drawn as the pair's first class ------------------------------------------------
 
 
-def _phase(rng: Generator) -> Array:
-    """Return a phase 0…1, T, that starts anywhere and goes 0.6 to 1.2 times round."""
-    return np.asarray((rng.uniform(0, 1) + rng.uniform(0.6, 1.2) * _TIME) % 1, np.float32)
+def _phase(rng: Generator, least: float = 0.5, most: float = 1.1) -> Array:
+    """Return a phase 0…1, T, that starts anywhere and goes `least` to `most` times round."""
+    return np.asarray((rng.uniform(0, 1) + rng.uniform(least, most) * _TIME) % 1, np.float32)
 
 
 def _thing(rng: Generator, mean: Array, centre: Array, radius: Array | float) -> Layer:
@@ -241,7 +241,8 @@ def _grow(rng: Generator, mean: Array, drift: Array) -> Layer:
 
 def _turn(rng: Generator, mean: Array, drift: Array) -> Layer:
     radius = rng.uniform(0.35, 0.65)
-    u, v = _local(_place(rng, drift, reach=0.35), 2 * np.pi * (_phase(rng) + rng.uniform(0, 1)), radius)
+    # A square turned by a quarter is a square again: slow enough that frames do not skip that far.
+    u, v = _local(_place(rng, drift, reach=0.35), 2 * np.pi * (_phase(rng, 0.3, 0.7) + rng.uniform(0, 1)), radius)
     shape = _SHAPES[rng.choice(list(_SHAPES))]
     return _inside(shape(u, v), radius), _paint(rng, u, mean, halves=True)
 
@@ -252,13 +253,13 @@ def _open(rng: Generator, mean: Array, drift: Array) -> Layer:
     kind = rng.choice(["mouth", "doors", "iris"])
     shape = _SHAPES["disc" if kind == "mouth" else str(rng.choice(["disc", "square"]))]
     body = _inside(shape(u, v), radius)
-    colour = _colour(rng, mean)
+    colour = _colour(rng, mean, np.zeros(3))
     if kind == "mouth":  # the sector is gone, and one sees through
         outside = (abs(np.arctan2(v, u)) - 2.6 * gap) * np.hypot(u, v)
         return body * _inside(-outside, radius), colour
     width = 0.8 * gap
     hole = _inside((abs(u) if kind == "doors" else np.hypot(u, v)) - width, radius)[..., None]
-    return body, np.asarray(colour + hole * (_colour(rng, mean, colour) - colour), np.float32)
+    return body, np.asarray(colour * (1 - 0.85 * hole), np.float32)  # inside it is dark
 
 
 def _appear(rng: Generator, mean: Array, drift: Array) -> Layer:

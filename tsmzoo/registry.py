@@ -325,6 +325,8 @@ def _check(registry: Registry, path: Path) -> None:
             raise RegistryError(f"{where}: normalisation {entry.normalisation!r} is not for {entry.channels} channels")
         if bool(entry.urls) == (entry.file is not None):
             raise RegistryError(f"{where}: give either the urls of its file or, beside the registry, a file")
+        if entry.width != 1 and entry.backbone != "mobilenet_v2":
+            raise RegistryError(f"{where}: width is for backbone mobilenet_v2")
         if entry.file is not None and entry.sha256 is None:
             raise RegistryError(f"{where}: a file beside the registry needs its sha256")
         if entry.mode == "online" and (entry.family != "tsm" or entry.frames != 1 or not entry.states):

@@ -13,7 +13,7 @@ def centres(total: int, count: int) -> list[int]:
 
 def jittered(total: int, count: int, rng: Generator) -> list[int]:
     """Return a frame of each of `count` equal segments, anywhere in it (TSN, § 3.1: training)."""
-    return [int((index + share) * total / count) for index, share in enumerate(rng.random(count))]
+    return [min(int((index + share) * total / count), total - 1) for index, share in enumerate(rng.random(count))]
 
 
 def window(total: int, count: int, stride: int, rng: Generator | None = None) -> list[int]:

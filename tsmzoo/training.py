@@ -53,6 +53,8 @@ def _start(zoo: Registry, recipe: Training, videos: Dataset, held_out: Dataset) 
     where the two lists have other classes, the model sees no RGB, or it has no clip to be trained on.
     """
     entry = zoo.find(recipe.model)
+    if recipe.name in zoo.aliases:
+        raise TrainingError(f"{recipe.name} is an alias of {zoo.aliases[recipe.name]}; give the recipe another `name`")
     if entry.modality != "rgb":
         raise TrainingError(f"{entry.id} sees optical flow, which no video alone gives; choose an RGB model")
     if entry.mode == "online" and recipe.frames is None:
@@ -75,14 +77,17 @@ def _finish(zoo: Registry, net: nn.Module, entry: Entry, recipe: Training, video
     checkpoints.save(net, entry, part)
     digest = hashlib.sha256(part.read_bytes()).hexdigest()
     part.replace(out / WEIGHTS)
+    if entry.mode == "offline":
+        entry = msgspec.structs.replace(entry, frames=recipe.frames or entry.frames)
+    key = f"trained-{recipe.name}"  # of sources and labels, where the zoo has keys of its own
     base, counted = zoo.find(recipe.model), count(entry)
     scratch = recipe.weights == "random"
     trained = msgspec.structs.replace(
         entry,
         dataset=recipe.name,
-        labels=recipe.name,
+        labels=key,
         format="tsmzoo",
-        source=recipe.name,
+        source=key,
         urls=(),
         file=WEIGHTS,
         sha256=digest,
@@ -101,8 +106,9 @@ def _finish(zoo: Registry, net: nn.Module, entry: Entry, recipe: Training, video
     )
     names = videos.classes or tuple(f"class {index}" for index in range(entry.classes))
     registry = {
-        "sources": {recipe.name: {"name": "trained here", "citation": zoo.sources[base.source].citation}},
-        "labels": {recipe.name: LabelMap(classes=entry.classes, order="the training data's labels.txt", names=names)},
+        "sources": {key: {"name": "trained here", "citation": zoo.sources[base.source].citation}},
+        "normalisations": {entry.normalisation: zoo.normalisations[entry.normalisation]},
+        "labels": {key: LabelMap(classes=entry.classes, order="the training data's labels.txt", names=names)},
         "models": [{key: value for key, value in msgspec.to_builtins(trained).items() if value not in (None, [], ())}],
     }
     text = yaml.safe_dump(msgspec.to_builtins(registry), sort_keys=False, allow_unicode=True, width=120)

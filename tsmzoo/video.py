@@ -36,10 +36,10 @@ def decode(path: Path) -> Iterator[tuple[float, Image.Image]]:
 def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
     if not os.path.isfile(path):  # Path.is_file raises where the name is too long
         raise VideoError(f"{path}: is no file; give a video")
-    if path.stat().st_size == 0:
-        raise VideoError(f"{path}: is empty; give a video")
     given = 0
     try:
+        if path.stat().st_size == 0:
+            raise VideoError(f"{path}: is empty; give a video")
         # The bytes are read here and no protocol is open to FFmpeg: a playlist must not lead to other files or hosts.
         with path.open("rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
             if not container.streams.video:
@@ -52,6 +52,8 @@ def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
     except av.error.FFmpegError as error:
         if not given:
             raise VideoError(f"{path}: cannot be decoded ({error.strerror}); give a video") from None
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if not given:
         raise VideoError(f"{path}: holds no frame; give a video")
 
