@@ -83,8 +83,8 @@ def test_the_figure_in_the_registry_holds_on_fresh_clips(name: str, scores: dict
 
 def test_the_order_of_frames_is_worth_half_of_the_clips(scores: dict[str, Scores]) -> None:
     assert top1(scores[TSN]) <= 0.5
-    assert top1(scores[TSM]) >= 0.97
-    assert top1(scores[ONLINE]) >= 0.94
+    assert top1(scores[TSM]) >= 0.85
+    assert top1(scores[ONLINE]) >= 0.85
 
 
 def test_the_blind_one_answers_twins_alike(scores: dict[str, Scores]) -> None:
@@ -106,4 +106,4 @@ def test_the_demo_tells_its_story(tmp_path: Path) -> None:
     tsn, tsm, online = document["models"]
     assert tsn["macs_per_clip"] == tsm["macs_per_clip"] == online["macs_per_clip"]
     assert tsn["top1"] <= 50 < min(tsm["top1"], online["top1"])
-    assert [answers[-1] for answers in document["streamed"]] == ["turning clockwise", "turning anticlockwise"]
+    assert [answers[-1] for answers in document["streamed"]] == ["opening", "closing"]

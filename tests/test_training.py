@@ -132,7 +132,7 @@ def fit(zoo: registry.Registry, recipe: Training, data: Path, val: Path, out: Pa
         if done == stop:
             raise KeyboardInterrupt
 
-    training.train(zoo, recipe, dataset.read(data), dataset.read(val), out, progress=progress)
+    training.train(zoo, recipe, dataset.read(data), dataset.read(val), out, progress=progress, notify=print)
 
 
 def succeeded(result: Result) -> str:

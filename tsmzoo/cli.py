@@ -234,7 +234,7 @@ def train(
     how = recipe.training(recipe_name)
     videos, held_out = dataset.read(data, list_file), dataset.read(val, val_list)
     with terminal.steps_bar() as progress:
-        entry, last = training.train(zoo, how, videos, held_out, out, progress=progress)
+        entry, last = training.train(zoo, how, videos, held_out, out, progress=progress, notify=terminal.note)
     if not training.is_first_process():
         return
     if json:
@@ -429,7 +429,7 @@ def eval_(
 
     videos = dataset.read(data, list_file)
     runner, contract = _open(zoo, model, weights, seed, weights_format, frames)
-    evaluate.check_fit(videos, contract)
+    evaluate.check_fit(zoo, videos, contract)
     count = frames or (contract.frames if contract.mode == "offline" else evaluate.ONLINE_FRAMES)
     with terminal.steps_bar() as progress:
         scores = evaluate.score(runner, contract, videos, count, lambda *steps: progress("evaluating", *steps))

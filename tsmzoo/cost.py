@@ -54,7 +54,15 @@ _counts: dict[tuple[Any, ...], Count] = {}
 
 def _count(entry: Entry) -> Count:
     """Count `entry`, once for all entries that are the same network."""
-    network = (entry.backbone, entry.width, entry.shift, entry.classes, entry.modality, entry.non_local, entry.format)
+    network = (
+        entry.backbone,
+        entry.width,
+        entry.shift,
+        entry.classes,
+        entry.modality,
+        entry.non_local,
+        entry.non_local_bias,
+    )
     key = (*network, entry.frames, entry.size)
     if key not in _counts:
         _counts[key] = count(entry)

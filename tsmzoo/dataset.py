@@ -27,6 +27,8 @@ class Dataset:
     classes: tuple[str, ...] | None
     #: Of the list's bytes: it says which videos a figure was measured on.
     list_sha256: str
+    #: Of the folder.
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -39,13 +41,14 @@ def read(folder: Path, list_file: Path | None = None) -> Dataset:
     """
     path, names = list_file or folder / ANNOTATIONS, folder / LABELS
     text = _text(path)
-    classes = tuple(_text(names).splitlines()) if names.is_file() else None
+    classes = tuple(_text(names).rstrip().splitlines()) if names.is_file() else None
     videos, labels = [], []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        name, _, label = line.strip().rpartition(" ")  # a path may hold spaces
-        if not name or not label.isdecimal():
+        name, *rest = line.strip().rsplit(maxsplit=1)  # a path may hold spaces
+        label = "".join(rest)
+        if not label.isdecimal():
             raise DataError(f"{path}: line {number} is {line!r}; it must be a path and the index of its class")
         if classes is not None and int(label) >= len(classes):
             raise DataError(f"{path}: line {number} has class {label}, but {names} names {len(classes)} classes")
@@ -53,7 +56,8 @@ def read(folder: Path, list_file: Path | None = None) -> Dataset:
         labels.append(int(label))
     if not videos:
         raise DataError(f"{path}: lists no video; a line is a path and the index of its class")
-    return Dataset(tuple(videos), tuple(labels), classes, hashlib.sha256(path.read_bytes()).hexdigest())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Dataset(tuple(videos), tuple(labels), classes, digest, folder.resolve().name)
 
 
 def _text(path: Path) -> str:

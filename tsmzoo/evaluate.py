@@ -39,10 +39,14 @@ class Scores:
     seconds: float = 0.0
 
 
-def check_fit(dataset: Dataset, contract: Contract) -> None:
-    """Raise DataError where the classes of `dataset` are not the model's, or it sees no video."""
+def check_fit(zoo: Registry, dataset: Dataset, contract: Contract) -> None:
+    """Raise DataError where the classes of `dataset` are not the model's, or it cannot be scored on videos of one."""
     if contract.channel_order == "flow":
         raise DataError(f"{contract.model} sees optical flow, which no video alone gives; choose an RGB model")
+    if contract.model in zoo.by_id and zoo.by_id[contract.model].multi_label:
+        raise DataError(
+            f"{contract.model} answers several classes at once, which a list of one class a video cannot score"
+        )
     if dataset.classes is not None and contract.labels is not None and dataset.classes != contract.labels:
         ours, theirs = next(
             (pair for pair in zip(contract.labels, dataset.classes, strict=False) if pair[0] != pair[1]),
@@ -101,7 +105,8 @@ def summary(scores: Scores, dataset: Dataset, contract: Contract, frames: int) -
         "format": contract.format,
         "precision": contract.precision,
         "protocol": f"{'dense' if contract.stride else 'uniform'}{frames}_center_1clip",
-        "dataset": contract.dataset,
+        "dataset": dataset.name,
+        "trained_on": contract.dataset,
         "videos": len(labels),
         "skipped": len(scores.skipped),
         "top1": round(100 * float(right.mean()), 2),

@@ -1,7 +1,7 @@
 """The training loop, for the bundled models and for a user's own videos, in one process or under `torchrun`.
 
 Chance (which clips make a step, which frames and crop of them, dropout) follows from the recipe's seed, the
-epoch and the clip alone: a run that was interrupted and resumed ends as one that was not.
+epoch, the clip and the number of processes alone: a run that was interrupted and resumed ends as one that was not.
 """
 
 from __future__ import annotations
@@ -61,19 +61,25 @@ def fit(
         if place.rank:
             progress = _silent
         drawn, middle = ClipSet(videos, entry, frames, drawn=recipe), ClipSet(held_out, entry, frames)
-        batch = recipe.batch // place.count
-        steps = len(drawn) // place.count // batch if batch else 0
-        if not steps:
+        if recipe.batch % place.count:
             raise TrainingError(
-                f"{len(drawn)} videos and {place.count} processes make no batch of {recipe.batch}; change `batch`"
+                f"a batch of {recipe.batch} does not divide among {place.count} processes; change `batch`"
             )
+        if recipe.in_memory and (place.count > 1 or recipe.workers):
+            raise TrainingError(
+                "`in_memory` is for one process without workers, each would hold all; change the recipe"
+            )
+        batch = recipe.batch // place.count
+        steps = len(drawn) // recipe.batch
+        if not steps:
+            raise TrainingError(f"{len(drawn)} videos make no batch of {recipe.batch}; lower `batch`")
         set_dropout(net, recipe.dropout)
         # Channels last is how the processor's convolutions want it: a quarter faster.
         net.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.SGD(parameter_groups(net, recipe), lr=recipe.lr, momentum=recipe.momentum)
         alone = Clips(net, frames, online=entry.mode == "online")
         model = DistributedDataParallel(alone) if place.count > 1 else alone
-        run = _Run(out, recipe, videos, net, optimizer)
+        run = _Run(out, _fingerprint(recipe, videos, held_out, place), net, optimizer)
         if recipe.in_memory and run.epochs < recipe.epochs:
             drawn.decode(progress)
             middle.decode(progress)
@@ -109,8 +115,8 @@ def fit(
                         raise TrainingError(f"the loss is {mean_loss:.3g} at epoch {now:.2f} and diverges; lower `lr`")
                     line = {"epoch": round(now, 3), "lr": rate(recipe, now), "loss": mean_loss, "top1": mean_top1}
                     if step + 1 == steps:
-                        place.share(net.buffers())  # each process has norm statistics of its own
-                        line["val_top1"] = _top1(alone, middle, normalise, place)
+                        place.share(net.buffers())  # those of the first are kept, so those are measured
+                        line["val_top1"] = _top1(alone, middle, normalise, place, recipe.workers)
                     run.lines.append(line | {"seconds": round(time.monotonic() - begun, 1)})
                     if not place.rank:
                         run.log()
@@ -164,12 +170,12 @@ def set_dropout(net: nn.Module, share: float) -> None:
 
 
 @torch.inference_mode()
-def _top1(model: nn.Module, clips: ClipSet, normalise: _Normalise, place: _Place) -> float:
+def _top1(model: nn.Module, clips: ClipSet, normalise: _Normalise, place: _Place, workers: int) -> float:
     """Return the share, in percent, of `clips` whose first class is right, over all processes."""
     model.eval()
     mine = range(place.rank, len(clips), place.count)
     right = torch.zeros((), device=place.device)
-    for pixels, labels in DataLoader(clips, _BATCH, sampler=mine):
+    for pixels, labels in _batches(DataLoader(clips, _BATCH, sampler=mine, num_workers=workers)):
         right += (model(normalise(pixels)).argmax(1) == labels.to(place.device)).sum()
     return round(100 * place.count * float(place.mean(right)) / len(clips), 2)
 
@@ -223,6 +229,8 @@ def _processes() -> Iterator[_Place]:
     count, rank = (int(os.environ.get(key, default)) for key, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
     if count > 1:
         torch.distributed.init_process_group("nccl" if cuda else "gloo")
     try:
@@ -232,14 +240,20 @@ def _processes() -> Iterator[_Place]:
             torch.distributed.destroy_process_group()
 
 
+def _fingerprint(recipe: Training, videos: Videos, held_out: Videos, place: _Place) -> str:
+    """Return what two runs must share for one to go on where the other stopped: all that its numbers depend on."""
+    plan = msgspec.to_builtins(recipe)
+    for key in ("workers", "in_memory"):
+        del plan[key]
+    lists = [(listed.list_sha256, listed.classes) for listed in (videos, held_out)]
+    return json.dumps({"recipe": plan, "lists": lists, "processes": place.count}, sort_keys=True)
+
+
 class _Run:
     """What a run leaves in its folder: a line of metrics now and then, and its state after every epoch."""
 
-    def __init__(
-        self, out: Path, recipe: Training, videos: Videos, net: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> None:
-        self._out, self._net, self._optimizer = out, net, optimizer
-        self._of = json.dumps({"recipe": msgspec.to_builtins(recipe), "list": videos.list_sha256}, sort_keys=True)
+    def __init__(self, out: Path, of: str, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self._out, self._of, self._net, self._optimizer = out, of, net, optimizer
         self.epochs, self.seconds = 0, 0.0
         self.lines: list[dict[str, Any]] = []
         try:
@@ -252,7 +266,9 @@ class _Run:
         try:
             kept = torch.load(state, map_location="cpu", weights_only=True)
             if kept["of"] != self._of:
-                raise TrainingError(f"{out}: holds a run of another recipe or list; give another folder with -o")
+                raise TrainingError(
+                    f"{out}: holds a run of another recipe, list or number of processes; give another folder with -o"
+                )
             net.load_state_dict(kept["net"])
             optimizer.load_state_dict(kept["optimizer"])
             self.epochs, self.seconds = kept["epochs"], kept["seconds"]

@@ -56,8 +56,16 @@ def write(folder: Path, videos: int, seed: int, progress: Callable[[int, int], N
     """
     if videos < 2 or videos % 2:
         raise DataError(f"{videos} videos: every scene is written forwards and backwards; give an even number")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder}: is not empty; give a new folder")
+    folder = folder.resolve()
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise DataError(f"{folder}: is not empty; give a new folder")
+        _write(folder, videos, seed, progress)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); give another folder") from None
+
+
+def _write(folder: Path, videos: int, seed: int, progress: Callable[[int, int], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Names in an order of their own, since neighbours' labels would tell of each other.
     names = [f"videos/{number:06d}.mp4" for number in np.random.default_rng(seed).permutation(videos)]
@@ -74,6 +82,8 @@ def write(folder: Path, videos: int, seed: int, progress: Callable[[int, int], N
                 progress(len(items), videos)
         dataset.write(part, sorted(items), CLASSES)
         part.chmod(0o755)  # a temporary folder is its maker's alone
+        if folder.exists():  # empty, but not to be replaced on every system
+            folder.rmdir()
         part.replace(folder)
 
 

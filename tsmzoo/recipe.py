@@ -81,9 +81,9 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     frames: Count | None = None
     #: Sides of the square crops that are drawn at random places, as shares of the short side.
     scales: Annotated[tuple[Annotated[float, msgspec.Meta(gt=0, le=1)], ...], msgspec.Meta(min_length=1)]
-    #: Mirror every second clip: not where a class depends on direction.
+    #: Mirror half of the clips, by chance: not where a class depends on direction.
     hflip: bool
-    #: Keep every decoded video in memory: for short videos that fit.
+    #: Keep every decoded video in memory: for short videos that fit, in one process without workers.
     in_memory: bool = False
     #: Processes that decode videos.
     workers: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -105,8 +105,13 @@ def target(name: str) -> Target:
 
 def training(name: str) -> Training:
     """Read the training recipe `name`, or the file it is the path of. Raises RegistryError naming file and key."""
-    path = Path(name)
-    return _read(path if path.suffix == ".yaml" else RECIPES / "train" / f"{name}.yaml", Training)
+    if name.endswith(".yaml"):
+        return _read(Path(name), Training)
+    path = RECIPES / "train" / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(path.stem for path in path.parent.glob("*.yaml")))
+        raise RegistryError(f"no training recipe is called {name!r}; there are {known}, or give a .yaml file")
+    return _read(path, Training)
 
 
 def _read(path: Path, kind: type[_T]) -> _T:
@@ -115,5 +120,5 @@ def _read(path: Path, kind: type[_T]) -> _T:
         return msgspec.convert(data, kind)
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}); add the recipe") from None
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or not what the schema says
         raise RegistryError(f"{path}: {' '.join(str(error).split())}") from None

@@ -112,6 +112,8 @@ class Entry(_Record, frozen=True, kw_only=True):
     #: Several classes may hold at once (sigmoid, mean average precision).
     multi_label: bool = False
     non_local: NonLocal | None = None
+    #: The output projection of the non-local blocks has a bias: MIT's, not mmaction2's.
+    non_local_bias: bool = True
     #: Shapes, 1, C, H, W, of an online model's states at its own size, in the order of the blocks.
     states: tuple[tuple[int, int, int, int], ...] = ()
     #: How the file was trained to see a video: T segments of all of it, T frames `stride` apart, or a live stream.

@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip: pure functions from its number of frames to indices, in order of time."""
+"""Which frames of a video make a clip: pure functions from its number of frames to indices."""
 
 from __future__ import annotations
 

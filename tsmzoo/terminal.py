@@ -94,6 +94,8 @@ def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with _own_stderr() as handle:
         console = Console(file=handle, force_terminal=True)
-        with Progress(*columns, console=console, transient=True) as progress:
+        # What is printed meanwhile goes above the bar, but into a file where stdout is one.
+        ours = sys.stdout.isatty()
+        with Progress(*columns, console=console, transient=True, redirect_stdout=ours) as progress:
             task = progress.add_task("starting", total=None)
             yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,21 @@ REGISTRY = "registry.yaml"
 
 
 def train(
-    zoo: Registry, recipe: Training, videos: Dataset, held_out: Dataset, out: Path, *, progress: Progress
+    zoo: Registry,
+    recipe: Training,
+    videos: Dataset,
+    held_out: Dataset,
+    out: Path,
+    *,
+    progress: Progress,
+    notify: Callable[[str], None],
 ) -> tuple[Entry, dict[str, Any]]:
     """Train as `recipe` says, or go on where the run in `out` stopped; return the model and its last metrics.
 
     `out` then holds model.safetensors, registry.yaml and metrics.jsonl. Raises TrainingError, CheckpointError
     or DownloadError.
     """
-    net, entry = _start(zoo, recipe, videos, held_out)
+    net, entry = _start(zoo, recipe, videos, held_out, progress, notify)
     last = loop.fit(net, entry, zoo.normalisations[entry.normalisation], recipe, videos, held_out, out, progress)
     if is_first_process():
         entry = _finish(zoo, net, entry, recipe, videos, out)
@@ -46,7 +54,14 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _start(zoo: Registry, recipe: Training, videos: Dataset, held_out: Dataset) -> tuple[nn.Module, Entry]:
+def _start(
+    zoo: Registry,
+    recipe: Training,
+    videos: Dataset,
+    held_out: Dataset,
+    progress: Progress,
+    notify: Callable[[str], None],
+) -> tuple[nn.Module, Entry]:
     """Return the network that `recipe` starts from, and the entry of what it will be.
 
     The classifier is the model's own where the classes are the same, else a new one. Raises TrainingError
@@ -59,13 +74,22 @@ def _start(zoo: Registry, recipe: Training, videos: Dataset, held_out: Dataset) 
         raise TrainingError(f"{entry.id} sees optical flow, which no video alone gives; choose an RGB model")
     if entry.mode == "online" and recipe.frames is None:
         raise TrainingError(f"{entry.id} is online and is trained on clips: add `frames` to the recipe, for instance 8")
-    if videos.classes != held_out.classes:
+    if recipe.schedule == "steps" and not recipe.steps:
+        raise TrainingError("schedule `steps` needs `steps`, the epochs after which the rate falls; or take `cosine`")
+    if missing := [path for path in (*videos.videos, *held_out.videos) if not os.path.isfile(path)]:
+        raise TrainingError(f"{len(missing)} of the listed videos are not there, first {missing[0]}; mend the list")
+    if held_out.classes not in (None, videos.classes):
         raise TrainingError("the classes of the validation data are not those of the training data")
     classes = len(videos.classes) if videos.classes else max(videos.labels + held_out.labels) + 1
     trained = msgspec.structs.replace(entry, id=recipe.name, classes=classes)
     if recipe.weights == "random":
         return models.build(trained, seed=recipe.seed), trained
-    network = weights.obtain(entry, None if recipe.weights == "published" else recipe.weights)
+    network = weights.obtain(
+        entry,
+        None if recipe.weights == "published" else recipe.weights,
+        progress=lambda done, total: progress("downloading", done, total or 0),
+        notify=notify,
+    )
     if videos.classes is None or videos.classes != zoo.label_names(entry):
         models.replace_classifier(network.backbone, classes, recipe.seed)
     return network.backbone, trained

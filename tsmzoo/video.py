@@ -30,7 +30,7 @@ def decode(path: Path) -> Iterator[tuple[float, Image.Image]]:
     A file that breaks off ends early. Raises VideoError where it gives no frame at all.
     """
     for time, frame in _frames(path):
-        yield time, _upright(Image.fromarray(frame.to_ndarray(format="rgb24")), frame.rotation)
+        yield time, _image(frame)
 
 
 def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
@@ -58,9 +58,10 @@ def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
         raise VideoError(f"{path}: holds no frame; give a video")
 
 
-def _upright(image: Image.Image, degrees: int) -> Image.Image:
-    """Undo the rotation that phones record beside the pixels."""
-    return image.rotate(degrees, expand=True) if degrees % 360 else image
+def _image(frame: av.VideoFrame) -> Image.Image:
+    """Return a frame in RGB, upright: the rotation that phones record beside the pixels is undone."""
+    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 else image
 
 
 def read(path: Path, resize: int) -> Array:
@@ -127,6 +128,6 @@ def pick(path: Path, choose: Callable[[int], Sequence[int]]) -> list[tuple[float
     The video is decoded twice, first to count its frames: containers' own counts are not to be trusted.
     """
     wanted = choose(sum(1 for _ in _frames(path)))
-    needed, seen = set(wanted), itertools.islice(decode(path), max(wanted) + 1)
-    chosen = {index: frame for index, frame in enumerate(seen) if index in needed}
+    needed, frames = set(wanted), itertools.islice(_frames(path), max(wanted) + 1)
+    chosen = {index: (time, _image(frame)) for index, (time, frame) in enumerate(frames) if index in needed}
     return [chosen[index] for index in wanted]

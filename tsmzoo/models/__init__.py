@@ -34,8 +34,7 @@ def build(entry: Entry, *, seed: int | None = None) -> nn.Module:
     """
     options: dict[str, Any] = {"channels": entry.channels, "shift_div": SHIFT_DIV if entry.shift else None}
     if entry.non_local:
-        # MIT's output projection has a bias, mmaction2's has none.
-        options |= {"non_local": entry.non_local, "non_local_bias": entry.format == "mit-tsm"}
+        options |= {"non_local": entry.non_local, "non_local_bias": entry.non_local_bias}
     if entry.width != 1:
         options["width"] = entry.width
     with torch.device("meta"):
