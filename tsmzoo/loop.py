@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +94,7 @@ def fit(
             if recipe.partial_bn:
                 freeze_batch_norms(net)
             seen: list[Tensor] = []
-            loader = DataLoader(drawn, batch, sampler=mine, num_workers=recipe.workers)
-            for step, (pixels, labels) in enumerate(_batches(loader)):
+            for step, (pixels, labels) in enumerate(_batches(drawn, batch, mine, recipe.workers)):
                 progress(f"epoch {epoch + 1} of {recipe.epochs}", epoch * steps + step, recipe.epochs * steps)
                 for group in optimizer.param_groups:
                     group["lr"] = group["scale"] * rate(recipe, epoch + step / steps)
@@ -175,15 +174,20 @@ def _top1(model: nn.Module, clips: ClipSet, normalise: _Normalise, place: _Place
     model.eval()
     mine = range(place.rank, len(clips), place.count)
     right = torch.zeros((), device=place.device)
-    for pixels, labels in _batches(DataLoader(clips, _BATCH, sampler=mine, num_workers=workers)):
+    for pixels, labels in _batches(clips, _BATCH, mine, workers):
         right += (model(normalise(pixels)).argmax(1) == labels.to(place.device)).sum()
     return round(100 * place.count * float(place.mean(right)) / len(clips), 2)
 
 
-def _batches(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what `loader` does. Raises VideoError in one line: a worker's comes with its whole traceback."""
+def _batches(clips: ClipSet, batch: int, order: Sequence[int], workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the clips that `order` names, N, T, C, H, W, and their labels, `batch` at a time.
+
+    Raises VideoError, in one line: a worker's comes with its whole traceback.
+    """
+    # Spawned, not forked: torch holds threads.
+    context = "spawn" if workers else None
     try:
-        yield from loader
+        yield from DataLoader(clips, batch, sampler=order, num_workers=workers, multiprocessing_context=context)
     except VideoError as error:
         raise VideoError(str(error).strip().splitlines()[-1].removeprefix("tsmzoo.errors.VideoError: ")) from None
 
