@@ -37,9 +37,8 @@ class ClipSet(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         recipe, size, stride = self.drawn, self.entry.size, self.entry.stride
         if recipe is None:
-            pictures = video.centre(
-                self._pictures(index, partial(sampling.clip, count=self.frames, stride=stride)), size
-            )
+            choose = partial(sampling.clip, count=self.frames, stride=stride)
+            pictures = video.centre(self._pictures(index, choose), size)
         else:
             rng = np.random.default_rng([recipe.seed, self.epoch, index])
             choose = partial(sampling.clip, count=self.frames, stride=stride, rng=rng)

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from tsmzoo import models
 from tsmzoo.clips import ClipSet, Progress
 from tsmzoo.dataset import Dataset as Videos
 from tsmzoo.errors import TrainingError, VideoError
@@ -140,7 +141,7 @@ def parameter_groups(net: nn.Module, recipe: Training) -> list[dict[str, Any]]:
     """
     if recipe.partial_bn:
         freeze_batch_norms(net)
-    classifier = [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
+    _, classifier = models.classifier(net)
     last = {id(parameter) for parameter in classifier.parameters()}
     learned = [parameter for parameter in net.parameters() if parameter.requires_grad]
     return [

@@ -45,9 +45,14 @@ def build(entry: Entry, *, seed: int | None = None) -> nn.Module:
     return net.eval()
 
 
+def classifier(net: nn.Module) -> tuple[str, nn.Linear]:
+    """Return the name and the module of the layer that gives the logits: the last linear one."""
+    return [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
+
+
 def replace_classifier(net: nn.Module, classes: int, seed: int) -> None:
     """Give `net` a classifier of `classes` rows, random and reproducible, in place of its own."""
-    name, old = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
+    name, old = classifier(net)
     new = nn.Linear(old.in_features, classes)
     nn.init.normal_(new.weight, 0, 0.01, generator=torch.Generator().manual_seed(seed))
     nn.init.zeros_(new.bias)
