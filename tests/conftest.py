@@ -22,6 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 
+from tsmzoo import registry
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -104,3 +106,15 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep every test away from the user's own cache."""
     monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def _zoo() -> registry.Registry:
+    return registry.load()
+
+
+@pytest.fixture
+def one_registry(monkeypatch: pytest.MonkeyPatch, _zoo: registry.Registry) -> None:
+    """Read the registry once, for tests that are not about it: it is much of their time."""
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda *extra: load(*extra) if extra else _zoo)

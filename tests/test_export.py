@@ -43,11 +43,7 @@ FOLDS = (3, 4, 4, 8, 8, 8, 12, 12, 20, 20)
 STRIDES = (4, 8, 8, 16, 16, 16, 16, 16, 32, 32)
 
 
-@pytest.fixture(autouse=True)
-def _one_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read the registry once: it is no concern of these tests and a third of their time."""
-    load = registry.load
-    monkeypatch.setattr(registry, "load", lambda *extra: load(*extra) if extra else ZOO)
+pytestmark = pytest.mark.usefixtures("one_registry")
 
 
 def invoke(*arguments: str | Path) -> Result:

@@ -34,11 +34,7 @@ NAMES = ("red", "green", "blue", "Grün – ½", "none")
 MEAN, STD = np.reshape([0.485, 0.456, 0.406], (3, 1, 1)), np.reshape([0.229, 0.224, 0.225], (3, 1, 1))
 
 
-@pytest.fixture(autouse=True)
-def _one_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read the registry once: it is no concern of these tests and much of their time."""
-    load = registry.load
-    monkeypatch.setattr(registry, "load", lambda *extra: load(*extra) if extra else ZOO)
+pytestmark = pytest.mark.usefixtures("one_registry")
 
 
 def invoke(*arguments: str | Path) -> Result:
