@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test slow check readme models
+.PHONY: demo test slow check readme bench models
 
 demo: $(VENV)/.ready
 	$(BIN)/tsmzoo demo
@@ -25,11 +25,15 @@ check: $(VENV)/.ready
 readme: $(VENV)/.ready
 	$(BIN)/cog -P -r README.md
 
-# Trains the bundled models as they were trained, in models/: about an hour on two cores, one thread each, which is
-# faster than two threads for one. A run that was stopped goes on.
+# Prints ratios of speeds; minutes.
+bench: $(VENV)/.ready
+	$(BIN)/python tests/bench/evaluation.py
+
+# Trains the bundled models as they were trained, in models/: an hour or two, two at a time, one thread each,
+# which is faster than two threads for one. A run that was stopped goes on.
 MODELS = tsm_mbv2_motion tsm_mbv2_motion_online tsn_mbv2_motion
 models: $(VENV)/.ready
-	test -d models/train || $(BIN)/tsmzoo data motion models/train --videos 12600 --seed 1
+	test -d models/train || $(BIN)/tsmzoo data motion models/train --videos 16800 --seed 1
 	test -d models/val || $(BIN)/tsmzoo data motion models/val --videos 1400 --seed 2
 	printf '%s\n' $(MODELS) | OMP_NUM_THREADS=1 xargs -P 2 -I{} \
 		$(BIN)/tsmzoo train {} --data models/train --val models/val -o models/{}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tsmzoo import dataset, motion, sampling, video
+from tsmzoo import layouts, motion, sampling, video
 from tsmzoo.cli import app
 
 VIDEOS, SEED = 56, 11
@@ -27,7 +27,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def frames(folder: Path) -> list[np.ndarray]:
-    return [np.stack([np.asarray(i) for _, i in video.decode(path)]) for path in dataset.read(folder).videos]
+    return [np.stack([np.asarray(i) for _, i in video.decode(listed.path)]) for listed in layouts.read(folder).videos]
+
+
+def labels(folder: Path) -> list[int]:
+    return [listed.label for listed in layouts.read(folder).videos]
 
 
 def bag(clip: np.ndarray) -> str:
@@ -36,21 +40,21 @@ def bag(clip: np.ndarray) -> str:
 
 
 def test_a_list_of_every_class_and_videos_of_one_shape(folder: Path, frames: list[np.ndarray]) -> None:
-    listed = dataset.read(folder)
+    listed = layouts.read(folder)
     assert listed.classes == motion.CLASSES
-    assert Counter(listed.labels) == {label: VIDEOS // 14 for label in range(14)}
+    assert Counter(labels(folder)) == {label: VIDEOS // 14 for label in range(14)}
     assert {clip.shape for clip in frames} == {(motion.FRAMES, motion.SIDE, motion.SIDE, 3)}
-    assert sorted(path.name for path in (folder / "videos").iterdir()) == [path.name for path in listed.videos]
+    assert sorted(path.name for path in (folder / "videos").iterdir()) == [video.path.name for video in listed.videos]
 
 
 def test_no_oracle_over_the_bag_of_frames_passes_one_half(folder: Path, frames: list[np.ndarray]) -> None:
-    labels = defaultdict(list)
-    for clip, label in zip(frames, dataset.read(folder).labels, strict=True):
-        labels[bag(clip)].append(label)
+    answers = defaultdict(list)
+    for clip, label in zip(frames, labels(folder), strict=True):
+        answers[bag(clip)].append(label)
     # The oracle knows the right answer to every bag; each bag has two, and it must give one.
-    right = sum(max(Counter(of_bag).values()) for of_bag in labels.values())
+    right = sum(max(Counter(of_bag).values()) for of_bag in answers.values())
     assert right / VIDEOS == 0.5
-    assert all(sorted(of_bag) == [even := min(of_bag), even + 1] and even % 2 == 0 for of_bag in labels.values())
+    assert all(sorted(of_bag) == [even := min(of_bag), even + 1] and even % 2 == 0 for of_bag in answers.values())
 
 
 def test_the_sampled_frames_are_the_same_bag_backwards() -> None:
@@ -66,16 +70,16 @@ def test_each_clip_is_another_one_backwards(frames: list[np.ndarray]) -> None:
 
 def test_file_sizes_do_not_tell_twins_apart(folder: Path, frames: list[np.ndarray]) -> None:
     sizes = defaultdict(set)
-    for clip, path in zip(frames, dataset.read(folder).videos, strict=True):
-        sizes[bag(clip)].add(path.stat().st_size)
+    for clip, listed in zip(frames, layouts.read(folder).videos, strict=True):
+        sizes[bag(clip)].add(listed.path.stat().st_size)
     assert len(sizes) == VIDEOS // 2
     assert all(len(of_twins) == 1 for of_twins in sizes.values())
 
 
 def test_names_do_not_tell_of_labels(folder: Path) -> None:
-    labels = np.array(dataset.read(folder).labels)
-    assert abs(np.corrcoef(labels % 2, np.arange(VIDEOS) % 2)[0, 1]) < 0.5
-    assert (np.diff(labels // 2) != 0).mean() > 0.5  # twins do not stand side by side
+    found = np.array(labels(folder))
+    assert abs(np.corrcoef(found % 2, np.arange(VIDEOS) % 2)[0, 1]) < 0.5
+    assert (np.diff(found // 2) != 0).mean() > 0.5  # twins do not stand side by side
 
 
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(folder: Path, tmp_path: Path) -> None:

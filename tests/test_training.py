@@ -28,10 +28,10 @@ from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from tsmzoo import checkpoints, dataset, loop, models, registry, sampling, training, video
+from tsmzoo import checkpoints, dataset, layouts, loop, models, registry, sampling, training, video, views
 from tsmzoo.cli import app
 from tsmzoo.clips import ClipSet
-from tsmzoo.dataset import Dataset
+from tsmzoo.dataset import Dataset, Video
 from tsmzoo.models.forms import Clips
 from tsmzoo.recipe import Training
 from tsmzoo.registry import Entry
@@ -132,7 +132,7 @@ def fit(zoo: registry.Registry, recipe: Training, data: Path, val: Path, out: Pa
         if done == stop:
             raise KeyboardInterrupt
 
-    training.train(zoo, recipe, dataset.read(data), dataset.read(val), out, progress=progress, notify=print)
+    training.train(zoo, recipe, layouts.read(data), layouts.read(val), out, progress=progress, notify=print)
 
 
 def succeeded(result: Result) -> str:
@@ -287,7 +287,7 @@ def test_sampling_is_as_by_hand() -> None:
     assert sampling.centres(16, 8) == [1, 3, 5, 7, 9, 11, 13, 15]
     assert sampling.centres(10, 4) == [1, 3, 6, 8]  # 1.25, 3.75, 6.25, 8.75
     assert sampling.centres(3, 8) == [0, 0, 0, 1, 1, 2, 2, 2]  # 0.1875 and every 0.375
-    assert sampling.window(20, 4, 3) == [4, 7, 10, 13]  # 12 of 20 frames, 8 to spare
+    assert sampling.window(20, 4, 3) == [5, 8, 11, 14]  # from first to last 10 of 20 frames, 10 to spare
     assert sampling.window(5, 4, 2) == [0, 2, 4, 1]
     assert sampling.window(1, 3, 2) == [0, 0, 0]
 
@@ -296,13 +296,13 @@ def test_every_frame_of_a_segment_and_every_place_of_a_window_is_drawn() -> None
     drawn = [sampling.jittered(6, 3, np.random.default_rng(seed)) for seed in range(60)]
     assert {tuple(clip) for clip in drawn} == {(a, b, c) for a in (0, 1) for b in (2, 3) for c in (4, 5)}
     starts = [sampling.window(10, 3, 2, np.random.default_rng(seed))[0] for seed in range(60)]
-    assert set(starts) == {0, 1, 2, 3, 4}
+    assert set(starts) == {0, 1, 2, 3, 4, 5}
 
 
 # --- clips ---------------------------------------------------------------------------------------------------------
 
 #: A clip of 28 px comes from a short side of 32 px, which the videos below have: nothing is resized but crops.
-SIDE, SIZE, LENGTH = 32, 28, 8
+SIDE, SIZE, LENGTH = 32, 28, 8  # 32 is the short side for 28
 CLIP = msgspec.structs.replace(ZOO.find("tsm_mbv2_motion"), size=SIZE)
 
 
@@ -314,7 +314,7 @@ def textures(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     for number, width in enumerate((SIDE, SIDE + 8)):
         video.encode(folder / f"{number}.mp4", rng.integers(0, 256, (LENGTH, SIDE, width, 3), np.uint8), 8)
     dataset.write(folder, [("0.mp4", 1), ("1.mp4", 0)], CLASSES)
-    return dataset.read(folder)
+    return layouts.read(folder)
 
 
 def shown(clips: ClipSet, index: int, epoch: int = 0) -> np.ndarray:
@@ -323,8 +323,13 @@ def shown(clips: ClipSet, index: int, epoch: int = 0) -> np.ndarray:
     pixels, label = clips[index]
     assert pixels.dtype == torch.uint8
     assert pixels.shape == (clips.frames, 3, clips.entry.size, clips.entry.size)
-    assert label == clips.videos.labels[index]
+    assert label == clips.videos.videos[index].label
     return pixels.numpy().transpose(0, 2, 3, 1)
+
+
+def read(listed: Video) -> np.ndarray:
+    """Return all frames of a video, T, H, W, C, their short side at SIDE."""
+    return np.stack([views.resized(np.asarray(image), SIDE, "mit") for _, image in video.decode(listed.path)])
 
 
 def scaled(square: np.ndarray) -> np.ndarray:
@@ -353,14 +358,14 @@ def test_the_middle_clip_is_what_a_deployed_model_is_given(textures: Dataset) ->
     for stride, chosen in ((None, [1, 3, 5, 7]), (2, [0, 2, 4, 6]), (1, [2, 3, 4, 5])):
         clips = ClipSet(textures, msgspec.structs.replace(CLIP, stride=stride), 4)
         assert len(clips) == 2
-        for index, path in enumerate(textures.videos):
-            images = [image for _, image in video.decode(path)]
-            wanted = np.stack([video.prepare(images[frame], video.resize_for(SIZE), SIZE) for frame in chosen])
+        for index, listed in enumerate(textures.videos):
+            images = [image for _, image in video.decode(listed.path)]
+            wanted = np.stack([views.prepared(images[frame], SIDE, SIZE) for frame in chosen])
             np.testing.assert_array_equal(clips[index][0].numpy(), wanted)
 
 
 def test_a_crop_is_one_square_of_frames_one_a_segment(textures: Dataset) -> None:
-    pictures = video.read(textures.videos[1], SIDE)
+    pictures = read(textures.videos[1])
     for scale, side in ((0.875, 28), (0.5, 16)):
         clips = ClipSet(textures, CLIP, 2, drawn=made(scales=(scale,)))
         frames, _, _ = located(shown(clips, 1), pictures, side)
@@ -368,7 +373,7 @@ def test_a_crop_is_one_square_of_frames_one_a_segment(textures: Dataset) -> None
 
 
 def test_crops_reach_every_edge(textures: Dataset) -> None:
-    pictures = video.read(textures.videos[1], SIDE)
+    pictures = read(textures.videos[1])
     clips = ClipSet(textures, CLIP, 1, drawn=made(scales=(0.875,)))
     places = [located(shown(clips, 1, epoch), pictures, 28)[1:] for epoch in range(30)]
     assert {top for top, _ in places} == set(range(5))
@@ -376,7 +381,7 @@ def test_crops_reach_every_edge(textures: Dataset) -> None:
 
 
 def test_a_crop_of_scale_one_is_all_of_a_square_video(textures: Dataset) -> None:
-    pictures = [scaled(picture) for picture in video.read(textures.videos[0], SIDE)]
+    pictures = [scaled(picture) for picture in read(textures.videos[0])]
     clips = ClipSet(textures, CLIP, 4, drawn=made())
     for first, frame in enumerate(shown(clips, 0)):
         assert any(np.array_equal(frame, picture) for picture in pictures[2 * first : 2 * first + 2])
@@ -384,13 +389,13 @@ def test_a_crop_of_scale_one_is_all_of_a_square_video(textures: Dataset) -> None
 
 def test_each_of_several_scales_is_drawn(textures: Dataset) -> None:
     clips = ClipSet(textures, CLIP, 1, drawn=made(scales=(1.0, 0.5)))
-    pictures = {scaled(picture).tobytes() for picture in video.read(textures.videos[0], SIDE)}
+    pictures = {scaled(picture).tobytes() for picture in read(textures.videos[0])}
     assert 10 < sum(shown(clips, 0, epoch)[0].tobytes() in pictures for epoch in range(40)) < 30
 
 
 @pytest.mark.parametrize("hflip", [False, True])
 def test_clips_are_mirrored_where_the_recipe_says_so(textures: Dataset, hflip: bool) -> None:
-    pictures = [scaled(picture) for picture in video.read(textures.videos[0], SIDE)]
+    pictures = [scaled(picture) for picture in read(textures.videos[0])]
     clips = ClipSet(textures, CLIP, 2, drawn=made(hflip=hflip))
     mirrored = 0
     for epoch in range(40):
@@ -405,7 +410,7 @@ def test_clips_are_mirrored_where_the_recipe_says_so(textures: Dataset, hflip: b
 
 
 def test_seed_epoch_and_index_give_the_clip(textures: Dataset) -> None:
-    twice = Dataset(textures.videos * 2, textures.labels * 2, textures.classes, textures.list_sha256)
+    twice = Dataset(textures.videos * 2, textures.classes, textures.list_sha256)
     recipes = [made(scales=(0.875, 0.7), hflip=True, seed=seed) for seed in (0, 0, 1)]
     clips = [ClipSet(twice, CLIP, 4, drawn=recipe) for recipe in recipes]
     drawn = [
@@ -470,7 +475,7 @@ def test_an_epoch_leaves_ten_lines(train: Train, tmp_path: Path) -> None:
 def test_one_step_is_as_by_hand(zoo: registry.Registry, data: Path, val: Path, tmp_path: Path) -> None:
     recipe = made(batch=24, lr=0.1, weight_decay=0.02, classifier_rate=0.5, clip_gradient=0.3, seed=3, partial_bn=True)
     fit(zoo, recipe, data, val, tmp_path)
-    entry, videos = zoo.find("tiny"), dataset.read(data)
+    entry, videos = zoo.find("tiny"), layouts.read(data)
     net = models.build(entry, seed=3)
     start = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
     form = Clips(net, entry.frames).train()
@@ -485,7 +490,7 @@ def test_one_step_is_as_by_hand(zoo: registry.Registry, data: Path, val: Path, t
     pixels = torch.stack([clips[index][0] for index in range(24)]).float() / 255
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     log_p = form((pixels - mean) / std).log_softmax(1)
-    loss = -log_p[torch.arange(24), list(videos.labels)].mean()
+    loss = -log_p[torch.arange(24), [listed.label for listed in videos.videos]].mean()
     loss.backward()
     learned = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
     length = math.sqrt(sum(float(parameter.grad.square().sum()) for parameter in learned.values()))
@@ -741,7 +746,7 @@ def test_a_recipe_that_is_not_possible_is_one_line(
 def test_a_recipe_or_list_that_is_missing_is_one_line(train: Train, tmp_path: Path) -> None:
     assert_fails(train(recipe="no_such_recipe"), "no_such_recipe")
     for option in ("--data", "--val"):
-        assert_fails(train(option, str(tmp_path / "nowhere")), "nowhere", "annotations.txt")
+        assert_fails(train(option, str(tmp_path / "nowhere")), "nowhere", "no folder")
     for option in ("--list", "--val-list"):
         assert_fails(train(option, str(tmp_path / "no.txt")), "no.txt")
     (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
@@ -950,3 +955,18 @@ def test_both_processes_measure_the_network_that_is_kept(zoo_file: Path, data: P
     options = ["--data", str(val), "--registry", str(out / "registry.yaml"), "--json"]
     measured = json.loads(succeeded(CliRunner().invoke(app, ["eval", "mine", *options])))
     assert measured["top1"] == lines[-1]["val_top1"]
+
+
+# --- batch norms ---------------------------------------------------------------------------------------------------
+
+
+def test_settled_batch_norms_hold_the_mean_of_all_batches() -> None:
+    net = torch.nn.Sequential(torch.nn.BatchNorm2d(3, momentum=0.1), torch.nn.Dropout(0.5))
+    batches = [torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(seed)) + seed for seed in range(4)]
+    loop.settle(net, net, iter(batches))
+    norm = net[0]
+    assert torch.allclose(
+        norm.running_mean, torch.stack([clips.mean((0, 2, 3)) for clips in batches]).mean(0), atol=1e-6
+    )
+    assert torch.allclose(norm.running_var, torch.stack([clips.var((0, 2, 3)) for clips in batches]).mean(0), atol=1e-5)
+    assert norm.momentum == 0.1

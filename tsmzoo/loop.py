@@ -39,6 +39,8 @@ _RESUME = "last.pt"
 _LINES = 10
 #: Clips of a step of validation.
 _BATCH = 64
+#: Batches that the batch norms are settled over.
+_SETTLE = 200
 
 
 def fit(
@@ -115,6 +117,9 @@ def fit(
                         raise TrainingError(f"the loss is {mean_loss:.3g} at epoch {now:.2f} and diverges; lower `lr`")
                     line = {"epoch": round(now, 3), "lr": rate(recipe, now), "loss": mean_loss, "top1": mean_top1}
                     if step + 1 == steps:
+                        if epoch + 1 == recipe.epochs and not recipe.partial_bn:
+                            some = _batches(drawn, batch, mine[: batch * _SETTLE], recipe.workers)
+                            settle(net, alone, (normalise(clips) for clips, _ in some))
                         place.share(net.buffers())  # those of the first are kept, so those are measured
                         line["val_top1"] = _top1(alone, middle, normalise, place, recipe.workers)
                     run.lines.append(line | {"seconds": round(time.monotonic() - begun, 1)})
@@ -160,6 +165,25 @@ def freeze_batch_norms(net: nn.Module) -> None:
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms[1:]:
         norm.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def settle(net: nn.Module, model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Take the means and variances of every batch norm of `net` anew, over `batches` of clips, N, T, C, H, W.
+
+    While the weights move they only follow, one step with a share of a tenth after the other; an answer then depends
+    on the last few batches (precise BN: Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv 2105.07576, § 3).
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()  # nothing is dropped
+    for norm in norms:
+        norm.train().reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+    for clips in batches:
+        model(clips)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def set_dropout(net: nn.Module, share: float) -> None:

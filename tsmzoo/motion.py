@@ -183,11 +183,11 @@ def _inside(distance: Array, radius: Array | float) -> Array:
     return np.asarray(np.clip(0.5 - distance * pixels, 0, 1))
 
 
-def _paint(rng: Generator, u: Array, mean: Array, *, halves: bool = False) -> Array:
-    """Return the colours of a surface, T, H, W, 3: plain, striped, or (so that a turn is seen) in two halves."""
+def _paint(rng: Generator, u: Array, mean: Array) -> Array:
+    """Return the colours of a surface, T, H, W, 3: plain, striped, or in two halves."""
     first = _colour(rng, mean)
     second = _colour(rng, mean, first)
-    pattern = "halves" if halves else rng.choice(["plain", "stripes", "halves"])
+    pattern = rng.choice(["plain", "stripes", "halves"])
     if pattern == "plain":
         return first
     wave = u if pattern == "halves" else np.sin(rng.uniform(4, 9) * u + rng.uniform(0, 6))
@@ -250,11 +250,12 @@ def _grow(rng: Generator, mean: Array, drift: Array) -> Layer:
 
 
 def _turn(rng: Generator, mean: Array, drift: Array) -> Layer:
-    radius = rng.uniform(0.35, 0.65)
+    radius = rng.uniform(0.45, 0.7)
     # A square turned by a quarter is a square again: slow enough that frames do not skip that far.
-    u, v = _local(_place(rng, drift, reach=0.35), 2 * np.pi * (_phase(rng, 0.3, 0.7) + rng.uniform(0, 1)), radius)
+    u, v = _local(_place(rng, drift, reach=0.25), 2 * np.pi * (_phase(rng, 0.3, 0.7) + rng.uniform(0, 1)), radius)
     shape = _SHAPES[rng.choice(list(_SHAPES))]
-    return _inside(shape(u, v), radius), _paint(rng, u, mean, halves=True)
+    shade = np.clip(0.5 + 8 * u, 0, 1)[..., None]  # half of it is dark, so that a disc's turning is seen, too
+    return _inside(shape(u, v), radius), np.asarray(_colour(rng, mean, np.zeros(3)) * (1 - 0.85 * shade), np.float32)
 
 
 def _open(rng: Generator, mean: Array, drift: Array) -> Layer:

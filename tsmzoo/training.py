@@ -6,7 +6,6 @@ That is weights, and a registry in which they are a model like any other: to exp
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ import msgspec
 import yaml
 from torch import nn
 
-from tsmzoo import checkpoints, loop, models, weights
+from tsmzoo import checkpoints, loop, models, plan, processes, weights
 from tsmzoo.clips import Progress
 from tsmzoo.dataset import Dataset
 from tsmzoo.errors import TrainingError
 from tsmzoo.flops import count
 from tsmzoo.recipe import Training
-from tsmzoo.registry import Entry, LabelMap, Registry
+from tsmzoo.registry import Entry, LabelMap, Registry, Result
 
 WEIGHTS = "model.safetensors"
 REGISTRY = "registry.yaml"
@@ -44,14 +43,9 @@ def train(
     """
     net, entry = _start(zoo, recipe, videos, held_out, progress, notify)
     last = loop.fit(net, entry, zoo.normalisations[entry.normalisation], recipe, videos, held_out, out, progress)
-    if is_first_process():
-        entry = _finish(zoo, net, entry, recipe, videos, out)
+    if processes.is_first():
+        entry = _finish(zoo, net, entry, recipe, videos, out, last["val_top1"])
     return entry, last
-
-
-def is_first_process() -> bool:
-    """Say whether this is the process that writes and speaks, of those that `torchrun` started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _start(
@@ -76,11 +70,13 @@ def _start(
         raise TrainingError(f"{entry.id} is online and is trained on clips: add `frames` to the recipe, for instance 8")
     if recipe.schedule == "steps" and not recipe.steps:
         raise TrainingError("schedule `steps` needs `steps`, the epochs after which the rate falls; or take `cosine`")
-    if missing := [path for path in (*videos.videos, *held_out.videos) if not os.path.isfile(path)]:
+    if missing := [video.path for video in (*videos.videos, *held_out.videos) if not video.path.exists()]:
         raise TrainingError(f"{len(missing)} of the listed videos are not there, first {missing[0]}; mend the list")
     if held_out.classes not in (None, videos.classes):
         raise TrainingError("the classes of the validation data are not those of the training data")
-    classes = len(videos.classes) if videos.classes else max(videos.labels + held_out.labels) + 1
+    classes = (
+        len(videos.classes) if videos.classes else 1 + max(video.label for video in (*videos.videos, *held_out.videos))
+    )
     trained = msgspec.structs.replace(entry, id=recipe.name, classes=classes)
     if recipe.weights == "random":
         return models.build(trained, seed=recipe.seed), trained
@@ -95,7 +91,9 @@ def _start(
     return network.backbone, trained
 
 
-def _finish(zoo: Registry, net: nn.Module, entry: Entry, recipe: Training, videos: Dataset, out: Path) -> Entry:
+def _finish(
+    zoo: Registry, net: nn.Module, entry: Entry, recipe: Training, videos: Dataset, out: Path, top1: float
+) -> Entry:
     """Write `out`/model.safetensors and `out`/registry.yaml; return the entry that the latter holds."""
     part = out / f".{WEIGHTS}"
     checkpoints.save(net, entry, part)
@@ -123,7 +121,7 @@ def _finish(zoo: Registry, net: nn.Module, entry: Entry, recipe: Training, video
         gmacs=round(counted.gmacs, 9),
         published_gmacs=None,
         published_mparams=None,
-        results=(),
+        results=(Result(plan.default(entry), "the last validation of its training", top1=top1, frames=recipe.frames),),
         recommended=True,
         doubt=(),
         notes=(),
