@@ -128,6 +128,6 @@ class CoremlRunner:
         return outputs
 
 
-def load(path: Path, contract: Contract) -> CoremlRunner | None:
+def load(path: Path, contract: Contract, threads: int | None = None) -> CoremlRunner | None:
     """Core ML predicts on macOS only."""
     return CoremlRunner(path, contract) if platform.system() == "Darwin" else None

@@ -95,8 +95,9 @@ class OnnxRunner:
 
     runtime = f"onnxruntime {onnxruntime.__version__}"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
         options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -108,5 +109,5 @@ class OnnxRunner:
         return dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
 
 
-def load(path: Path, contract: Contract) -> OnnxRunner:
-    return OnnxRunner(path)
+def load(path: Path, contract: Contract, threads: int | None = None) -> OnnxRunner:
+    return OnnxRunner(path, threads)

@@ -136,5 +136,5 @@ class TfliteRunner:
         return outputs
 
 
-def load(path: Path, contract: Contract) -> TfliteRunner:
-    return TfliteRunner(path)
+def load(path: Path, contract: Contract, threads: int | None = None) -> TfliteRunner:
+    return TfliteRunner(path, threads)

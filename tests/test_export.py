@@ -488,7 +488,7 @@ class Fake:
         self._step("check")
         return ["looked at"]
 
-    def load(self, _: Path, contract: Contract) -> Direct | None:
+    def load(self, _: Path, contract: Contract, _threads: int | None = None) -> Direct | None:
         self._step("load")
         if not self.runs:
             return None

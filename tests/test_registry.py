@@ -495,7 +495,9 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((paths.DATA / "recipes" / "eval").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_protocol_is_read_and_used(path: Path) -> None:
     assert recipe.protocol(path.stem).views > 0
-    assert any(result.protocol == path.stem for entry in ZOO.models for result in entry.results)
+    ours = any(result.protocol == path.stem for entry in ZOO.models for result in entry.results)
+    # For models without figures: a user's own, and I3D.
+    assert ours or path.stem.startswith(("dense_center", "mm_i3d"))
 
 
 @pytest.mark.parametrize("format_", ["onnx", "tflite", "coreml"])

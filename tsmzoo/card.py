@@ -21,7 +21,7 @@ def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
     document["source"] = msgspec.to_builtins(zoo.sources[entry.source])
     document["results"] = [
         msgspec.to_builtins(result)
-        | {"measured": msgspec.to_builtins(recipe.protocol(result.protocol)) if result.protocol else None}
+        | {"measured": recipe.protocol(result.protocol).text(entry.frames) if result.protocol else None}
         for result in entry.results
     ]
     document["input"] = {
@@ -103,10 +103,7 @@ def text(document: dict[str, Any]) -> str:
             f"    {figures}: {result['protocol'] or 'no protocol stated'} ({result['as_published'] or 'as listed'})"
         )
         if measured := result["measured"]:
-            lines.append(
-                f"      {measured['sampling']}; {measured['resize']}; {measured['crops']}; "
-                f"{measured['views']} views; {measured['aggregation']}"
-            )
+            lines.append(f"      {measured}")
         lines.append(f"      from {result['source']}")
     for heading, key in (("doubtful", "doubt"), ("notes", "notes")):
         if d[key]:

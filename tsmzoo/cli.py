@@ -16,11 +16,10 @@ import typer.core
 
 from tsmzoo import __version__, terminal
 from tsmzoo.errors import ZooError
-from tsmzoo.formats import Format, is_artifact
+from tsmzoo.formats import Format
 
 if TYPE_CHECKING:
     from tsmzoo.artifact import Array, Contract, Verification
-    from tsmzoo.converter import Runner
     from tsmzoo.registry import Entry, Registry
     from tsmzoo.weights import Network
 
@@ -71,7 +70,10 @@ AllowMismatch = Annotated[
     bool, typer.Option("--allow-shift-mismatch", help="Load a bidirectional checkpoint into an online model.")
 ]
 Size = Annotated[int | None, typer.Option(metavar="PX", help="Side of the input.", min=32, max=2048)]
-Frames = Annotated[int | None, typer.Option(metavar="T", help="Frames of a clip (offline models).", min=1, max=256)]
+Frames = Annotated[
+    int | None,
+    typer.Option(metavar="T", help="Frames of a clip; with eval, of an online model's stream, too.", min=1, max=256),
+]
 DataFolder = Annotated[
     Path, typer.Option(metavar="DIR", help="Videos, with annotations.txt (`path index` a line) and labels.txt.")
 ]
@@ -229,13 +231,13 @@ def train(
 ) -> None:
     """Train a model on your own videos; `torchrun --nproc-per-node N -m tsmzoo train …` uses several devices."""
     zoo = _load(registry_file)
-    from tsmzoo import dataset, recipe, training
+    from tsmzoo import layouts, processes, recipe, training
 
     how = recipe.training(recipe_name)
-    videos, held_out = dataset.read(data, list_file), dataset.read(val, val_list)
+    videos, held_out = layouts.read(data, list_file), layouts.read(val, val_list)
     with terminal.steps_bar() as progress:
         entry, last = training.train(zoo, how, videos, held_out, out, progress=progress, notify=terminal.note)
-    if not training.is_first_process():
+    if not processes.is_first():
         return
     if json:
         terminal.print_json({"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256} | last)
@@ -247,12 +249,10 @@ def train(
 # --- networks ------------------------------------------------------------------------------------------------------
 
 
-def _sized(entry: Entry, size: int | None, frames: int | None) -> Entry:
-    import msgspec
-
+def _frames(entry: Entry, frames: int | None) -> int | None:
     if frames is not None and entry.mode == "online" and frames != 1:
         raise ZooError(f"{entry.id} is online and takes one frame a step; leave out --frames")
-    return msgspec.structs.replace(entry, size=size or entry.size, frames=frames or entry.frames)
+    return frames
 
 
 def _network(
@@ -277,15 +277,15 @@ def _network(
     return network
 
 
-def _video(clip: Path | None, entry: Entry) -> Array | None:
-    """Return the frames of --clip as `entry` takes them."""
+def _video(clip: Path | None, entry: Entry, size: int) -> Array | None:
+    """Return the frames of --clip as `entry` takes them at `size`."""
     if clip is None:
         return None
     if entry.modality == "flow":
         raise ZooError(f"{entry.id} sees optical flow, not video; leave out --clip")
-    from tsmzoo import video
+    from tsmzoo import source
 
-    return video.first(clip, entry.size)
+    return source.first(clip, max(entry.short_side, size), size)
 
 
 @app.command()
@@ -309,7 +309,7 @@ def flops(
         documents = []
         for entry in entries:
             stage(f"counting {entry.id}")
-            documents.append(cost.cost(_sized(entry, size, frames), per_module=per_module))
+            documents.append(cost.cost(entry, size, _frames(entry, frames), per_module=per_module))
     if json:
         terminal.print_json(documents if all_ else documents[0])
     elif all_:
@@ -347,9 +347,12 @@ def export(
     _choice("--state", state, ("explicit",))
     start = time.perf_counter()
     zoo = _load(registry_file)
-    entry = _sized(zoo.find(model), size, frames)
     from tsmzoo import export as exporter
     from tsmzoo import weights as weights_
+    from tsmzoo.subject import resized
+
+    entry = zoo.find(model)
+    entry = resized(entry, _frames(entry, frames), size)
 
     with terminal.stages() as stage:
         stage(f"loading the {to} converter")
@@ -361,7 +364,7 @@ def export(
             preprocess=preprocess,  # type: ignore[arg-type]  # checked above
             dynamic_batch=dynamic_batch,
         )
-    pixels = _video(clip, entry)
+    pixels = _video(clip, zoo.find(model), entry.size)
     network = _network(entry, weights, seed, weights_format, allow_mismatch=allow_shift_mismatch)
     with terminal.stages() as stage:
         contract = exporter.export(zoo, network, plan, video=pixels, stage=stage)
@@ -389,7 +392,7 @@ def verify(
     pixels = None
     if clip is not None:
         contract = artifact_.read_contract(artifact)
-        pixels = _video(clip, _sized(zoo.find(contract.model), contract.size, None))
+        pixels = _video(clip, zoo.find(contract.model), contract.size)
     with terminal.stages() as stage:
         contract, report = reverify(zoo, artifact, weights=weights, steps=steps, video=pixels, stage=stage)
     _report(artifact, contract, report, time.perf_counter() - start, json=json)
@@ -397,9 +400,9 @@ def verify(
         raise ZooError(f"{artifact}: failed its verification: {report.reason}; export it again")
 
 
-def _choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
+def _choice(option: str, value: object, choices: tuple[object, ...]) -> None:
     if value is not None and value not in choices:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}", param_hint=option)
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(str, choices))}", param_hint=option)
 
 
 def _report(path: Path, contract: Contract, report: Verification, seconds: float, *, json: bool) -> None:
@@ -413,57 +416,113 @@ def _report(path: Path, contract: Contract, report: Verification, seconds: float
 
 @app.command("eval")
 def eval_(
-    model: Annotated[str, typer.Argument(help="An exported file, or a model's id or alias.")],
-    data: DataFolder,
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL|FILE…",
+            help="A model's id, an exported file, or predictions that were saved; several add up.",
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The dataset as it was published, or lists of your own.")
+    ] = None,
     list_file: ListFile = None,
+    layout: Annotated[
+        str | None, typer.Option("--format", metavar="LAYOUT", help="The data's layout, else told by what lies there.")
+    ] = None,
+    split: Annotated[int, typer.Option(help="Of UCF101 and HMDB51.", min=1, max=3)] = 1,
+    protocol: Annotated[
+        str | None, typer.Option(help="An id or short name, else that of the first published figure.")
+    ] = None,
+    clips: Annotated[int | None, typer.Option(help="Clips a video, in place of the protocol's.", min=1)] = None,
+    crops: Annotated[Literal["1", "3", "5", "10"] | None, typer.Option(help="In place of the protocol's.")] = None,
     frames: Frames = None,
+    observe: Annotated[
+        str | None, typer.Option(metavar="P,P…", help="Percents of each video after which to score, too.")
+    ] = None,
+    weights_of_scores: Annotated[
+        str | None, typer.Option(metavar="W,W…", help="Factors of the scores of several models; 1 each without.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Keep predictions; a stopped run goes on from there.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with the confusion matrix.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at a video that cannot be decoded.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core without, 0 for this one.", min=0)] = None,
     weights: Weights = None,
     seed: Seed = 0,
     weights_format: WeightsFormat = None,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
-    """Measure accuracy over labelled videos: one clip each, its centre square."""
+    """Measure accuracy over labelled videos under a published protocol, beside the published figure."""
+    levels, factors = _numbers("--observe", observe), _numbers("--weights-of-scores", weights_of_scores)
+    if not all(level.is_integer() and 1 <= level <= 100 for level in levels):
+        raise typer.BadParameter(f"{observe!r} must be whole percents, 1…100", param_hint="--observe")
     zoo = _load(registry_file)
-    from tsmzoo import dataset, evaluate
+    from contextlib import ExitStack
 
-    videos = dataset.read(data, list_file)
-    runner, contract = _open(zoo, model, weights, seed, weights_format, frames)
-    evaluate.check_fit(zoo, videos, contract)
-    count = frames or (contract.frames if contract.mode == "offline" else evaluate.ONLINE_FRAMES)
-    with terminal.steps_bar() as progress:
-        scores = evaluate.score(runner, contract, videos, count, lambda *steps: progress("evaluating", *steps))
-    document = evaluate.summary(scores, videos, contract, count)
-    document["published"] = evaluate.published(zoo, contract)
+    from tsmzoo import evaluate, layouts, page, processes, scored
+    from tsmzoo.evaluate import Settings
+    from tsmzoo.plan import Changes
+    from tsmzoo.subject import Subject
+
+    settings = Settings(
+        protocol=protocol,
+        changes=Changes(clips=clips, crops=int(crops) if crops else None, frames=frames),  # type: ignore[arg-type]
+        observe=tuple(sorted({int(level) for level in levels} - {100})),  # the whole is scored anyway
+        strict=strict,
+        workers=workers,
+        registries=(registry_file,) if registry_file else (),
+    )
+    live = [model for model in models if not evaluate.is_saved(model)]
+    if live and data is None:
+        raise typer.BadParameter("give the folder of the data with --data")
+    if not live and (predictions is not None or levels):
+        raise typer.BadParameter("saved predictions are scored as they are; leave out --predictions and --observe")
+    if factors and len(factors) != len(models):
+        raise typer.BadParameter(f"{len(models)} models need as many --weights-of-scores")
+    if len(live) > 1 and weights not in (None, "random"):
+        raise typer.BadParameter("one checkpoint is not that of several models; predict one by one with --predictions")
+    if html is not None:
+        page.check(html)
+    first = processes.is_first()
+    with ExitStack() as stack:
+        listed = layouts.read(data, list_file, layout, split) if data is not None and live else None
+        places = evaluate.places(models, predictions, stack)
+        speed = None
+        progress = stack.enter_context(terminal.videos_bar(show=first))
+        for model, path in zip(models, places, strict=True):
+            if listed is not None and model in live:
+                subject = Subject(model, weights, seed, weights_format)
+                notify = terminal.note if first else terminal.silent
+                speed = evaluate.evaluate(zoo, subject, listed, settings, path, progress=progress, notify=notify)
+        if not first:
+            return
+        found = scored.score(places, factors)
+        if strict and found.skipped:
+            video, why = found.skipped[0]
+            raise ZooError(f"--strict: {video} was skipped before ({why}); mend it and delete {places[0]} to try again")
+        document = scored.summary(zoo, found, speed)
     if json:
         terminal.print_json(document)
     else:
-        print(evaluate.text(document))
+        print(scored.text(document))
+    if html is not None:
+        page.write(html, document, found)
 
 
-def _open(
-    zoo: Registry, model: str, weights: str | None, seed: int, weights_format: str | None, frames: int | None = None
-) -> tuple[Runner, Contract]:
-    """Return an exported file, or a model in torch, ready to run."""
-    from tsmzoo.live import open_runner
+def _numbers(option: str, text: str | None) -> list[float]:
+    """Return the numbers of an option such as `1,1.5`."""
+    from math import isfinite
 
-    if is_artifact(model):
-        if weights is not None or weights_format is not None:
-            raise ZooError(f"{model} holds its own weights; leave out --weights, or give a model's id")
-        runner, contract = open_runner(Path(model))
-        if contract.weights == "random":
-            terminal.note(f"warning: the weights of {model} are RANDOM; its answers mean nothing")
-        if contract.mode == "offline" and frames not in (None, contract.frames):
-            raise ZooError(f"{model} takes clips of {contract.frames} frames; leave out --frames")
-        return runner, contract
-    from tsmzoo.describe import describe
-    from tsmzoo.runner import TorchRunner
-
-    entry = zoo.find(model)
-    if entry.mode == "offline":
-        entry = _sized(entry, None, frames)
-    contract = describe(zoo, network := _network(entry, weights, seed, weights_format))
-    return TorchRunner(network, contract), contract
+    try:
+        found = [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        found = [float("nan")]
+    if not all(isfinite(number) for number in found):
+        raise typer.BadParameter(f"{text!r} must be numbers with commas between", param_hint=option)
+    return found
 
 
 @app.command()
@@ -480,9 +539,12 @@ def run(
     """Run a model over a video: the running top-5, and milliseconds per frame."""
     from tsmzoo import show
     from tsmzoo.live import watch
+    from tsmzoo.subject import Subject
 
     zoo = _load(registry_file)
-    runner, contract = _open(zoo, model, weights, seed, weights_format)
+    with terminal.download_bar(model) as progress:
+        subject = Subject(model, weights, seed, weights_format)
+        runner, contract = subject.open(zoo, progress=progress, notify=terminal.note)
     answers = watch(runner, contract, video, window=window)
     document = {"model": contract.model, "mode": contract.mode, "runtime": runner.runtime, "video": str(video)}
     if json:

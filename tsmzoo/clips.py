@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tsmzoo import sampling, video
+from tsmzoo import sampling, source, views
 from tsmzoo.artifact import Array
 from tsmzoo.dataset import Dataset as Videos
+from tsmzoo.dataset import Video
 from tsmzoo.recipe import Training
 from tsmzoo.registry import Entry
 
@@ -38,16 +39,16 @@ class ClipSet(Dataset[tuple[Tensor, int]]):
         recipe, size, stride = self.drawn, self.entry.size, self.entry.stride
         if recipe is None:
             choose = partial(sampling.clip, count=self.frames, stride=stride)
-            pictures = video.centre(self._pictures(index, choose), size)
+            pictures = np.stack([views.cut(picture, size, 1, "mit")[0] for picture in self._pictures(index, choose)])
         else:
             rng = np.random.default_rng([recipe.seed, self.epoch, index])
             choose = partial(sampling.clip, count=self.frames, stride=stride, rng=rng)
             pictures = _crop(self._pictures(index, choose), size, recipe, rng)
-        return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))), self.videos.labels[index]
+        return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))), self.videos.videos[index].label
 
     def decode(self, progress: Progress) -> None:
         """Decode all videos into memory."""
-        read = partial(video.read, resize=self._resize)
+        read = partial(_read, short_side=self.entry.short_side)
         # Spawned, not forked: torch holds threads. Processes, since threads would wait for Python's lock.
         with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
             self._decoded = []
@@ -55,17 +56,27 @@ class ClipSet(Dataset[tuple[Tensor, int]]):
                 self._decoded.append(pictures)
                 progress("decoding", len(self._decoded), len(self))
 
-    @property
-    def _resize(self) -> int:
-        return video.resize_for(self.entry.size)
-
     def _pictures(self, index: int, choose: Callable[[int], list[int]]) -> Array:
         """Return frames of a video, T, H, W, 3, their short side as evaluation has it."""
         if self._decoded is None:
-            chosen = video.pick(self.videos.videos[index], choose)
-            return np.stack([np.asarray(video.resized(image, self._resize)) for _, image in chosen])
+            return _read(self.videos.videos[index], choose, short_side=self.entry.short_side)
         pictures = self._decoded[index]
         return np.asarray(pictures[choose(len(pictures))])
+
+
+def _read(
+    listed: Video, choose: Callable[[int], Sequence[int]] = lambda total: range(total), *, short_side: int
+) -> Array:
+    """Return frames of a video, all without `choose`, T, H, W, 3, resized as MIT does."""
+    indices: list[int] = []
+
+    def wanted(total: int) -> list[int]:
+        indices[:] = choose(total)
+        return indices
+
+    _, pictures = source.pick(listed, wanted)
+    small = {index: views.resized(picture, short_side, "mit") for index, picture in pictures.items()}
+    return np.stack([small[index] for index in indices])
 
 
 def _crop(pictures: Array, size: int, recipe: Training, rng: np.random.Generator) -> Array:

@@ -52,8 +52,10 @@ class Converter(Protocol):
         """
         ...
 
-    def load(self, path: Path, contract: Contract) -> Runner | None:
+    def load(self, path: Path, contract: Contract, threads: int | None = None) -> Runner | None:
         """Return the file ready to run, or None where no runtime of this format exists on this system.
+
+        Without `threads` the runtime takes as many as it likes; Core ML always does.
 
         Raises ArtifactError where the runtime rejects the file.
         """

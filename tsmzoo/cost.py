@@ -14,8 +14,11 @@ from tsmzoo.registry import Entry
 __all__ = ["COLUMNS", "CONVENTION", "cells", "cost", "text"]
 
 
-def cost(entry: Entry, *, per_module: bool = False) -> dict[str, Any]:
-    """Return the cost of `entry`, and of a video under the protocol of each published figure."""
+def cost(
+    published: Entry, size: int | None = None, frames: int | None = None, *, per_module: bool = False
+) -> dict[str, Any]:
+    """Return the cost of an entry at its own or another size and T, and of a video under each protocol it names."""
+    entry = msgspec.structs.replace(published, size=size or published.size, frames=frames or published.frames)
     counted = _count(entry)
     document: dict[str, Any] = {
         "id": entry.id,
@@ -28,9 +31,9 @@ def cost(entry: Entry, *, per_module: bool = False) -> dict[str, Any]:
         "input_shape": list(counted.input_shape),
         "convention": CONVENTION,
         "gmacs_per_video": {
-            name: _per_video(entry, recipe.protocol(name))
-            for name in dict.fromkeys(result.protocol for result in entry.results)
-            if name
+            result.protocol: _per_video(published, recipe.protocol(result.protocol), result.frames)
+            for result in entry.results
+            if result.protocol
         },
     }
     if per_module:
@@ -38,8 +41,9 @@ def cost(entry: Entry, *, per_module: bool = False) -> dict[str, Any]:
     return document
 
 
-def _per_video(entry: Entry, protocol: recipe.Protocol) -> dict[str, Any]:
-    frames, size = protocol.frames or entry.frames, protocol.size or entry.size
+def _per_video(entry: Entry, protocol: recipe.Protocol, tested: int | None) -> dict[str, Any]:
+    frames = tested or protocol.frames or entry.frames
+    size = entry.short_side if protocol.full else entry.size
     view = _count(msgspec.structs.replace(entry, frames=frames, size=size))
     return {
         "views": protocol.views,

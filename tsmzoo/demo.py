@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tsmzoo import dataset, evaluate, export, live, motion, report, video, weights
+from tsmzoo import evaluate, export, layouts, live, motion, report, scored, video, weights
 from tsmzoo.dataset import Dataset
-from tsmzoo.describe import describe
 from tsmzoo.errors import DataError
+from tsmzoo.evaluate import Settings
 from tsmzoo.flops import count
 from tsmzoo.formats import Format
 from tsmzoo.registry import Registry
-from tsmzoo.runner import TorchRunner
+from tsmzoo.subject import Subject, open_file
 from tsmzoo.terminal import table
 
 MODELS = ("tsn_mbv2_motion", "tsm_mbv2_motion", "tsm_mbv2_motion_online")
@@ -51,8 +51,8 @@ def demo(
     say(f"{videos // 2} scenes that no model has seen, each played forwards and backwards\n")
 
     say("$ tsmzoo flops MODEL; tsmzoo eval MODEL --data DIR")
-    listed = dataset.read(clips)
-    rows = [_measure(zoo, name, listed, progress) for name in MODELS]
+    listed = layouts.read(clips)
+    rows = [_measure(zoo, name, listed, folder, progress) for name in MODELS]
     say(table(COLUMNS, [_cells(row) for row in rows]) + "\n")
 
     say(f"$ tsmzoo export {MODELS[-1]} --to tflite")
@@ -65,7 +65,7 @@ def demo(
 
     say(f"$ tsmzoo run {artifact} VIDEO      # one scene, forwards and backwards, frame by frame")
     frames, _ = motion.scene(SCENE, SEED)
-    runner, streamed = live.open_runner(artifact)
+    runner, streamed = open_file(artifact)
     answers = []
     for name, order in (("forwards", frames), ("backwards", frames[::-1])):
         path = folder / f"{name}.mp4"
@@ -81,15 +81,14 @@ def demo(
     }
 
 
-def _measure(zoo: Registry, name: str, listed: Dataset, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+def _measure(
+    zoo: Registry, name: str, listed: Dataset, folder: Path, progress: Callable[[str, int, int], None]
+) -> dict[str, Any]:
     entry = zoo.find(name)
     counted = count(entry)
-    network = weights.obtain(entry)
-    contract = describe(zoo, network)
-    scores = evaluate.score(
-        TorchRunner(network, contract), contract, listed, FRAMES, lambda *steps: progress(name, *steps)
-    )
-    measured = evaluate.summary(scores, listed, contract, FRAMES)
+    path = folder / "predictions" / f"{name}.jsonl"  # apart: NAME.json is the exported file's
+    evaluate.evaluate(zoo, Subject(name), listed, Settings(workers=0), path, progress=progress)
+    measured = scored.summary(zoo, scored.score([path]), None)
     return {
         "model": name,
         "shift": entry.shift,

@@ -9,7 +9,6 @@ from tsmzoo import __version__
 from tsmzoo.artifact import Contract, DType, Layout, StatePair, Tensor
 from tsmzoo.models.forms import state_shapes
 from tsmzoo.registry import Registry
-from tsmzoo.video import resize_for
 from tsmzoo.weights import Network
 
 Preprocess = Literal["embedded", "external"]
@@ -62,7 +61,7 @@ def describe(
         mean=normalisation.mean,
         std=normalisation.std,
         size=entry.size,
-        resize=resize_for(entry.size),
+        resize=entry.short_side,
         frames=entry.frames,
         sampling=entry.sampling,
         stride=entry.stride,

@@ -1,153 +1,223 @@
-"""Accuracy of a model or a file over labelled videos."""
+"""Predictions of a model or a file for all videos of a dataset, resumed and shared among processes."""
 
 from __future__ import annotations
 
-import math
+import hashlib
+import platform
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import av
-import msgspec
-import numpy as np
+import cv2
+import PIL
+import torch
 
-from tsmzoo import sampling, video
-from tsmzoo.artifact import Array, Contract
+from tsmzoo import __version__, layouts, plan, predict, predictions, processes
+from tsmzoo.artifact import Contract
 from tsmzoo.converter import Runner
 from tsmzoo.dataset import Dataset
-from tsmzoo.errors import DataError, VideoError
+from tsmzoo.errors import DataError
+from tsmzoo.plan import Changes, Plan
+from tsmzoo.predictions import Header, Store
 from tsmzoo.registry import Registry
-from tsmzoo.runner import run_clip, stream
+from tsmzoo.subject import Subject
 
-#: Frames of a clip for an online model, which itself takes them one by one.
-ONLINE_FRAMES = 8
-#: Skipped videos that the text names.
-_NAMED = 5
-
-
-@dataclass
-class Scores:
-    """The logits of each video that could be decoded, in the order of the list, and who was skipped."""
-
-    labels: list[int] = field(default_factory=list)
-    logits: list[Array] = field(default_factory=list)
-    #: Path and reason.
-    skipped: list[tuple[Path, str]] = field(default_factory=list)
-    seconds: float = 0.0
+Progress = Callable[[str, int, int], None]
+#: Each holds torch and the model.
+_MOST_WORKERS = 16
+_UNCHANGED = Changes()
+_OFFICIAL = {layout.of for layout in layouts.LAYOUTS.values() if layout.of}
 
 
-def check_fit(zoo: Registry, dataset: Dataset, contract: Contract) -> None:
-    """Raise DataError where the classes of `dataset` are not the model's, or it cannot be scored on videos of one."""
-    if contract.channel_order == "flow":
-        raise DataError(f"{contract.model} sees optical flow, which no video alone gives; choose an RGB model")
+@dataclass(frozen=True)
+class Settings:
+    """How an evaluation is run."""
+
+    protocol: str | None = None
+    changes: Changes = _UNCHANGED
+    #: Percents of a video after which the answer is scored, too.
+    observe: tuple[int, ...] = ()
+    #: Stop at the first video that cannot be decoded.
+    strict: bool = False
+    #: Processes that decode and score; None for one a core.
+    workers: int | None = None
+    #: Registries on top of tsmzoo's own.
+    registries: tuple[Path, ...] = ()
+
+
+# --- predicting ----------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    zoo: Registry,
+    subject: Subject,
+    dataset: Dataset,
+    settings: Settings,
+    path: Path,
+    *,
+    progress: Progress = lambda *_: None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> float | None:
+    """Write the predictions of `subject` for all of `dataset` to `path`, going on where a run before stopped.
+
+    Under `torchrun` each process scores its share, and the first brings all into `path`. Return the videos a second
+    that this process and its workers reached, None where all was there. Raises DataError where model and data do not
+    fit, or a video cannot be decoded and `strict` is set.
+    """
+    if not subject.is_file:
+        _check_origin(dataset, zoo.find(subject.model).id, zoo.find(subject.model).dataset)  # before a download
+    opened, followed = _opened(zoo, subject, settings, progress, notify)
+    runner, contract = opened
+    if dataset.repeated:
+        notify(f"note: {dataset.repeated} lines of the list name a video again; each counts once")
+    dataset = fitted(zoo, dataset, contract)
+    rank, count = processes.rank(), processes.count()
+    chunks = predict.chunked(dataset.videos, followed)
+    header = _header(contract, followed, settings.observe, dataset, runner.runtime)
+    job = predict.Job(subject, settings.registries, followed, settings.observe, settings.strict)
+    with predictions.alone(path, rank):
+        with processes.gathered():
+            store = Store(path, header, [[video.name for video in chunk] for chunk in chunks], rank, count)
+            share = range(rank, len(chunks), count)
+            mine = [chunks[number] for number in share if number not in store.done]
+            videos, left = sum(len(chunks[number]) for number in share), sum(map(len, mine))
+            begun, done = time.monotonic(), videos - left
+            for predicted in predict.predict(job, opened, mine, _workers(settings, mine)):
+                store.append(predicted)
+                done += len(predicted)
+                progress(contract.model, done, videos)
+            seconds = time.monotonic() - begun
+        if processes.is_first():
+            store.finish()
+    return left / seconds if left else None
+
+
+def _opened(
+    zoo: Registry, subject: Subject, settings: Settings, progress: Progress, notify: Callable[[str], None]
+) -> tuple[tuple[Runner, Contract], Plan]:
+    """Return what is evaluated, ready to run in one thread, and the plan for it."""
+    if subject.is_file:
+        runner, contract = subject.open(zoo, threads=1, notify=notify)
+        entry = zoo.find(contract.model)
+        return (runner, contract), plan.choose(entry, contract, settings.protocol, settings.changes)
+    entry = zoo.find(subject.model)
+    followed = plan.choose(entry, None, settings.protocol, settings.changes)
+    opened = subject.open(
+        zoo,
+        frames=followed.frames,
+        size=followed.size,
+        threads=1,
+        progress=lambda done, total: progress("downloading", done, total or 0),
+        notify=notify,
+    )
+    return opened, followed
+
+
+def _workers(settings: Settings, mine: Sequence[Any]) -> int:
+    if settings.workers is not None:
+        return settings.workers if len(mine) > 1 else 0
+    share = min(predict.cores() // processes.here(), _MOST_WORKERS)
+    # A process takes seconds to start, so a short list is scored here.
+    return min(share, len(mine)) if share > 1 and len(mine) > 2 * share else 0
+
+
+def fitted(zoo: Registry, dataset: Dataset, contract: Contract) -> Dataset:
+    """Return `dataset` with its labels in the order of the model's logits.
+
+    Classes are told by their names, however these are written; a list without names is taken at its indices. Raises
+    DataError where the model was trained on other classes.
+    """
+    _check_origin(dataset, contract.model, contract.dataset)
     if contract.model in zoo.by_id and zoo.by_id[contract.model].multi_label:
         raise DataError(
             f"{contract.model} answers several classes at once, which a list of one class a video cannot score"
         )
-    if dataset.classes is not None and contract.labels is not None and dataset.classes != contract.labels:
-        ours, theirs = next(
-            (pair for pair in zip(contract.labels, dataset.classes, strict=False) if pair[0] != pair[1]),
-            (f"{len(contract.labels)} classes", f"{len(dataset.classes)}"),
-        )
+    used = sorted({video.label for video in dataset.videos})
+    if dataset.classes is None or contract.labels is None:
+        if dataset.classes is not None and len(dataset.classes) != contract.classes:
+            raise DataError(f"the data have {len(dataset.classes)} classes, {contract.model} has {contract.classes}")
+        if used[-1] >= contract.classes:
+            raise DataError(f"the list has class {used[-1]}, but {contract.model} answers {contract.classes} classes")
+        return dataset
+    index_of = layouts.matcher(contract.labels)
+    order: dict[int, int] = {}
+    for label in used:
+        name = dataset.classes[label]
+        if (index := index_of(name)) is None:
+            raise DataError(
+                f"the classes of the data are not those of {contract.model}: it has no {name!r}; "
+                "evaluate it on the data it was trained for"
+            )
+        order[label] = index
+    return replace(dataset, videos=tuple(replace(video, label=order[video.label]) for video in dataset.videos))
+
+
+def _check_origin(dataset: Dataset, model: str, trained_on: str) -> None:
+    """Raise DataError where data and model are of two official datasets: names do not tell Something V1 from V2."""
+    of = dataset.of
+    if of is not None and trained_on in _OFFICIAL and of != trained_on:
         raise DataError(
-            f"the classes of the data are not those of {contract.model}: {theirs!r} where the model has {ours!r}; "
-            "evaluate it on the data it was trained for"
+            f"the data are {of}, and {model} was trained on {trained_on}; choose a model of {of}: "
+            f"tsmzoo list --dataset {of}"
         )
-    if (most := max(dataset.labels)) >= contract.classes:
-        raise DataError(f"the list has class {most}, but {contract.model} answers {contract.classes} classes")
 
 
-def score(
-    runner: Runner, contract: Contract, dataset: Dataset, frames: int, progress: Callable[[int, int], None]
-) -> Scores:
-    """Run a clip of `frames` frames of each video, its centre square, through the model.
+def _header(contract: Contract, followed: Plan, observe: tuple[int, ...], dataset: Dataset, runtime: str) -> Header:
+    resizing = f"Pillow {PIL.__version__}" if followed.pipeline == "mit" else f"OpenCV {cv2.__version__}"
+    return Header(
+        model=contract.model,
+        format=contract.format,
+        precision=contract.precision,
+        artifact_sha256=contract.sha256,
+        mean=contract.mean,
+        std=contract.std,
+        weights=contract.weights,
+        weights_sha256=contract.checkpoint.sha256 if contract.checkpoint else None,
+        seed=contract.seed,
+        plan=followed,
+        observe=observe,
+        list_sha256=dataset.list_sha256,
+        videos_sha256=hashlib.sha256(
+            "".join(f"{video.name} {video.label}\n" for video in dataset.videos).encode()
+        ).hexdigest(),
+        dataset=dataset.of or dataset.name,
+        named=dataset.classes is not None,
+        videos=len(dataset),
+        classes=contract.labels,
+        decoder=f"PyAV {av.__version__} (FFmpeg {av.ffmpeg_version_info}), {resizing}",
+        runtime=f"{runtime}, {platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        tsmzoo=__version__,
+    )
 
-    An offline model sees the clip whole, an online one frame by frame from zero states, and its logits are
-    averaged. A video that cannot be decoded is skipped and named. Raises DataError where none can.
+
+def places(models: Sequence[str], kept: Path | None, stack: ExitStack) -> list[Path]:
+    """Return where the predictions of each of `models` are written, or were: saved ones name their own file.
+
+    Those of several models are kept in FILE.1.jsonl, FILE.2.jsonl …; without `kept`, until `stack` is closed.
     """
-    scores, begun = Scores(), time.monotonic()
-    choose = partial(sampling.clip, count=frames, stride=contract.stride)
-    for done, (path, label) in enumerate(zip(dataset.videos, dataset.labels, strict=True)):
-        progress(done, len(dataset))
-        try:
-            images = [image for _, image in video.pick(path, choose)]
-        except VideoError as error:
-            scores.skipped.append((path, str(error)))
+    live = [model for model in models if not is_saved(model)]
+    if kept is not None and kept.suffix != ".jsonl":
+        raise DataError(f"{kept}: must end in .jsonl; what the predictions are of is written to {kept.stem}.json")
+    if kept is None and live:
+        if processes.count() > 1:
+            raise DataError("several processes need --predictions FILE.jsonl, in a folder that all of them see")
+        kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tsmzoo-"))) / "predictions.jsonl"
+    found, number = [], 0
+    for model in models:
+        if model not in live:
+            found.append(Path(model))
             continue
-        clip = np.stack([video.prepare(image, contract.resize, contract.size) for image in images])
-        scores.logits.append(_logits(runner, contract, clip))
-        scores.labels.append(label)
-    scores.seconds = time.monotonic() - begun
-    if not scores.labels:
-        raise DataError(f"none of the {len(dataset)} videos could be decoded: {scores.skipped[0][1]}")
-    return scores
+        assert kept is not None
+        number += 1
+        found.append(kept if len(live) == 1 else kept.with_name(f"{kept.stem}.{number}.jsonl"))
+    return found
 
 
-def _logits(runner: Runner, contract: Contract, clip: Array) -> Array:
-    """Return the logits, classes, of a clip, T, C, H, W."""
-    if contract.mode == "offline":
-        return np.asarray(run_clip(runner, contract, clip[None])["logits"][0])
-    answers: Iterator[Array] = (outputs["logits"][0] for outputs in stream(runner, contract, (f[None] for f in clip)))
-    return np.asarray(np.mean(list(answers), axis=0))
-
-
-def summary(scores: Scores, dataset: Dataset, contract: Contract, frames: int) -> dict[str, Any]:
-    """Return the document that `eval` prints; accuracies in percent."""
-    labels, logits = np.asarray(scores.labels), np.stack(scores.logits)
-    order = logits.argsort(1)[:, ::-1]
-    right = order[:, 0] == labels
-    low, high = interval(int(right.sum()), len(right))
-    return {
-        "model": contract.model,
-        "format": contract.format,
-        "precision": contract.precision,
-        "protocol": f"{'dense' if contract.stride else 'uniform'}{frames}_center_1clip",
-        "dataset": dataset.name,
-        "trained_on": contract.dataset,
-        "videos": len(labels),
-        "skipped": len(scores.skipped),
-        "top1": round(100 * float(right.mean()), 2),
-        "top5": round(100 * float((order[:, :5] == labels[:, None]).any(1).mean()), 2),
-        "mean_class": round(100 * float(np.mean([right[labels == label].mean() for label in np.unique(labels)])), 2),
-        "ci95": [round(100 * low, 2), round(100 * high, 2)],
-        "videos_per_s": round(len(labels) / scores.seconds, 1),
-        "weights": contract.weights,
-        "weights_sha256": contract.checkpoint.sha256 if contract.checkpoint else None,
-        "list_sha256": dataset.list_sha256,
-        "decoder": f"PyAV {av.__version__}, Pillow bilinear, anti-aliased",
-        "skipped_videos": [{"video": str(path), "why": why} for path, why in scores.skipped],
-    }
-
-
-def interval(right: int, of: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share."""
-    z, share = 1.959964, right / of
-    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z / (1 + z * z / of) * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def published(zoo: Registry, contract: Contract) -> list[dict[str, Any]]:
-    """Return the figures that the registry has for the model, each under its own protocol."""
-    entry = zoo.by_id.get(contract.model)
-    return [msgspec.to_builtins(result) for result in entry.results] if entry else []
-
-
-def text(document: dict[str, Any]) -> str:
-    """Return the same to read."""
-    d = document
-    skipped = f", {d['skipped']} skipped" if d["skipped"] else ""
-    lines = [
-        f"{d['model']} ({d['format']} {d['precision']}): top-1 {d['top1']:.2f} % "
-        f"(95 % interval {d['ci95'][0]:.2f}…{d['ci95'][1]:.2f}), top-5 {d['top5']:.2f} %, "
-        f"mean of classes {d['mean_class']:.2f} %",
-        f"  {d['videos']} videos{skipped}, {d['protocol']}, {d['videos_per_s']:.1f} videos/s; {d['decoder']}",
-    ]
-    lines += [f"  skipped {row['why']}" for row in d["skipped_videos"][:_NAMED]]
-    if len(d["skipped_videos"]) > _NAMED:
-        lines.append(f"  … and {len(d['skipped_videos']) - _NAMED} more; --json names all")
-    lines += [f"  published: top-1 {row['top1']} under {row['protocol']}" for row in d["published"]]
-    return "\n".join(lines)
+def is_saved(model: str) -> bool:
+    """Say whether `model` is a file of predictions."""
+    return model.endswith(".jsonl")

@@ -6,17 +6,14 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tsmzoo import sampling, video
+from tsmzoo import sampling, video, views
 from tsmzoo.artifact import Array, Contract
 from tsmzoo.converter import Runner
-from tsmzoo.errors import ArtifactError, ZooError
-from tsmzoo.export import open_artifact
-from tsmzoo.quiet import quiet
+from tsmzoo.errors import ZooError
 from tsmzoo.runner import run_clip, stream
 
 
@@ -45,17 +42,6 @@ class _Timed:
         return outputs
 
 
-def open_runner(path: Path) -> tuple[Runner, Contract]:
-    """Return an exported file, checked against its contract, ready to run. Raises ArtifactError."""
-    contract, converter = open_artifact(path)
-    with quiet():
-        converter.check(path, contract)
-        runner = converter.load(path, contract)
-    if runner is None:
-        raise ArtifactError(f"{path}: nothing on this system runs {contract.format}; run it on macOS")
-    return runner, contract
-
-
 def watch(runner: Runner, contract: Contract, path: Path, *, window: int, top: int = 5) -> Iterator[Answer]:
     """Yield an answer after each frame (online), or one for the whole video (offline).
 
@@ -68,17 +54,23 @@ def watch(runner: Runner, contract: Contract, path: Path, *, window: int, top: i
     names = contract.labels or tuple(f"class {index}" for index in range(contract.classes))
     timed = _Timed(runner)
     if contract.mode == "offline":
-        frames = video.pick(path, partial(sampling.clip, count=contract.frames, stride=contract.stride))
-        clip = np.stack([video.prepare(image, contract.resize, contract.size) for _, image in frames])[None]
-        logits = run_clip(timed, contract, clip)["logits"]
-        yield Answer(frames[-1][0], _top(logits[0], names, top), timed.ms)
+        indices: list[int] = []
+
+        def choose(total: int) -> list[int]:
+            indices[:] = sampling.clip(total, contract.frames, contract.stride)
+            return indices
+
+        chosen = video.pick(path, choose)
+        clip = np.stack([views.prepared(chosen.images[index], contract.resize, contract.size) for index in indices])
+        logits = run_clip(timed, contract, clip[None])["logits"]
+        yield Answer(chosen.times[indices[-1]], _top(logits[0], names, top), timed.ms)
         return
     times: list[float] = []
 
     def pixels() -> Iterator[Array]:
         for seconds, image in video.at_rate(video.decode(path), contract.target_fps):
             times.append(seconds)
-            yield video.prepare(image, contract.resize, contract.size)[None]
+            yield views.prepared(image, contract.resize, contract.size)[None]
 
     recent: deque[Array] = deque(maxlen=window)
     for outputs in stream(timed, contract, pixels()):

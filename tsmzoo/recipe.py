@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -14,22 +15,52 @@ from tsmzoo.registry import Count, Id, Loader
 
 RECIPES = paths.DATA / "recipes"
 
+Crops = Literal[1, 3, 5, 10]
 
-class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a published accuracy was measured, in its publisher's terms (`recipes/eval/<id>.yaml`)."""
 
+class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a video is seen to be scored (`recipes/eval/<id>.yaml`): everything that moves an accuracy, as data."""
+
+    #: The publisher's file or paper that it was read in.
     source: str
-    sampling: str
-    resize: str
-    crops: str
-    #: Forward passes of the network's clip per video.
-    views: int
-    aggregation: str
-    #: Side of a crop in pixels; None for the model's own.
-    size: int | None = None
-    #: Frames of a view; None for the T that the model was trained with.
-    frames: int | None = None
-    split: str | None = None
+    #: Whose resizing and crops (tsmzoo/views.py): MIT's Pillow filter, or mmaction2's OpenCV filter.
+    pipeline: Literal["mit", "mmaction2"]
+    #: The rule of tsmzoo/sampling.py that gives the clips' frames.
+    sampling: Literal["uniform", "interleaved", "dense", "spread"]
+    clips: Count = 1
+    #: Frames of a clip (T); None for the T that the model was trained with.
+    frames: Count | None = None
+    #: Frames from one to the next (`dense`, `spread`); None for 64 // T, or for the model's own (`spread`).
+    stride: Count | None = None
+    #: Centre; three along the long side; four corners and centre; the same and their mirror images.
+    crops: Crops = 1
+    #: Crops as large as the short side, not of the model's own size: 256 for 224.
+    full: bool = False
+    #: What is averaged over the views; over the frames of a view it is always logits.
+    average: Literal["logits", "probabilities"]
+    #: What one should know of it.
+    note: str | None = None
+    #: A name quicker to type.
+    short: str | None = None
+
+    @property
+    def views(self) -> int:
+        """Clips x crops: forward passes a video."""
+        return self.clips * self.crops
+
+    def text(self, frames: int | str) -> str:
+        """Return it in words, for a model of `frames` frames."""
+        taken: str = self.sampling
+        if taken in ("dense", "spread"):
+            t = self.frames or frames
+            stride = self.stride or (max(1, 64 // t) if isinstance(t, int) else f"64/{t}")
+            taken += f", one frame of {stride}"
+        resize = "Pillow bilinear, anti-aliased" if self.pipeline == "mit" else "OpenCV bilinear"
+        crops = {1: "centre crop", 3: "3 crops", 5: "5 crops", 10: "10 crops, mirrored"}[self.crops]
+        whole = " of the whole short side" if self.full else ""
+        mean = f"; mean of {self.average} over {self.views} views" if self.views > 1 else ""
+        clips = "1 clip" if self.clips == 1 else f"{self.clips} clips"
+        return f"{clips} of {self.frames or frames} frames, {taken}; {resize}; {crops}{whole}{mean}"
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,8 +125,21 @@ _T = TypeVar("_T", Protocol, Target, Training)
 
 
 def protocol(name: str) -> Protocol:
-    """Read the evaluation protocol `name`. Raises RegistryError naming file and key."""
+    """Read the evaluation protocol that `name` is the id of. Raises RegistryError naming file and key."""
     return _read(RECIPES / "eval" / f"{name}.yaml", Protocol)
+
+
+def find_protocol(name: str) -> tuple[str, Protocol]:
+    """Return id and protocol of `name`, an id or a short name. Raises RegistryError naming the nearest."""
+    known = {path.stem: path for path in sorted((RECIPES / "eval").glob("*.yaml"))}
+    if name in known:
+        return name, protocol(name)
+    shorts = {found.short: (id_, found) for id_ in known if (found := protocol(id_)).short}
+    if name in shorts:
+        return shorts[name]
+    near = difflib.get_close_matches(name, [*known, *filter(None, shorts)], 3, 0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(sorted(filter(None, shorts)))}"
+    raise RegistryError(f"no protocol is called {name!r}: {hint}")
 
 
 def target(name: str) -> Target:

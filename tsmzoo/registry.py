@@ -52,6 +52,8 @@ class Result(_Record, frozen=True):
     top5: float | None = None
     #: Mean average precision, for multi-label datasets.
     map: float | None = None
+    #: Frames of a clip when it was measured, where they are neither the protocol's nor the model's own.
+    frames: Count | None = None
 
 
 class Published(_Record, frozen=True):
@@ -157,6 +159,11 @@ class Entry(_Record, frozen=True, kw_only=True):
     def channels(self) -> int:
         """Input channels: 3 for RGB, 10 for a stack of five x, y flow frames."""
         return 3 if self.modality == "rgb" else 10
+
+    @property
+    def short_side(self) -> int:
+        """The short side that a video is resized to before it is cropped: 256 for 224, as both publishers do."""
+        return round(self.size * 256 / 224)
 
     @property
     def mparams(self) -> float:
@@ -313,6 +320,7 @@ def _convert(data: Any, kind: type[Any], where: str) -> Any:
 
 def _check(registry: Registry, path: Path) -> None:
     """Check what a type cannot say: that every key an entry refers to exists."""
+    protocols = {recipe.stem for recipe in (paths.DATA / "recipes" / "eval").glob("*.yaml")}
     for entry in registry.models:
         where = f"{path}: entry {entry.id!r}"
         for key, table in (
@@ -322,6 +330,9 @@ def _check(registry: Registry, path: Path) -> None:
         ):
             if (value := getattr(entry, key)) not in table:
                 raise RegistryError(f"{where}: {key} {value!r} is not defined; known are {', '.join(table)}")
+        for result in entry.results:
+            if result.protocol is not None and result.protocol not in protocols:
+                raise RegistryError(f"{where}: protocol {result.protocol!r} is not in recipes/eval")
         normalisation = registry.normalisations[entry.normalisation]
         if not len(normalisation.mean) == len(normalisation.std) == entry.channels or 0 in normalisation.std:
             raise RegistryError(f"{where}: normalisation {entry.normalisation!r} is not for {entry.channels} channels")

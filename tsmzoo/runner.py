@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 
 from tsmzoo.artifact import Array, Contract, feed, from_layout
@@ -50,3 +51,18 @@ def stream(runner: Runner, contract: Contract, frames: Iterable[Array]) -> Itera
 def _canonical(contract: Contract, outputs: dict[str, Array]) -> dict[str, Array]:
     """Return outputs with channels first, whatever the file's layout."""
     return {tensor.name: from_layout(outputs[tensor.name], tensor.layout) for tensor in contract.outputs}
+
+
+def clips_logits(runner: Runner, contract: Contract, clips: Array) -> Array:
+    """Return the logits, N, classes, of clips of camera values, N, T, C, H, W, at once where the file takes them so."""
+    if isinstance(contract.main_input.shape[0], str):
+        return run_clip(runner, contract, clips)["logits"]
+    return np.concatenate([run_clip(runner, contract, clip[None])["logits"] for clip in clips])
+
+
+def streams_logits(runner: Runner, contract: Contract, clips: Array) -> Array:
+    """Return the logits after each frame, N, T, classes, of streams of camera values, N, T, C, H, W."""
+    if not isinstance(contract.main_input.shape[0], str) and len(clips) > 1:
+        return np.concatenate([streams_logits(runner, contract, clip[None]) for clip in clips])
+    steps = stream(runner, contract, (clips[:, step] for step in range(clips.shape[1])))
+    return np.stack([outputs["logits"] for outputs in steps], axis=1)

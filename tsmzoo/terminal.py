@@ -20,6 +20,10 @@ def note(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
 def table(columns: dict[str, str], rows: list[list[str]]) -> str:
     """Return `rows` under `columns`, a mapping from heading to "left" or "right"; each row is one line."""
     # By hand, since importing a library for it takes a third of the quarter second that `list` may take.
@@ -99,3 +103,34 @@ def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
         with Progress(*columns, console=console, transient=True, redirect_stdout=ours) as progress:
             task = progress.add_task("starting", total=None)
             yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total)
+
+
+@contextmanager
+def videos_bar(*, show: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that shows videos done of all, videos a second and the time left; silent off a terminal."""
+    if not show or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f} videos/s" if task.speed else "")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    with (
+        _own_stderr() as handle,
+        Progress(*columns, console=Console(file=handle, force_terminal=True), transient=True) as progress,
+    ):
+        task = progress.add_task("starting", total=None)
+        yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total)

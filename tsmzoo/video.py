@@ -1,15 +1,17 @@
-"""Decoding and preparing videos, as the publishers do: short side resized with Pillow, centre crop."""
+"""Decoding videos, all frames or some, and writing them."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import av
-import numpy as np
 from PIL import Image
 
 from tsmzoo.artifact import Array
@@ -17,11 +19,6 @@ from tsmzoo.errors import VideoError
 
 #: Seconds by which a frame's time may be early: containers round to a millisecond.
 _CLOCK_SLACK = 2e-3
-
-
-def resize_for(size: int) -> int:
-    """Return the short side that a video is resized to before a crop of `size`: 256 for 224, as both publishers do."""
-    return round(size * 256 / 224)
 
 
 def decode(path: Path) -> Iterator[tuple[float, Image.Image]]:
@@ -33,40 +30,57 @@ def decode(path: Path) -> Iterator[tuple[float, Image.Image]]:
         yield time, _image(frame)
 
 
-def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
+def _frames(path: Path, threads: int = 0) -> Iterator[tuple[float, av.VideoFrame]]:
+    given = 0
+    with _open(path, threads) as (container, stream):
+        try:
+            for frame in container.decode(stream):
+                yield frame.time if frame.time is not None else given / float(stream.average_rate or 30), frame
+                given += 1
+        except av.error.FFmpegError as error:
+            if not given:
+                raise _undecodable(path, error) from None
+    if not given:
+        raise VideoError(f"{path}: holds no frame; give a video")
+
+
+@contextmanager
+def _open(path: Path, threads: int = 0) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open a file and its first video stream; 0 threads are as many as there are cores."""
     if not os.path.isfile(path):  # Path.is_file raises where the name is too long
         raise VideoError(f"{path}: is no file; give a video")
-    given = 0
     try:
         if path.stat().st_size == 0:
             raise VideoError(f"{path}: is empty; give a video")
         # The bytes are read here and no protocol is open to FFmpeg: a playlist must not lead to other files or hosts.
-        with path.open("rb") as file, av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
+        with path.open("rb") as file, _container(path, file) as container:
             if not container.streams.video:
                 raise VideoError(f"{path}: has no video stream; give a video")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise VideoError(f"{path}: cannot be decoded (no decoder knows it); give a video")
             stream.thread_type = "AUTO"
-            for frame in container.decode(stream):
-                yield frame.time if frame.time is not None else given / float(stream.average_rate or 30), frame
-                given += 1
-    except av.error.FFmpegError as error:
-        if not given:
-            raise VideoError(f"{path}: cannot be decoded ({error.strerror}); give a video") from None
+            stream.codec_context.thread_count = threads
+            yield container, stream
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    if not given:
-        raise VideoError(f"{path}: holds no frame; give a video")
+
+
+def _container(path: Path, file: IO[bytes]) -> av.container.InputContainer:
+    try:
+        return av.open(file, "r", options={"protocol_whitelist": "none"})
+    except av.error.FFmpegError as error:
+        raise _undecodable(path, error) from None
+
+
+def _undecodable(path: Path, error: av.error.FFmpegError) -> VideoError:
+    return VideoError(f"{path}: cannot be decoded ({error.strerror}); give a video")
 
 
 def _image(frame: av.VideoFrame) -> Image.Image:
     """Return a frame in RGB, upright: the rotation that phones record beside the pixels is undone."""
     image = Image.fromarray(frame.to_ndarray(format="rgb24"))
     return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 else image
-
-
-def read(path: Path, resize: int) -> Array:
-    """Return all frames of a video, their short side at `resize`: T, H, W, 3, uint8."""
-    return np.stack([np.asarray(resized(image, resize)) for _, image in decode(path)])
 
 
 def encode(path: Path, frames: Array, fps: int) -> None:
@@ -84,32 +98,6 @@ def encode(path: Path, frames: Array, fps: int) -> None:
         container.mux(stream.encode())
 
 
-def resized(image: Image.Image, resize: int) -> Image.Image:
-    """Return `image` with its short side at `resize`, bilinear with anti-aliasing, the long side truncated."""
-    width, height = image.size
-    short = min(width, height)
-    return image.resize((int(resize * width / short), int(resize * height / short)), Image.Resampling.BILINEAR)
-
-
-def centre(pixels: Array, size: int) -> Array:
-    """Return the middle `size` x `size` of pictures, …, H, W, 3; the offset is rounded."""
-    top, left = (round((side - size) / 2) for side in pixels.shape[-3:-1])
-    return pixels[..., top : top + size, left : left + size, :]
-
-
-def prepare(image: Image.Image, resize: int, size: int) -> Array:
-    """Return the centre `size` x `size` of `image` with its short side at `resize`: C, H, W, uint8.
-
-    These are torchvision's rules, which MIT's pipeline uses (mit-han-lab/temporal-shift-module:ops/transforms.py).
-    """
-    return centre(np.asarray(resized(image, resize)), size).transpose(2, 0, 1)
-
-
-def first(path: Path, size: int, most: int = 64) -> Array:
-    """Return the first `most` frames of a video, prepared for a model of `size`: S, C, H, W, uint8."""
-    return np.stack([prepare(image, resize_for(size), size) for _, image in itertools.islice(decode(path), most)])
-
-
 def at_rate(frames: Iterator[tuple[float, Image.Image]], fps: float | None) -> Iterator[tuple[float, Image.Image]]:
     """Yield the frames that a stream of `fps` frames a second would have seen; all of them without `fps`."""
     due = -math.inf
@@ -122,12 +110,140 @@ def at_rate(frames: Iterator[tuple[float, Image.Image]], fps: float | None) -> I
             due = (due if time < due + 1 / fps else time) + 1 / fps
 
 
-def pick(path: Path, choose: Callable[[int], Sequence[int]]) -> list[tuple[float, Image.Image]]:
+# --- some frames of a video ------------------------------------------------------------------------------------------
+#
+# A frame is known by its place in the order of display. Where the container gives every packet's time of display, that
+# order is known before anything is decoded, and only what leads to a wanted frame is: from the last key frame in front
+# of it, and no frame on the way that others do not refer to. Elsewhere the video is decoded from its start.
+
+#: Containers and codecs whose packets are frames, one for one, with times of display and true key frames.
+_INDEXED = ({"mov", "mp4", "matroska", "webm"}, {"h264", "hevc", "mjpeg", "vp9", "av1", "mpeg4"})
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some frames of a video by index, RGB and upright, and the time of each in seconds."""
+
+    #: Frames of the whole video.
+    total: int
+    images: dict[int, Image.Image]
+    times: dict[int, float]
+
+
+def pick(path: Path, choose: Callable[[int], Iterable[int]], threads: int = 0) -> Chosen:
     """Return the frames of a video whose indices `choose` gives, told their number.
 
-    The video is decoded twice, first to count its frames: containers' own counts are not to be trusted.
+    They are those that decoding all of it and counting would give, bit for bit where it is undamaged. `choose` may be
+    called again where the container counts wrongly; its last answer holds. Raises VideoError.
     """
-    wanted = choose(sum(1 for _ in _frames(path)))
-    needed, frames = set(wanted), itertools.islice(_frames(path), max(wanted) + 1)
-    chosen = {index: (time, _image(frame)) for index, (time, frame) in enumerate(frames) if index in needed}
-    return [chosen[index] for index in wanted]
+    with _open(path, threads) as (container, stream):
+        guess = stream.frames
+        try:
+            packets = _index(container, stream)
+            if packets is not None and (found := _pick_indexed(container, stream, packets, choose)) is not None:
+                return found
+        except av.error.FFmpegError:
+            pass  # damaged: decoding in order gets as far as it can
+    return _pick_in_order(path, choose, guess, threads)
+
+
+@dataclass(frozen=True)
+class _Packet:
+    """A packet in the order of decoding."""
+
+    pts: int
+    key: bool
+
+
+def _index(container: av.container.InputContainer, stream: av.VideoStream) -> list[_Packet] | None:
+    """Return all packets of a stream without decoding one, or None where they do not tell the frames."""
+    names, codecs = _INDEXED
+    if names.isdisjoint(container.format.name.split(",")) or stream.codec_context.codec.canonical_name not in codecs:
+        return None
+    packets = []
+    for packet in container.demux(stream):
+        if packet.size == 0:  # the end
+            continue
+        if packet.pts is None or packet.is_corrupt or packet.is_discard:
+            return None
+        packets.append(_Packet(packet.pts, packet.is_keyframe))
+    if not packets or not packets[0].key or len({packet.pts for packet in packets}) < len(packets):
+        return None
+    return packets
+
+
+def _pick_indexed(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    packets: list[_Packet],
+    choose: Callable[[int], Iterable[int]],
+) -> Chosen | None:
+    """Decode what the wanted frames need; None where what comes out is not what the packets promised."""
+    shown = sorted(packet.pts for packet in packets)
+    wanted = {shown[index]: index for index in choose(len(shown))}
+    needed = _needed(packets, wanted.keys())
+    codec = stream.codec_context
+    container.seek(packets[0].pts, stream=stream)
+    chosen = Chosen(len(shown), {}, {})
+    fresh = False
+
+    def keep(frames: list[av.VideoFrame]) -> bool:
+        nonlocal fresh
+        for frame in frames:
+            if fresh and not frame.key_frame:
+                return False  # a key frame that needs those before it
+            fresh = False
+            if frame.pts in wanted:
+                index = wanted[frame.pts]
+                chosen.images[index], chosen.times[index] = _image(frame), float(frame.pts * (stream.time_base or 0))
+        return True
+
+    position, behind = -1, -1
+    for packet in container.demux(stream):
+        if packet.size == 0:
+            break
+        position += 1
+        if position == len(packets) or packet.pts != packets[position].pts:
+            return None  # the file does not begin where it did
+        if position not in needed:
+            continue
+        if position > behind + 1 and behind >= 0:
+            if not keep(codec.decode(None)):
+                return None
+            codec.flush_buffers()
+            fresh = True
+        codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+        if not keep(codec.decode(packet)):
+            return None
+        behind = position
+        if behind == max(needed):
+            break
+    if not keep(codec.decode(None)) or len(chosen.images) < len(wanted):
+        return None
+    return chosen
+
+
+def _needed(packets: list[_Packet], wanted: Collection[int]) -> set[int]:
+    """Return the positions of the packets that lead to the frames shown at `wanted`: each from its key frame on."""
+    needed: set[int] = set()
+    keys = [position for position, packet in enumerate(packets) if packet.key]
+    for position, packet in enumerate(packets):
+        if packet.pts in wanted:
+            # In an open group of pictures a frame may be shown before the key frame that it is decoded after.
+            key = next(k for k in reversed(keys[: bisect_right(keys, position)]) if packets[k].pts <= packet.pts)
+            needed.update(range(key, position + 1))
+    return needed
+
+
+def _pick_in_order(path: Path, choose: Callable[[int], Iterable[int]], guess: int, threads: int) -> Chosen:
+    """Decode all of a video, and once more where it does not have the `guess` of frames that the container claims."""
+    while True:
+        wanted = set(choose(guess)) if guess else set()
+        chosen, total = Chosen(guess, {}, {}), 0
+        for time, frame in _frames(path, threads):
+            if total in wanted:
+                chosen.images[total], chosen.times[total] = _image(frame), time
+            total += 1
+        if total == guess:
+            return chosen
+        guess = total

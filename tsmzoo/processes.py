@@ -1,0 +1,47 @@
+"""The processes that `torchrun` started, as its environment variables tell; one of one without it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from tsmzoo.errors import ZooError
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def count() -> int:
+    """Return how many there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def here() -> int:
+    """Return how many there are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", count()))
+
+
+def is_first() -> bool:
+    """Say whether this is the process that writes and speaks."""
+    return rank() == 0
+
+
+@contextmanager
+def gathered() -> Iterator[None]:
+    """Meet the other processes before the block, and wait for all of them behind it."""
+    if count() == 1:
+        yield
+        return
+    import torch
+
+    try:
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
+    except ValueError as error:
+        raise ZooError(f"{count()} processes cannot find each other ({error}); start them with torchrun") from None
+    yield
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()

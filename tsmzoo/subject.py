@@ -1,0 +1,95 @@
+"""What is run: a model of the registry in torch, or an exported file; told in plain values, opened where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from tsmzoo import weights as weights_
+from tsmzoo.artifact import Contract
+from tsmzoo.converter import Runner
+from tsmzoo.describe import describe
+from tsmzoo.errors import ArtifactError, ZooError
+from tsmzoo.export import open_artifact
+from tsmzoo.formats import is_artifact
+from tsmzoo.quiet import quiet
+from tsmzoo.registry import Entry, Registry
+from tsmzoo.runner import TorchRunner
+from tsmzoo.transfer import Progress
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An exported file, or a model's id, and which weights it takes; another process can open the same."""
+
+    model: str
+    weights: str | None = None
+    seed: int = 0
+    weights_format: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        return is_artifact(self.model)
+
+    def open(
+        self,
+        zoo: Registry,
+        *,
+        frames: int | None = None,
+        size: int | None = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> tuple[Runner, Contract]:
+        """Return it ready to run, and its contract; a model of the registry at another T or size where given.
+
+        `notify` is told what makes its answers doubtful. Raises ArtifactError, DownloadError or CheckpointError,
+        and ZooError where weights are given to a file, which holds its own.
+        """
+        if self.is_file:
+            if self.weights is not None or self.weights_format is not None:
+                raise ZooError(f"{self.model} holds its own weights; leave out --weights, or give a model's id")
+            runner, contract = open_file(Path(self.model), threads)
+            warn(contract, notify)
+            return runner, contract
+        entry = resized(zoo.find(self.model), frames, size)
+        network = weights_.obtain(
+            entry,
+            self.weights,
+            seed=self.seed,
+            weights_format=self.weights_format,
+            progress=progress,
+            notify=notify,
+        )
+        contract = describe(zoo, network, dynamic_batch=True)
+        warn(contract, notify)
+        return TorchRunner(network, contract), contract
+
+
+def warn(contract: Contract, notify: Callable[[str], None]) -> None:
+    """Say what makes the answers of a model doubtful: random weights, a shift it was not trained with."""
+    if contract.weights == "random":
+        notify(f"warning: the weights of {contract.model} are RANDOM (seed {contract.seed}); its answers mean nothing")
+    if contract.checkpoint and contract.checkpoint.shift_mismatch:
+        notify(f"warning: {contract.model} holds a BIDIRECTIONAL checkpoint; its answers are not the published ones")
+
+
+def resized(entry: Entry, frames: int | None, size: int | None) -> Entry:
+    """Return `entry` at another number of frames or size; an online model always takes a frame a step."""
+    if entry.mode == "online":
+        frames = None
+    return msgspec.structs.replace(entry, frames=frames or entry.frames, size=size or entry.size)
+
+
+def open_file(path: Path, threads: int | None = None) -> tuple[Runner, Contract]:
+    """Return an exported file, checked against its contract, ready to run. Raises ArtifactError."""
+    contract, converter = open_artifact(path)
+    with quiet():
+        converter.check(path, contract)
+        runner = converter.load(path, contract, threads)
+    if runner is None:
+        raise ArtifactError(f"{path}: nothing on this system runs {contract.format}; run it on macOS")
+    return runner, contract
