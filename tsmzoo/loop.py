@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from tsmzoo import models
+from tsmzoo import models, processes
 from tsmzoo.clips import ClipSet, Progress
 from tsmzoo.dataset import Dataset as Videos
 from tsmzoo.errors import TrainingError, VideoError
@@ -255,15 +254,15 @@ class _Place:
 
 @contextmanager
 def _processes() -> Iterator[_Place]:
-    count, rank = (int(os.environ.get(key, default)) for key, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
+    count = processes.count()
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    device = torch.device("cuda", processes.local_rank()) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if count > 1:
-        torch.distributed.init_process_group("nccl" if cuda else "gloo")
+        processes.join("nccl" if cuda else "gloo")
     try:
-        yield _Place(rank, count, device)
+        yield _Place(processes.rank(), count, device)
     finally:
         if count > 1:
             torch.distributed.destroy_process_group()

@@ -25,9 +25,29 @@ def here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", count()))
 
 
+def local_rank() -> int:
+    """Return the number of this process on this machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def is_first() -> bool:
     """Say whether this is the process that writes and speaks."""
     return rank() == 0
+
+
+def join(backend: str, timeout: timedelta | None = None) -> None:
+    """Make one group of the processes, by torch's name of a `backend`. Raises ZooError where they cannot meet."""
+    import torch
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    try:
+        store, number, total = next(rendezvous("env://"))
+        # torchrun's static rendezvous keeps its store over a restart, with the addresses of processes that are dead.
+        attempt = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        torch.distributed.init_process_group(backend, store=attempt, rank=number, world_size=total, timeout=timeout)
+    except ValueError as error:
+        raise ZooError(f"{count()} processes cannot find each other ({error}); start them with torchrun") from None
 
 
 @contextmanager
@@ -38,10 +58,7 @@ def gathered() -> Iterator[None]:
         return
     import torch
 
-    try:
-        torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
-    except ValueError as error:
-        raise ZooError(f"{count()} processes cannot find each other ({error}); start them with torchrun") from None
+    join("gloo", timedelta(days=30))
     yield
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
