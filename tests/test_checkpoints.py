@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tsmzoo import checkpoints, models, registry
+from tsmzoo import checkpoints, keys, models, registry
 from tsmzoo.errors import CheckpointError
 from tsmzoo.models.forms import Clips, Step, state_shapes
 from tsmzoo.weights import obtain
@@ -148,11 +148,11 @@ def test_stream_gives_the_publishers_logits_and_states(
 def test_keys_map_one_to_one(name: str, parity: Case) -> None:
     case, entry = parity(name), ZOO.find(MODEL[name])
     state, target = hollow(case), unfilled(entry.id).state_dict()
-    assert checkpoints.tell_format(state, {}) == case["format"] == entry.format
-    assert checkpoints.tell_backbone(state) == entry.backbone
+    assert keys.tell_format(state, {}) == case["format"] == entry.format
+    assert keys.tell_backbone(state) == entry.backbone
 
-    rules = checkpoints.RULES[entry.format, entry.backbone]
-    renamed = [checkpoints.rename(key, rules) for key in state]
+    rules = keys.RULES[entry.format, entry.backbone]
+    renamed = [keys.rename(key, rules) for key in state]
     assert len(set(renamed)) == len(state)
     assert set(renamed) == target.keys()  # the counters too, which are not loaded
     for key, name_ in zip(state, renamed, strict=True):
@@ -164,15 +164,13 @@ def test_keys_map_one_to_one(name: str, parity: Case) -> None:
 def test_blocks_of_the_file_with_a_shift_are_ours(name: str, parity: Case) -> None:
     """The `.net` in a file's keys is the ground truth for where the shift goes (checkpoint facts, § 8.3)."""
     entry = ZOO.find(MODEL[name])
-    rules = checkpoints.RULES[entry.format, entry.backbone]
-    theirs = {
-        checkpoints.rename(key, rules).split(".conv")[0] for key, _, _ in parity(name)["tensors"] if ".net." in key
-    }
+    rules = keys.RULES[entry.format, entry.backbone]
+    theirs = {keys.rename(key, rules).split(".conv")[0] for key, _, _ in parity(name)["tensors"] if ".net." in key}
     assert theirs == {name for name, block in unfilled(entry.id).named_modules() if getattr(block, "fold", 0)}
 
 
 def test_every_entry_has_rules_for_its_format() -> None:
-    assert {(entry.format, entry.backbone) for entry in ZOO.models} <= checkpoints.RULES.keys()
+    assert {(entry.format, entry.backbone) for entry in ZOO.models} <= keys.RULES.keys()
 
 
 # --- layouts that files have been seen in ----------------------------------------------------------------------------
@@ -296,8 +294,8 @@ def test_loaded_network_is_ready(published: Published) -> None:
     state = net.state_dict()
     assert not net.training
     assert {tensor.device.type for tensor in state.values()} == {"cpu"}
-    assert {tensor.dtype for key, tensor in state.items() if not checkpoints.is_counter(key)} == {torch.float32}
-    assert all(int(tensor) == 0 for key, tensor in state.items() if checkpoints.is_counter(key))
+    assert {tensor.dtype for key, tensor in state.items() if not keys.is_counter(key)} == {torch.float32}
+    assert all(int(tensor) == 0 for key, tensor in state.items() if keys.is_counter(key))
 
 
 def test_network_does_not_hang_on_the_file(raw: Callable[[str], State], tmp_path: Path) -> None:
@@ -400,10 +398,10 @@ def test_a_file_of_ours_holds_no_counters_and_needs_none(tmp_path: Path) -> None
         if isinstance(module, nn.BatchNorm2d):
             module.num_batches_tracked.fill_(7)  # as after training
     checkpoints.save(net, entry, path := tmp_path / "mine.safetensors")
-    assert not any(checkpoints.is_counter(key) for key in safetensors.torch.load_file(path))
+    assert not any(keys.is_counter(key) for key in safetensors.torch.load_file(path))
     again = load(path, TSM)[0].state_dict()
-    assert all(int(tensor) == 0 for key, tensor in again.items() if checkpoints.is_counter(key))
-    assert all(torch.equal(again[key], t) for key, t in net.state_dict().items() if not checkpoints.is_counter(key))
+    assert all(int(tensor) == 0 for key, tensor in again.items() if keys.is_counter(key))
+    assert all(torch.equal(again[key], t) for key, t in net.state_dict().items() if not keys.is_counter(key))
 
 
 @pytest.mark.parametrize("model", [TSM, STREAM])
@@ -479,14 +477,14 @@ def test_an_image_networks_file_is_not_taken_for_ours(
 
 def test_an_image_resnets_keys_are_ours_with_our_metadata_alone() -> None:
     state = unfilled("tsm_r50_sthv2").state_dict()
-    assert checkpoints.tell_format(state, {"model": "mine", "shift": None}) == "tsmzoo"
+    assert keys.tell_format(state, {"model": "mine", "shift": None}) == "tsmzoo"
     with pytest.raises(CheckpointError, match="image ResNet"):
-        checkpoints.tell_format(state, {})
+        keys.tell_format(state, {})
 
 
 def test_a_shift_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     net, entry = trained(TSM)
-    state = {key: tensor for key, tensor in net.state_dict().items() if not checkpoints.is_counter(key)}
+    state = {key: tensor for key, tensor in net.state_dict().items() if not keys.is_counter(key)}
     path = tmp_path / "mine.safetensors"
     safetensors.torch.save_file(state, path, {"tsmzoo": json.dumps({"model": entry.id, "shift": "sideways"})})
     for model in (TSN, TSM, STREAM):

@@ -374,7 +374,7 @@ def without(key: str) -> dict[str, Any]:
         pytest.param({"models": [OWN, "x"]}, ("number 2",), id="entry that is text"),
         pytest.param({"models": [OWN | {"classes": "many"}]}, ("'my_tsm'", "$.classes"), id="text for a number"),
         pytest.param({"models": [OWN | {"frames": 8.5}]}, ("'my_tsm'", "$.frames"), id="fraction of a frame"),
-        pytest.param({"models": [OWN | {"family": "i3d"}]}, ("'my_tsm'", "$.family", "i3d"), id="family"),
+        pytest.param({"models": [OWN | {"family": "slowfast"}]}, ("'my_tsm'", "$.family", "slowfast"), id="family"),
         pytest.param({"models": [OWN | {"backbone": "vgg"}]}, ("'my_tsm'", "$.backbone", "vgg"), id="backbone"),
         pytest.param({"models": [OWN | {"format": "keras"}]}, ("'my_tsm'", "$.format", "keras"), id="format"),
         pytest.param({"models": [OWN | {"recommended": "yes"}]}, ("$.recommended",), id="text for a bool"),

@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from tsmzoo import checkpoints, dataset, layouts, loop, models, registry, sampling, training, video, views
+from tsmzoo import checkpoints, dataset, keys, layouts, loop, models, registry, sampling, training, video, views
 from tsmzoo.cli import app
 from tsmzoo.clips import ClipSet
 from tsmzoo.dataset import Dataset, Video
@@ -674,7 +674,7 @@ def test_the_model_is_one_of_its_registry(train: Train, tmp_path: Path) -> None:
     weights = load_file(out / "model.safetensors")
     assert entry.params == sum(parameter.numel() for parameter in net.parameters())
     assert {key: tensor.shape for key, tensor in weights.items()} == {
-        key: tensor.shape for key, tensor in net.state_dict().items() if not checkpoints.is_counter(key)
+        key: tensor.shape for key, tensor in net.state_dict().items() if not keys.is_counter(key)
     }
     options = ["--registry", str(out / "registry.yaml"), "--json"]
     card = json.loads(succeeded(CliRunner().invoke(app, ["info", "mine", *options])))

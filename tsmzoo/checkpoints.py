@@ -11,7 +11,7 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,13 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from tsmzoo.errors import CheckpointError
+from tsmzoo.keys import FORMATS, RULES, Rules, is_counter, rename, some, tell_backbone, tell_format
 from tsmzoo.registry import Entry
 
 #: Key of a safetensors file's metadata under which our own format says what it holds.
 _METADATA = "tsmzoo"
-
-#: (pattern, replacement), applied in turn to each key of a file.
-Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 
 @dataclass(frozen=True)
@@ -38,162 +36,6 @@ class Loaded:
     format: str
     #: A bidirectional checkpoint was loaded into an online model on the user's word.
     shift_mismatch: bool
-
-
-# --- key rules, one table a format and architecture (see the publishers' files named at each) ---------------------
-
-
-def _nested(match: re.Match[str]) -> str:
-    """MIT's flat inverted residual (conv.0, .1, .3, .4, .6, .7) to torchvision's nested one."""
-    feature, position = int(match[1]), int(match[2])
-    unit, part = divmod(position, 3)
-    last = 1 if feature == 1 else 2  # features.1 has no expansion
-    inner = f"{unit + part}" if unit == last else f"{unit}.{part}"
-    return f"features.{feature}.conv.{inner}."
-
-
-#: Index of the first block of mmaction2's layer1…7 among torchvision's features.
-_FIRST_FEATURE = (1, 2, 4, 7, 11, 14, 17)
-
-
-def _mmaction_feature(match: re.Match[str]) -> str:
-    """mmaction2's layerL.B.conv.J.{conv,bn} to torchvision's features.N.conv.…"""
-    layer, block, unit = int(match[1]), int(match[2]), int(match[3])
-    part = 0 if match[4] == "conv" else 1
-    last = 1 if layer == 1 else 2
-    inner = f"{unit + part}" if unit == last else f"{unit}.{part}"
-    return f"features.{_FIRST_FEATURE[layer - 1] + block}.conv.{inner}."
-
-
-# mit-han-lab/temporal-shift-module: main.py (wrapper), ops/models.py, ops/temporal_shift.py, ops/non_local.py
-_MIT: Rules = (
-    (r"^(module\.)+", ""),
-    (r"^base_model\.", ""),
-    (r"\.net\.", "."),
-)
-_MIT_RESNET: Rules = (
-    *_MIT,
-    (r"^new_fc\.", "fc."),
-    (r"^(layer\d\.\d+)\.block\.", r"\1."),
-    (r"\.nl\.(g|phi)\.0\.", r".nl.\1."),
-    (r"\.nl\.W\.0\.", ".nl.out."),
-    (r"\.nl\.W\.1\.", ".nl.bn."),
-)
-# mit-han-lab/temporal-shift-module: archs/mobilenet_v2.py, online_demo/mobilenet_v2_tsm.py
-_MIT_MOBILENET: Rules = (
-    *_MIT,
-    (r"^(new_fc|fc|classifier|classifier\.1)\.(?=weight|bias)", "classifier.1."),
-    (r"^features\.([1-9]|1[0-7])\.conv\.(\d)\.", _nested),
-)
-# open-mmlab/mmaction2: mmaction/models/backbones, heads; wrapped by mmrazor in distillation runs
-_MMACTION: Rules = (
-    (r"^architecture\.", ""),
-    (r"^data_preprocessor\..*", ""),
-)
-_MMACTION_RESNET: Rules = (
-    *_MMACTION,
-    (r"^cls_head\.fc_cls\.", "fc."),
-    (r"^backbone\.conv1\.conv\.", "conv1."),
-    (r"^backbone\.conv1\.bn\.", "bn1."),
-    (r"^backbone\.(layer\d\.\d+)\.(?:block\.)?", r"\1."),
-    (r"\.downsample\.conv\.", ".downsample.0."),
-    (r"\.downsample\.bn\.", ".downsample.1."),
-    (r"\.non_local_block\.(g|phi)\.0\.conv\.", r".nl.\1."),
-    (r"\.non_local_block\.theta\.conv\.", ".nl.theta."),
-    (r"\.non_local_block\.conv_out\.conv\.", ".nl.out."),
-    (r"\.non_local_block\.conv_out\.bn\.", ".nl.bn."),
-    (r"\.conv(\d)\.conv\.(?:net\.)?", r".conv\1."),
-    (r"\.conv(\d)\.bn\.", r".bn\1."),
-)
-_MMACTION_MOBILENET: Rules = (
-    *_MMACTION,
-    (r"^cls_head\.fc_cls\.", "classifier.1."),
-    (r"^backbone\.conv1\.conv\.", "features.0.0."),
-    (r"^backbone\.conv1\.bn\.", "features.0.1."),
-    (r"^backbone\.conv2\.conv\.", "features.18.0."),
-    (r"^backbone\.conv2\.bn\.", "features.18.1."),
-    (r"^backbone\.layer(\d)\.(\d)\.conv\.(\d)\.(?:net\.)?(conv|bn)\.", _mmaction_feature),
-)
-
-RULES: dict[tuple[str, str], Rules] = {
-    ("tsmzoo", "resnet50"): (),
-    ("tsmzoo", "resnet101"): (),
-    ("tsmzoo", "mobilenet_v2"): (),
-    ("mit-tsm", "resnet50"): _MIT_RESNET,
-    ("mit-tsm", "resnet101"): _MIT_RESNET,
-    ("mit-tsm", "mobilenet_v2"): _MIT_MOBILENET,
-    ("mit-tsm-online", "mobilenet_v2"): _MIT_MOBILENET,
-    ("mmaction2", "resnet50"): _MMACTION_RESNET,
-    ("mmaction2", "resnet101"): _MMACTION_RESNET,
-    ("mmaction2", "mobilenet_v2"): _MMACTION_MOBILENET,
-}
-FORMATS = tuple(dict.fromkeys(format_ for format_, _ in RULES))
-
-
-def rename(key: str, rules: Rules) -> str:
-    """Return our name of a file's key; an empty one where the key is not part of the network."""
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def is_counter(key: str) -> bool:
-    """Batch norm's step counter, which old files lack and evaluation never reads."""
-    return key.endswith("num_batches_tracked")
-
-
-# --- telling a file's format ---------------------------------------------------------------------------------------
-
-#: Formats of other families, by the keys that give them away; named in the refusal.
-_FOREIGN = (
-    (r"^blocks\.\d+\.", "a pytorchvideo checkpoint"),
-    (r"^Conv3d_1a_7x7\.", "a piergiaj Inception I3D checkpoint"),
-    (r"^conv3d_1a_7x7\.", "a hassony2 Inception I3D checkpoint"),
-    (r"(^|\.)inception_3a_", "a BNInception checkpoint"),
-    (r"^backbone\.stage\d", "an mmaction2 MobileOne checkpoint"),
-    (r"^backbone\.layers\.\d", "an mmaction2 Swin checkpoint"),
-    (r"^backbone\.features\.denseblock", "an mmaction2 DenseNet checkpoint"),
-    (r"^(conv1|layer1\.0\.conv1)\.weight$", "a plain image ResNet"),
-)
-
-
-def tell_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
-    """Return the format of a file's tensors: one of FORMATS.
-
-    Our own says so in its metadata: its keys are torchvision's, as an image network's are, too. Raises
-    CheckpointError, saying what the file looks like, where it is none of them.
-    """
-    if metadata:
-        return "tsmzoo"
-    for pattern, name in _FOREIGN:
-        if any(re.search(pattern, key) for key in state):
-            raise CheckpointError(f"looks like {name}, which no model here can take")
-    bare = {re.sub(r"^(module\.)+", "", key) for key in state}
-    if any(re.match(r"(architecture\.)?backbone\.", key) for key in bare):
-        return "mmaction2"
-    if any(key.startswith("base_model.") or ".net." in key for key in bare):
-        return "mit-tsm"
-    if {"features.0.0.weight", "classifier.weight"} <= bare:
-        return "mit-tsm-online"
-    raise CheckpointError(
-        f"keys fit none of the formats {', '.join(FORMATS)} (first keys: {_some(sorted(state))}); "
-        "give the publisher's own file"
-    )
-
-
-def tell_backbone(state: Mapping[str, Tensor]) -> str:
-    """Return what the keys say of the architecture, for the message when it is not the model's."""
-    joined = "\n".join(state)
-    if re.search(r"(^|\.)features\.\d|layer7\.", joined, re.M):
-        return "mobilenet_v2"
-    if "layer3.22." in joined:
-        return "resnet101"
-    if "layer3.5." in joined:
-        return "resnet50" if ".conv3." in joined else "a ResNet with basic blocks"
-    return "an unknown architecture"
-
-
-# --- loading -------------------------------------------------------------------------------------------------------
 
 
 def load(
@@ -367,7 +209,7 @@ def _fill(net: nn.Module, state: dict[str, Tensor]) -> None:
         for key, tensor in state.items()
     }
     problems = [
-        f"{kind}: {_some(keys)}"
+        f"{kind}: {some(keys)}"
         for kind, keys in (
             ("missing", sorted(wanted.keys() - state.keys())),
             ("unexpected", sorted(state.keys() - wanted.keys())),
@@ -387,9 +229,9 @@ def _fill(net: nn.Module, state: dict[str, Tensor]) -> None:
         raise CheckpointError(f"does not fit the model; {'; '.join(problems)}; nothing was loaded")
     values = {key: _dense(key, state[key]) for key in wanted}
     if bad := [key for key, tensor in values.items() if not tensor.isfinite().all()]:
-        raise CheckpointError(f"has values that are not finite in {_some(bad)}; nothing was loaded")
+        raise CheckpointError(f"has values that are not finite in {some(bad)}; nothing was loaded")
     if bad := [key for key, tensor in values.items() if key.endswith("running_var") and (tensor < 0).any()]:
-        raise CheckpointError(f"has negative variances in {_some(bad)}; nothing was loaded")
+        raise CheckpointError(f"has negative variances in {some(bad)}; nothing was loaded")
     counters = {key: torch.zeros((), dtype=torch.long) for key in held if is_counter(key)}
     net.load_state_dict(values | counters, strict=True, assign=True)
 
@@ -398,12 +240,6 @@ def _dense(key: str, tensor: Tensor) -> Tensor:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         raise CheckpointError(f"has a sparse, quantised or data-less tensor {key}; nothing was loaded")
     return tensor.detach().float().clone()
-
-
-def _some(names: Iterable[str], most: int = 3) -> str:
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _one_line(error: Exception) -> str:

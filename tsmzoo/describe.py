@@ -87,7 +87,8 @@ def _tensors(
     values: str,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     entry = network.entry
-    kind = "RGB" if entry.modality == "rgb" else "five x, y flow images"
+    flow = "five x, y flow images" if entry.stack > 1 else "x, y of a flow image"
+    kind = "RGB" if entry.modality == "rgb" else flow
     logits = Tensor(
         name="logits", shape=(batch, entry.classes), dtype="float32", layout="NC", meaning="class scores before softmax"
     )

@@ -20,8 +20,6 @@ _DEFAULT = {
     "dense": "dense_center_1clip",
     "stream": "uniform8_center_1clip",
 }
-#: Flow images that one input is stacked from (both publishers).
-_STACK = 5
 
 
 class Changes(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,6 +46,8 @@ class Plan(msgspec.Struct, frozen=True):
     average: Literal["logits", "probabilities"]
     #: Flow images that make an input; 1 for RGB.
     stack: int = 1
+    #: Images of optical flow, not of RGB.
+    flow: bool = False
     changes: Changes = Changes()
 
     @property
@@ -118,7 +118,8 @@ def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> Pla
         short_side=entry.short_side,
         size=entry.short_side if protocol.full else entry.size,
         average=protocol.average,
-        stack=1 if entry.modality == "rgb" else _STACK,
+        stack=entry.stack,
+        flow=entry.modality == "flow",
         changes=Changes(**{key: value for key, value in msgspec.to_builtins(asked).items() if value != own[key]}),
     )
 

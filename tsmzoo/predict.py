@@ -211,7 +211,7 @@ def see(video: Video, plan: Plan, observe: tuple[int, ...] = (), threads: int = 
             clips[level] = [[sampling.stacked(index, part, plan.stack) for index in clip] for clip in taken]
         return {index for taken in clips.values() for clip in taken for stack in clip for index in stack}
 
-    total, pictures = source.pick(video, choose, flow=plan.stack > 1, threads=threads)
+    total, pictures = source.pick(video, choose, flow=plan.flow, threads=threads)
     crops = {
         index: views.cut(views.resized(picture, plan.short_side, plan.pipeline), plan.size, plan.crops, plan.pipeline)
         for index, picture in pictures.items()

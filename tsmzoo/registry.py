@@ -21,12 +21,29 @@ from tsmzoo.errors import RegistryError
 #: libyaml's, 6 times as fast, but for a PyYAML built without it.
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-Family = Literal["tsn", "tsm"]
+Family = Literal["tsn", "tsm", "i3d"]
 Mode = Literal["offline", "online"]
 Modality = Literal["rgb", "flow"]
-Backbone = Literal["resnet50", "resnet101", "mobilenet_v2"]
+Backbone = Literal[
+    "resnet18",
+    "resnet50",
+    "resnet101",
+    "resnext101_32x4d",
+    "mobilenet_v2",
+    "mobileone_s4",
+    "bninception",
+    "densenet161",
+    "inception_v1_i3d",
+    "resnet50_i3d",
+    "resnet50_i3d_8x8",
+    "resnet50_i3d_heavy",
+    "resnet50_i3d_3x3x3",
+    "resnet50_i3d_replace",
+]
 NonLocal = Literal["embedded_gaussian", "dot_product", "gaussian"]
-WeightsFormat = Literal["mit-tsm", "mit-tsm-online", "mmaction2", "tsmzoo"]
+WeightsFormat = Literal[
+    "mit-tsm", "mit-tsm-online", "mmaction2", "piergiaj-i3d", "hassony2-i3d", "deepmind-tf", "pytorchvideo", "tsmzoo"
+]
 #: What names a folder of the cache and files that are exported.
 Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -113,6 +130,12 @@ class Entry(_Record, frozen=True, kw_only=True):
     size: Count = 224
     #: Several classes may hold at once (sigmoid, mean average precision).
     multi_label: bool = False
+    #: The share of the channels that comes from either side: 1/8 of them (TSM, Table 2; ablations take others).
+    shift_div: Count = 8
+    #: In the residual branch, or in front of the whole block, whose shortcut then lacks the present frame (§ 4.2).
+    shift_place: Literal["residual", "in-place"] = "residual"
+    #: Frames that shift among themselves, where they are fewer than the clip's.
+    shift_frames: Count | None = None
     non_local: NonLocal | None = None
     #: The output projection of the non-local blocks has a bias: MIT's, not mmaction2's.
     non_local_bias: bool = True
@@ -157,8 +180,13 @@ class Entry(_Record, frozen=True, kw_only=True):
 
     @property
     def channels(self) -> int:
-        """Input channels: 3 for RGB, 10 for a stack of five x, y flow frames."""
-        return 3 if self.modality == "rgb" else 10
+        """Input channels: 3 for RGB, x and y of each flow image that makes a frame."""
+        return 3 if self.modality == "rgb" else 2 * self.stack
+
+    @property
+    def stack(self) -> int:
+        """Images that make a frame: five of flow for a 2-D network, else one."""
+        return 5 if self.modality == "flow" and self.family != "i3d" else 1
 
     @property
     def short_side(self) -> int:
@@ -171,8 +199,8 @@ class Entry(_Record, frozen=True, kw_only=True):
 
     @property
     def shift(self) -> str | None:
-        """The direction of the shift: None for TSN."""
-        if self.family == "tsn":
+        """The direction of the shift: None for TSN and I3D."""
+        if self.family != "tsm":
             return None
         return "unidirectional" if self.mode == "online" else "bidirectional"
 

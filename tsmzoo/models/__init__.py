@@ -23,7 +23,6 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet101": partial(ResNet, 101),
     "mobilenet_v2": MobileNetV2,
 }
-SHIFT_DIV = 8
 
 
 def build(entry: Entry, *, seed: int | None = None) -> nn.Module:
@@ -32,7 +31,9 @@ def build(entry: Entry, *, seed: int | None = None) -> nn.Module:
     With `seed` its weights are random and reproducible; without, they are left on the `meta` device,
     to be counted or replaced.
     """
-    options: dict[str, Any] = {"channels": entry.channels, "shift_div": SHIFT_DIV if entry.shift else None}
+    options: dict[str, Any] = {"channels": entry.channels}
+    if entry.shift:
+        options |= {"shift_div": entry.shift_div}
     if entry.non_local:
         options |= {"non_local": entry.non_local, "non_local_bias": entry.non_local_bias}
     if entry.width != 1:
