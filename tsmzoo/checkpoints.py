@@ -169,7 +169,8 @@ def _check_fit(
     entry: Entry, format_: str, state: Mapping[str, Tensor], held: str | None, *, allow_shift_mismatch: bool
 ) -> bool:
     """Check architecture and shift against the entry; return whether a shift mismatch was allowed."""
-    if (found := tell_backbone(state)) != entry.backbone:
+    family = "resnet50_i3d" if entry.backbone.startswith("resnet50_i3d") else entry.backbone  # told apart by shapes
+    if (found := tell_backbone(state)) != family:
         raise CheckpointError(f"holds {found}, but {entry.id} is {entry.backbone}; choose a model that fits the file")
     if (format_, entry.backbone) not in RULES:
         raise CheckpointError(f"is not known as {format_} for {entry.backbone}; formats are {', '.join(FORMATS)}")
@@ -203,11 +204,7 @@ def _renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
 def _fill(net: nn.Module, state: dict[str, Tensor]) -> None:
     held = net.state_dict()
     wanted = {key: tensor for key, tensor in held.items() if not is_counter(key)}
-    # Non-local projections are stored with 1x1x1 kernels and used with 1x1 ones.
-    state = {
-        key: tensor.squeeze(-1) if ".nl." in key and tensor.dim() == 5 and tensor.shape[-1] == 1 else tensor
-        for key, tensor in state.items()
-    }
+    state = {key: _as_wide_as(wanted[key], tensor) if key in wanted else tensor for key, tensor in state.items()}
     problems = [
         f"{kind}: {some(keys)}"
         for kind, keys in (
@@ -234,6 +231,13 @@ def _fill(net: nn.Module, state: dict[str, Tensor]) -> None:
         raise CheckpointError(f"has negative variances in {some(bad)}; nothing was loaded")
     counters = {key: torch.zeros((), dtype=torch.long) for key in held if is_counter(key)}
     net.load_state_dict(values | counters, strict=True, assign=True)
+
+
+def _as_wide_as(ours: Tensor, tensor: Tensor) -> Tensor:
+    """Drop last axes of one: 1x1x1 kernels of what we do with 1x1 ones (non-local) or a linear layer (Inception)."""
+    while tensor.dim() > ours.dim() and tensor.shape[-1] == 1:
+        tensor = tensor.squeeze(-1)
+    return tensor
 
 
 def _dense(key: str, tensor: Tensor) -> Tensor:

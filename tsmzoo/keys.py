@@ -91,6 +91,33 @@ _MMACTION_MOBILENET: Rules = (
     (r"^backbone\.layer(\d)\.(\d)\.conv\.(\d)\.(?:net\.)?(conv|bn)\.", _mmaction_feature),
 )
 
+# facebookresearch/pytorchvideo: models/resnet.py, models/stem.py, models/head.py
+_PYTORCHVIDEO: Rules = (
+    (r"^blocks\.0\.conv\.", "conv1."),
+    (r"^blocks\.0\.norm\.", "bn1."),
+    (r"^blocks\.1\.res_blocks\.", "layer1."),
+    (r"^blocks\.([345])\.res_blocks\.", lambda match: f"layer{int(match[1]) - 1}."),  # 2 is the pool
+    (r"^blocks\.6\.proj\.", "fc."),
+    (r"\.branch1_conv\.", ".downsample.0."),
+    (r"\.branch1_norm\.", ".downsample.1."),
+    (r"\.branch2\.conv_([abc])\.", lambda match: f".conv{'abc'.index(match[1]) + 1}."),
+    (r"\.branch2\.norm_([abc])\.", lambda match: f".bn{'abc'.index(match[1]) + 1}."),
+)
+# piergiaj/pytorch-i3d: pytorch_i3d.py
+_PIERGIAJ: Rules = ((r"^logits\.conv3d\.", "logits."),)
+# hassony2/kinetics_i3d_pytorch: src/i3dpt.py
+_HASSONY2: Rules = (
+    (r"^conv3d_0c_1x1\.conv3d\.", "logits."),
+    (r"^(conv3d|mixed)_", lambda match: match[1].capitalize() + "_"),
+    (r"\.branch_0\.", ".b0."),
+    (r"\.branch_([12])\.([01])\.", lambda match: f".b{match[1]}{'ab'[int(match[2])]}."),
+    (r"\.branch_3\.1\.", ".b3b."),
+    (r"\.batch3d\.", ".bn."),
+)
+
+#: mmaction2's inflations of ResNet-50. pytorchvideo's has the same names and shapes as the first, but other strides.
+_MMACTION_I3D = ("resnet50_i3d", "resnet50_i3d_heavy", "resnet50_i3d_3x3x3", "resnet50_i3d_replace")
+
 RULES: dict[tuple[str, str], Rules] = {
     ("tsmzoo", "resnet50"): (),
     ("tsmzoo", "resnet101"): (),
@@ -102,6 +129,11 @@ RULES: dict[tuple[str, str], Rules] = {
     ("mmaction2", "resnet50"): _MMACTION_RESNET,
     ("mmaction2", "resnet101"): _MMACTION_RESNET,
     ("mmaction2", "mobilenet_v2"): _MMACTION_MOBILENET,
+    **{("tsmzoo", name): () for name in (*_MMACTION_I3D, "resnet50_i3d_8x8", "inception_v1_i3d")},
+    **{("mmaction2", name): _MMACTION_RESNET for name in _MMACTION_I3D},
+    ("pytorchvideo", "resnet50_i3d_8x8"): _PYTORCHVIDEO,
+    ("piergiaj-i3d", "inception_v1_i3d"): _PIERGIAJ,
+    ("hassony2-i3d", "inception_v1_i3d"): _HASSONY2,
 }
 FORMATS = tuple(dict.fromkeys(format_ for format_, _ in RULES))
 
@@ -122,14 +154,17 @@ def is_counter(key: str) -> bool:
 
 #: Formats of other families, by the keys that give them away; named in the refusal.
 _FOREIGN = (
-    (r"^blocks\.\d+\.", "a pytorchvideo checkpoint"),
-    (r"^Conv3d_1a_7x7\.", "a piergiaj Inception I3D checkpoint"),
-    (r"^conv3d_1a_7x7\.", "a hassony2 Inception I3D checkpoint"),
     (r"(^|\.)inception_3a_", "a BNInception checkpoint"),
     (r"^backbone\.stage\d", "an mmaction2 MobileOne checkpoint"),
     (r"^backbone\.layers\.\d", "an mmaction2 Swin checkpoint"),
     (r"^backbone\.features\.denseblock", "an mmaction2 DenseNet checkpoint"),
     (r"^(conv1|layer1\.0\.conv1)\.weight$", "a plain image ResNet"),
+)
+#: A key that only one format has.
+_FIRST_KEYS = (
+    ("blocks.0.conv.weight", "pytorchvideo"),
+    ("Conv3d_1a_7x7.conv3d.weight", "piergiaj-i3d"),
+    ("conv3d_1a_7x7.conv3d.weight", "hassony2-i3d"),
 )
 
 
@@ -144,6 +179,9 @@ def tell_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str
     for pattern, name in _FOREIGN:
         if any(re.search(pattern, key) for key in state):
             raise CheckpointError(f"looks like {name}, which no model here can take")
+    for first, name in _FIRST_KEYS:
+        if first in state:
+            return name
     bare = {re.sub(r"^(module\.)+", "", key) for key in state}
     if any(re.match(r"(architecture\.)?backbone\.", key) for key in bare):
         return "mmaction2"
@@ -160,6 +198,10 @@ def tell_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str
 def tell_backbone(state: Mapping[str, Tensor]) -> str:
     """Return what the keys say of the architecture, for the message when it is not the model's."""
     joined = "\n".join(state)
+    if re.search(r"(?i)^conv3d_1a_7x7\.", joined, re.M):
+        return "inception_v1_i3d"
+    if any(tensor.dim() == 5 and max(tensor.shape[2:]) > 1 for tensor in state.values()):  # non-local ones are 1x1x1
+        return "resnet50_i3d"
     if re.search(r"(^|\.)features\.\d|layer7\.", joined, re.M):
         return "mobilenet_v2"
     if "layer3.22." in joined:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tsmzoo.models.i3d import VARIANTS, Bottleneck3d, I3DResNet, InceptionI3D
 from tsmzoo.models.mobilenet_v2 import MobileNetV2
 from tsmzoo.models.resnet import Bottleneck, NonLocal, ResNet
 from tsmzoo.registry import Entry
@@ -22,6 +23,8 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet50": partial(ResNet, 50),
     "resnet101": partial(ResNet, 101),
     "mobilenet_v2": MobileNetV2,
+    "inception_v1_i3d": InceptionI3D,
+    **{variant: partial(I3DResNet, variant) for variant in VARIANTS},
 }
 
 
@@ -63,17 +66,17 @@ def replace_classifier(net: nn.Module, classes: int, seed: int) -> None:
 def _fill_at_random(net: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
             # By fan-in, so that features keep their size though no batch has been normalised yet.
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0, 0.01, generator=generator)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             module.reset_parameters()
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
     for module in net.modules():
-        if isinstance(module, Bottleneck):  # else each of 33 blocks would double the features' variance
+        if isinstance(module, Bottleneck | Bottleneck3d):  # else each of 33 blocks would double the features' variance
             nn.init.constant_(module.bn3.weight, 0.3)
         if isinstance(module, NonLocal):  # keeps the attention out of saturation, where no two runtimes agree
             for conv in (module.theta, module.phi) if module.mode != "gaussian" else ():

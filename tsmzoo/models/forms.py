@@ -30,7 +30,7 @@ class Clips(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         logits: Tensor = self.backbone(clip.flatten(0, 1), self.frames, self._shift)
-        return logits.reshape(-1, self.frames, logits.shape[1]).mean(1)
+        return logits.reshape(clip.shape[0], -1, logits.shape[1]).mean(1)
 
 
 class OneClip(nn.Module):
@@ -107,7 +107,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     for parent in model.modules():
         children = list(parent.named_children())
         for (name, conv), (bn_name, bn) in pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+            if isinstance(conv, nn.Conv2d | nn.Conv3d) and isinstance(bn, nn.BatchNorm2d | nn.BatchNorm3d):
                 setattr(parent, name, fuse_conv_bn_eval(conv, bn))
                 setattr(parent, bn_name, nn.Identity())
     return model
