@@ -61,14 +61,16 @@ class SameConv3d(nn.Conv3d):
     """A convolution padded as TensorFlow's SAME: by the size of its input, the odd zero behind."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(padded(x, self))
+        out: Tensor = super().forward(padded(x, self))
+        return out
 
 
 class SameMaxPool3d(nn.MaxPool3d):
     """A max pool padded with zeros as TensorFlow's SAME; its input is never negative."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(padded(x, self))
+        out: Tensor = super().forward(padded(x, self))
+        return out
 
 
 def padded(x: Tensor, module: SameConv3d | SameMaxPool3d) -> Tensor:
@@ -271,17 +273,22 @@ class InceptionI3D(nn.Module):
     def __init__(self, classes: int, *, channels: int = 3, dropout: float = 0.5) -> None:
         super().__init__()
         self.volume = AsVolume()
-        self.Conv3d_1a_7x7 = Unit3d(channels, 64, 7, 2)
-        self.MaxPool3d_2a_3x3 = SameMaxPool3d((1, 3, 3), (1, 2, 2))
-        self.Conv3d_2b_1x1 = Unit3d(64, 64)
-        self.Conv3d_2c_3x3 = Unit3d(64, 192, 3)
-        self.MaxPool3d_3a_3x3 = SameMaxPool3d((1, 3, 3), (1, 2, 2))
+        body: dict[str, nn.Module] = {
+            "Conv3d_1a_7x7": Unit3d(channels, 64, 7, 2),
+            "MaxPool3d_2a_3x3": SameMaxPool3d((1, 3, 3), (1, 2, 2)),
+            "Conv3d_2b_1x1": Unit3d(64, 64),
+            "Conv3d_2c_3x3": Unit3d(64, 192, 3),
+            "MaxPool3d_3a_3x3": SameMaxPool3d((1, 3, 3), (1, 2, 2)),
+        }
         for name, widths in _MIXED.items():
             if name == "4b":
-                self.MaxPool3d_4a_3x3 = SameMaxPool3d(3, 2)
+                body["MaxPool3d_4a_3x3"] = SameMaxPool3d(3, 2)
             if name == "5b":
-                self.MaxPool3d_5a_2x2 = SameMaxPool3d(2, 2)
-            self.add_module(f"Mixed_{name}", Mixed(*widths))
+                body["MaxPool3d_5a_2x2"] = SameMaxPool3d(2, 2)
+            body[f"Mixed_{name}"] = Mixed(*widths)
+        self._body = tuple(body)
+        for name, module in body.items():
+            self.add_module(name, module)
         self.head = HeadPool((2, 7, 7))
         self.mean = MeanOfVolume()
         self.dropout = nn.Dropout(dropout)
@@ -291,8 +298,7 @@ class InceptionI3D(nn.Module):
     def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:  # noqa: ARG002 - as the others take it
         """Return the logits, N, classes, of normalised frames, N·T, C, H, W, with `frames` (T) to a clip."""
         x = self.volume(x, frames)
-        for module in self.children():
-            if isinstance(module, Unit3d | Mixed | SameMaxPool3d):
-                x = module(x)
+        for name in self._body:
+            x = self.get_submodule(name)(x)
         logits: Tensor = self.logits(self.dropout(self.mean(self.head(x))))
         return logits
