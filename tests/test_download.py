@@ -22,7 +22,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
-from tsmzoo import cache, download, transfer
+from tsmzoo import cache, download, registry, transfer
 from tsmzoo.cli import app
 from tsmzoo.errors import DownloadError
 from tsmzoo.registry import Entry
@@ -71,6 +71,9 @@ class Server(ThreadingHTTPServer):
     def add(self, path: str, *replies: Reply) -> str:
         self.replies[path] = list(replies)
         return self.url + path
+
+    def paths(self) -> list[str]:
+        return [path for path, _ in self.requests]
 
     def ranges(self) -> list[str | None]:
         return [headers.get("Range") for _, headers in self.requests]
@@ -501,13 +504,19 @@ def test_a_mirror_comes_first(server: Server, second: Entry, monkeypatch: pytest
     server.add(f"/mirror/{NAME}", Reply())
     monkeypatch.setenv("TSMZOO_MIRROR", f"{server.url}/mirror/")
     assert download.fetch(second).read_bytes() == BODY
-    assert [path for path, _ in server.requests] == [f"/mirror/{NAME}"]
+    assert server.paths() == [f"/mirror/tsm_tiny/{NAME}", f"/mirror/{NAME}"]
+
+    server.requests.clear()
+    server.add(f"/mirror/tsm_tiny/{NAME}", Reply())  # laid out as the cache is
+    cache.local_path(second).unlink()
+    assert download.fetch(second).read_bytes() == BODY
+    assert server.paths() == [f"/mirror/tsm_tiny/{NAME}"]
 
     server.requests.clear()
     cache.local_path(second).unlink()
     monkeypatch.setenv("TSMZOO_MIRROR", f"{server.url}/nowhere")
     assert download.fetch(second).read_bytes() == BODY
-    assert [path for path, _ in server.requests] == [f"/nowhere/{NAME}", f"/a/{NAME}", f"/b/{NAME}"]
+    assert server.paths() == [f"/nowhere/tsm_tiny/{NAME}", f"/nowhere/{NAME}", f"/a/{NAME}", f"/b/{NAME}"]
 
 
 def test_a_proxy_is_taken_from_the_environment(
@@ -627,6 +636,302 @@ def test_a_full_disk_is_named(server: Server, second: Entry, monkeypatch: pytest
     assert leftovers(second) == {".part", ".part.json"}
 
 
+# Published in a repository: known by what git calls it
+
+#: What `git hash-object` says of a file that holds b"tsmzoo\n".
+GIT = (b"tsmzoo\n", "92454f32f046467408d6238a6dbd715a23f80108")
+
+
+def test_gits_name_of_a_file_is_gits() -> None:
+    assert git_blob_sha1(GIT[0]) == GIT[1]
+
+
+def git_blob_sha1(data: bytes) -> str:
+    return hashlib.sha1(b"blob " + str(len(data)).encode() + b"\0" + data).hexdigest()
+
+
+@pytest.fixture
+def in_git(second: Entry) -> Entry:
+    """Two addresses, of which the second is well, and no sha256."""
+    return msgspec.structs.replace(second, sha256=None, git_blob_sha1=git_blob_sha1(BODY))
+
+
+def test_gits_name_is_enough(server: Server, in_git: Entry) -> None:
+    server.add(f"/a/{NAME}", Reply(cut=100_000), Reply(OTHER, etag='"v2"'))
+    notes: list[str] = []
+    path = download.fetch(in_git, notify=notes.append)
+    assert path.read_bytes() == BODY
+    assert leftovers(in_git) == {f".{sha256(OTHER)[:8]}.bad"}  # and no record: the publisher's word is enough
+    assert notes == []
+    assert download.fetch(in_git) == path
+    assert len(server.requests) == 3
+
+    path.write_bytes(OTHER)
+    server.add(f"/a/{NAME}", Reply())
+    assert download.fetch(in_git, notify=notes.append).read_bytes() == BODY
+    assert f"its git_blob_sha1 is {git_blob_sha1(OTHER)}, the published one is {git_blob_sha1(BODY)}" in notes[0]
+
+
+def test_a_file_of_another_name_in_git_is_named(server: Server, in_git: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    for where in "ab":
+        server.add(f"/{where}/{NAME}", Reply(OTHER))
+    wrong = f"its git_blob_sha1 is {git_blob_sha1(OTHER)}, the published one is {git_blob_sha1(BODY)}; kept as {NAME}."
+    assert refusal(in_git).count(wrong) == 2
+    monkeypatch.setenv("TSMZOO_OFFLINE", "1")
+    cache.local_path(in_git).write_bytes(OTHER)
+    with pytest.raises(DownloadError, match="its git_blob_sha1 is"):
+        download.fetch(in_git)
+
+
+def test_all_digests_that_are_known_must_fit(server: Server, in_git: Entry) -> None:
+    server.add(f"/a/{NAME}", Reply())
+    assert "its git_blob_sha1 is" in refusal(
+        msgspec.structs.replace(in_git, sha256=sha256(BODY), git_blob_sha1=git_blob_sha1(OTHER))
+    )
+    assert "its sha256 is" in refusal(msgspec.structs.replace(in_git, sha256_prefix=sha256(OTHER)[:8]))
+    both = msgspec.structs.replace(in_git, sha256_prefix=sha256(BODY)[:8])
+    assert download.fetch(both).read_bytes() == BODY
+
+
+# A checkpoint of several files
+
+INDEX = "tsm_tiny.index"
+LIST = os.urandom(1000)
+
+
+@pytest.fixture
+def pair(server: Server, make_entry: Callable[..., Entry]) -> Entry:
+    """A checkpoint and its index, both well at the second of two addresses."""
+    server.add(f"/b/{NAME}", Reply())
+    server.add(f"/b/{INDEX}", Reply(LIST))
+    return make_entry(f"{server.url}/a/{NAME}", f"{server.url}/b/{NAME}", beside=(INDEX,))
+
+
+def test_several_files_lie_side_by_side(server: Server, pair: Entry, tmp_path: Path) -> None:
+    notes: list[str] = []
+    path = download.fetch(pair, notify=notes.append)
+    folder = tmp_path / "cache" / "checkpoints" / "tsm_tiny"
+    assert path == folder / NAME == cache.local_path(pair)
+    assert cache.local_paths(pair) == [path, folder / INDEX]
+    assert (path.read_bytes(), (folder / INDEX).read_bytes()) == (BODY, LIST)
+    assert server.paths() == [f"/a/{INDEX}", f"/b/{INDEX}", f"/a/{NAME}", f"/b/{NAME}"]
+    files = {file.name for file in folder.iterdir()} - {f"{NAME}.lock", f"{INDEX}.lock"}
+    assert files == {NAME, INDEX, f"{INDEX}.sha256"}
+    assert notes == [
+        f"tsm_tiny: no digest is published; sha256 {sha256(LIST)} recorded on first download in {folder / INDEX}.sha256"
+    ]
+    assert download.fetch(pair, notify=notes.append) == path
+    assert (len(server.requests), len(notes)) == (4, 1)
+
+
+@pytest.mark.parametrize("name", [NAME, INDEX])
+def test_only_all_of_it_counts_as_cached(
+    server: Server, pair: Entry, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = download.fetch(pair)
+    assert cache.is_cached(pair)
+    path.with_name(name).unlink()
+    server.requests.clear()
+    monkeypatch.setenv("TSMZOO_OFFLINE", "1")
+    message = refusal(pair)
+    assert f"{name} is missing (it is not in the cache) and TSMZOO_OFFLINE is set" in message
+    assert str(path.with_name(name)) in message
+    monkeypatch.delenv("TSMZOO_OFFLINE")
+    assert download.fetch(pair) == path
+    assert cache.is_cached(pair)
+    assert server.paths() == [f"/a/{name}", f"/b/{name}"]
+
+
+def test_without_its_small_files_the_large_one_does_not_come(server: Server, pair: Entry) -> None:
+    server.add(f"/b/{INDEX}", Reply(b"", 404))
+    message = refusal(pair)
+    assert f"{INDEX} could not be fetched" in message
+    assert f"{server.url}/b/{INDEX}: HTTP 404" in message
+    assert server.paths() == [f"/a/{INDEX}", f"/b/{INDEX}"]
+
+
+def test_each_of_several_files_is_resumed_and_verified(server: Server, pair: Entry) -> None:
+    server.add(f"/b/{NAME}", Reply(cut=100_000), Reply(b"", 404))
+    assert f"{NAME} could not be fetched" in refusal(pair)
+    server.requests.clear()
+    server.add(f"/b/{NAME}", Reply())
+    path = download.fetch(pair)
+    assert server.paths() == [f"/a/{NAME}", f"/b/{NAME}"]
+    assert server.ranges()[-1] == "bytes=100000-"
+
+    path.with_name(INDEX).write_bytes(b"changed")  # since the first download
+    server.add(f"/b/{INDEX}", Reply(b"another"))
+    with pytest.raises(DownloadError, match=f"{INDEX}.sha256"):
+        download.fetch(pair, notify=lambda _: None)
+    assert not cache.is_cached(pair)
+    server.add(f"/b/{INDEX}", Reply(LIST))
+    assert download.fetch(pair).with_name(INDEX).read_bytes() == LIST
+    bad = {file.name for file in path.parent.glob("*.bad")}
+    assert bad == {f"{INDEX}.{sha256(data)[:8]}.bad" for data in (b"changed", b"another")}
+
+
+def test_two_processes_download_several_files_once(
+    server: Server, pair: Entry, start: Callable[[Entry], subprocess.Popen[str]]
+) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        asked.set()
+        release.wait(10)
+
+    server.add(f"/a/{INDEX}", Reply(LIST, hold=hold))
+    first = start(pair)
+    assert asked.wait(10)
+    waiting = start(pair)
+    assert waiting.stderr is not None
+    assert f"another process is downloading {INDEX}" in waiting.stderr.readline()
+    release.set()
+    for process in (first, waiting):
+        assert process.communicate(timeout=10)[0].splitlines()[-1] == str(cache.local_path(pair))
+    assert server.paths() == [f"/a/{INDEX}", f"/a/{NAME}", f"/b/{NAME}"]
+
+
+def test_several_files_have_a_folder_each_on_a_mirror(
+    server: Server, pair: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two published checkpoints have files of the same names: in one folder only one could lie."""
+    server.add(f"/mirror/{NAME}", Reply(OTHER))
+    server.add(f"/mirror/{INDEX}", Reply(OTHER))
+    server.add(f"/mirror/tsm_tiny/{NAME}", Reply())
+    server.add(f"/mirror/tsm_tiny/{INDEX}", Reply(LIST))
+    monkeypatch.setenv("TSMZOO_MIRROR", f"{server.url}/mirror")
+    assert download.fetch(pair).read_bytes() == BODY
+    assert server.paths() == [f"/mirror/tsm_tiny/{INDEX}", f"/mirror/tsm_tiny/{NAME}"]
+
+    for path in cache.local_paths(pair):
+        path.unlink()
+    server.requests.clear()
+    del server.replies[f"/mirror/tsm_tiny/{INDEX}"]
+    assert download.fetch(pair).with_name(INDEX).read_bytes() == LIST
+    assert server.paths() == [f"/mirror/tsm_tiny/{INDEX}", f"/a/{INDEX}", f"/b/{INDEX}", f"/mirror/tsm_tiny/{NAME}"]
+
+
+def test_several_files_on_the_hub(make_entry: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def from_hub(address: str, part: Path, _: int) -> str:
+        asked.append(address)
+        part.write_bytes(LIST if INDEX in address else BODY)
+        return sha256(part.read_bytes())
+
+    monkeypatch.setattr(download, "_from_hub", from_hub)
+    for revision in ("", "@v1"):
+        entry = make_entry(f"hf://some/one/weights/{NAME}{revision}", beside=(INDEX,), id=f"tsm{revision[1:]}")
+        assert download.fetch(entry, notify=lambda _: None).read_bytes() == BODY
+        assert asked[-2:] == [f"hf://some/one/weights/{name}{revision}" for name in (INDEX, NAME)]
+
+
+# The commands
+
+
+@pytest.fixture
+def invoke(tmp_path: Path) -> Callable[..., Result]:
+    """Give a function that runs a command with a registry on top that holds some entries."""
+
+    def invoke(entries: list[Entry], *arguments: str) -> Result:
+        known = {"labels": "jester_sorted", "classes": 27, "source": "mit"}
+        own = tmp_path / "own.yaml"
+        own.write_text(json.dumps({"models": [msgspec.to_builtins(entry) | known for entry in entries]}))
+        return CliRunner().invoke(app, [*arguments, "--registry", str(own)])
+
+    return invoke
+
+
+def test_the_commands_know_several_files(pair: Entry, invoke: Callable[..., Result]) -> None:
+    path = cache.local_path(pair)
+    result = invoke([pair], "download", "tsm_tiny", "--json")
+    assert json.loads(result.stdout) == [
+        {
+            "id": "tsm_tiny",
+            "path": str(path),
+            "files": [str(path), str(path.with_name(INDEX))],
+            "bytes": len(BODY) + len(LIST),
+        }
+    ]
+    assert invoke([pair], "download", "tsm_tiny").stdout == f"tsm_tiny: {path}\n"
+    for complete in (True, False):
+        (row,) = json.loads(invoke([pair], "list", "tsm_tiny", "--json").stdout)
+        about = json.loads(invoke([pair], "info", "tsm_tiny", "--json").stdout)
+        assert row["cached"] == about["file"]["cached"] == complete
+        assert about["beside"] == [INDEX]
+        text = invoke([pair], "info", "tsm_tiny").stdout
+        assert f"beside it  {INDEX}\n" in text
+        assert (f"cached     {path}\n" in text) == complete
+        path.with_name(INDEX).unlink(missing_ok=True)
+
+
+def test_info_tells_gits_name(in_git: Entry, invoke: Callable[..., Result]) -> None:
+    text = invoke([in_git], "info", "tsm_tiny").stdout
+    assert f"git blob   {git_blob_sha1(BODY)}\n" in text
+    assert "sha256" not in text
+    both = msgspec.structs.replace(in_git, sha256=sha256(BODY))
+    assert f"sha256     {sha256(BODY)}\n" in invoke([both], "info", "tsm_tiny").stdout
+
+
+# Architectures without weights
+
+
+@pytest.fixture
+def without(make_entry: Callable[..., Entry]) -> Entry:
+    return make_entry(format="tsmzoo", sha256=None)
+
+
+def test_what_was_never_published_cannot_be_fetched(
+    without: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for offline in ("0", "1"):
+        monkeypatch.setenv("TSMZOO_OFFLINE", offline)
+        assert refusal(without) == (
+            "tsm_tiny: no weights were published for it; train it (`tsmzoo train`), or give --weights FILE or random"
+        )
+    assert cache.local_path(without) is None
+    assert cache.local_paths(without) == []
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_commands_know_models_without_weights(
+    without: Entry, second: Entry, invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = json.loads(invoke([without], "list", "tsm_tiny", "--json").stdout)
+    assert (row["cached"], row["megabytes"]) == (False, None)
+    header, _, line, *_ = invoke([without], "list", "tsm_tiny").stdout.splitlines()
+    assert line[header.index("MB") + 1] == line[header.index("cached")] == "–"
+    text = invoke([without], "info", "tsm_tiny").stdout
+    assert "file       none: no weights were published" in text
+    assert "sha256" not in text
+    about = json.loads(invoke([without], "info", "tsm_tiny", "--json").stdout)["file"]
+    assert (about["path"], about["cached"]) == (None, False)
+
+    (tmp_path / "video.mp4").write_bytes(b"")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "annotations.txt").write_text("a.mp4 0\n")
+    (data / "a.mp4").write_bytes(b"")
+    for arguments in (
+        ("download", "tsm_tiny"),
+        ("export", "tsm_tiny", "--to", "onnx", "-o", str(tmp_path / "m.onnx")),
+        ("run", "tsm_tiny", str(tmp_path / "video.mp4")),
+        ("eval", "tsm_tiny", "--data", str(data), "--protocol", "efficient"),
+    ):
+        result = invoke([without], *arguments)
+        assert (result.exit_code, result.stdout) == (1, ""), arguments
+        assert result.stderr.startswith("error: tsm_tiny: no weights were published for it; train it")
+        assert result.stderr.count("\n") == 1
+
+    server_side = msgspec.structs.replace(second, id="tsm_other")
+    only = registry.Registry(models=(without, server_side))
+    monkeypatch.setattr(registry, "load", lambda *_: only)
+    result = invoke([], "download", "--all", "--json")
+    assert result.exit_code == 0
+    assert [done["id"] for done in json.loads(result.stdout)] == ["tsm_other"]
+    assert result.stderr == "skipped, since no weights were published: tsm_tiny\n"
+
+
 # A file beside the registry, which needs no download
 
 
@@ -695,7 +1000,7 @@ def test_the_commands_know_a_file_beside_the_registry(beside: Entry) -> None:
 
     assert cached()
     assert json.loads(invoke("download", "tsm_tiny", "--json").stdout) == [
-        {"id": "tsm_tiny", "path": str(path), "bytes": len(BODY)}
+        {"id": "tsm_tiny", "path": str(path), "files": [str(path)], "bytes": len(BODY)}
     ]
     assert invoke("download", "tsm_tiny").stdout == f"tsm_tiny: {path}\n"
     text = invoke("info", "tsm_tiny").stdout

@@ -17,13 +17,20 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tsmzoo"
 
 
-def local_path(entry: Entry) -> Path:
-    """Return where the checkpoint of `entry` lies, or would lie once downloaded and verified."""
+def local_path(entry: Entry) -> Path | None:
+    """Return where the checkpoint of `entry` lies, or would lie once downloaded and verified; None without weights."""
     if entry.file is not None:
         return Path(entry.file)
-    return cache_dir() / "checkpoints" / entry.id / entry.filename
+    return None if entry.filename is None else cache_dir() / "checkpoints" / entry.id / entry.filename
+
+
+def local_paths(entry: Entry) -> list[Path]:
+    """Return where all files of the checkpoint of `entry` lie, or would lie; none without weights."""
+    path = local_path(entry)
+    return [] if path is None else [path, *(path.with_name(name) for name in entry.beside)]
 
 
 def is_cached(entry: Entry) -> bool:
-    """Say whether the checkpoint of `entry` is on this machine; `download.fetch` verifies it."""
-    return os.path.isfile(local_path(entry))  # Path.is_file raises where a folder must not be entered
+    """Say whether the checkpoint of `entry` is on this machine, all of it; `download.fetch` verifies it."""
+    # Path.is_file raises where a folder must not be entered.
+    return entry.has_weights and all(os.path.isfile(path) for path in local_paths(entry))

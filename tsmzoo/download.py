@@ -8,7 +8,10 @@
         <file>.<digest>.bad          arrived, but is not the published file
         <file>.lock                  held by the process that downloads
 
-Environment: `TSMZOO_CACHE`, `TSMZOO_MIRROR` (a folder address that is tried first), `TSMZOO_OFFLINE`.
+A checkpoint of several files has them side by side there, each with such companions of its own.
+
+Environment: `TSMZOO_CACHE`; `TSMZOO_MIRROR`, a folder address that is tried first, as `<mirror>/<id>/<file>` (so the
+cache's own folder of checkpoints serves) and then as `<mirror>/<file>`; `TSMZOO_OFFLINE`.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tsmzoo.cache import local_path
+from tsmzoo.cache import local_paths
 from tsmzoo.errors import DownloadError
 from tsmzoo.transfer import Progress, Refused, beside, discard, fetch_to, one_line, shown, too_large, write
 
@@ -40,31 +44,59 @@ def _to_stderr(note: str) -> None:
     print(note, file=sys.stderr)
 
 
-def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = _to_stderr) -> Path:
-    """Return the verified local file of `entry`, downloading it where the cache does not have it.
+@dataclass(frozen=True)
+class _File:
+    """One file of a checkpoint: where it belongs, where it is published, and what tells it from another."""
 
-    Raises DownloadError, in one line, where no address gives the right file or the cache cannot hold it.
+    id: str
+    path: Path
+    addresses: list[str]
+    max_bytes: int
+    #: Or its first digits.
+    sha256: str | None = None
+    git_blob_sha1: str | None = None
+
+
+def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = _to_stderr) -> Path:
+    """Return the verified local file of `entry`, downloading what the cache does not have of it.
+
+    Of a checkpoint of several files it is the one that `urls` names. Raises DownloadError, in one line, where no
+    address gives a right file, the cache cannot hold it, or no weights were published.
     """
-    path = local_path(entry)
+    if not entry.has_weights:
+        raise DownloadError(
+            f"{entry.id}: no weights were published for it; train it (`tsmzoo train`), or give --weights FILE or random"
+        )
+    path, *others = local_paths(entry)
     if entry.file is not None:
         return _beside_registry(entry, path)
+    # First what lies beside the checkpoint: it is small, and where it cannot be had the rest need not come.
+    for other in others:
+        _obtain(_File(entry.id, other, _addresses(entry, other.name), entry.max_bytes), progress, notify)
+    digests = (entry.sha256 or entry.sha256_prefix, entry.git_blob_sha1)
+    _obtain(_File(entry.id, path, _addresses(entry, path.name), entry.max_bytes, *digests), progress, notify)
+    return path
+
+
+def _obtain(file: _File, progress: Progress | None, notify: Notify) -> None:
+    path = file.path
     try:
         wrong: str | None = "it is not in the cache"
         if path.is_file():
             digest = _sha256(path)
-            wrong = _wrong(entry, path, digest)
+            wrong = _wrong(file, path, digest)
             if wrong is None:
                 with suppress(OSError):  # a cache that can only be read serves as well
-                    _remember(entry, path, digest, notify)
-                return path
+                    _remember(file, digest, notify)
+                return
         if os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0"):
             raise DownloadError(
-                f"{entry.id}: {path.name} is missing ({wrong}) and TSMZOO_OFFLINE is set; put the published file at "
+                f"{file.id}: {path.name} is missing ({wrong}) and TSMZOO_OFFLINE is set; put the published file at "
                 f"{path}, or give it to export or run with --weights FILE"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path, notify):
-            return _fetch_locked(entry, path, progress, notify)
+            _fetch_locked(file, progress, notify)
     except OSError as error:
         if error.errno in _NO_ROOM:
             what = f"no room left for {path.name} in {path.parent}; free some, or set TSMZOO_CACHE to a larger disk"
@@ -72,7 +104,7 @@ def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = _t
             what = (
                 f"the cache {path.parent} fails ({one_line(error)}); set TSMZOO_CACHE to a folder that can be written"
             )
-        raise DownloadError(f"{entry.id}: {what}") from None
+        raise DownloadError(f"{file.id}: {what}") from None
 
 
 def _beside_registry(entry: Entry, path: Path) -> Path:
@@ -90,79 +122,98 @@ def _beside_registry(entry: Entry, path: Path) -> Path:
     return path
 
 
-def _fetch_locked(entry: Entry, path: Path, progress: Progress | None, notify: Notify) -> Path:
+def _fetch_locked(file: _File, progress: Progress | None, notify: Notify) -> None:
+    path = file.path
     if path.is_file():  # from another process while this one waited, or wrong
-        bad = _settle(entry, path, path, _sha256(path), notify)
+        bad = _settle(file, path, _sha256(path), notify)
         if bad is None:
-            return path
-        notify(f"{entry.id}: {path}: {bad}; fetching it again")
+            return
+        notify(f"{file.id}: {path}: {bad}; fetching it again")
     part = beside(path, ".part")
     failures = []
-    for address in _addresses(entry):
+    for address in file.addresses:
         try:
             if address.startswith("hf://"):
-                digest = _from_hub(address, part, entry.max_bytes)
+                digest = _from_hub(address, part, file.max_bytes)
             else:
-                known = _expected(entry, path) is not None
-                digest = fetch_to(address, part, entry.max_bytes, known, progress)
-            reason = _settle(entry, path, part, digest, notify)
+                known = bool(_expected(file) or file.git_blob_sha1)
+                digest = fetch_to(address, part, file.max_bytes, known, progress)
+            reason = _settle(file, part, digest, notify)
             if reason is None:
-                return path
+                return
         except Refused as error:
             reason = str(error)
         failures.append(f"{shown(address)}: {reason}")
     raise DownloadError(
-        f"{entry.id}: {path.name} could not be fetched ({'; '.join(failures)}); set TSMZOO_MIRROR to the address of "
+        f"{file.id}: {path.name} could not be fetched ({'; '.join(failures)}); set TSMZOO_MIRROR to the address of "
         "a folder that has it (https), or give the file to export or run with --weights FILE"
     )
 
 
-def _addresses(entry: Entry) -> list[str]:
-    mirror = os.environ.get("TSMZOO_MIRROR")
-    return [*([f"{mirror.rstrip('/')}/{entry.filename}"] if mirror else []), *entry.urls]
+def _addresses(entry: Entry, name: str) -> list[str]:
+    """Return where to look for one of the files of `entry`: first on the mirror."""
+    mirrored = []
+    if mirror := os.environ.get("TSMZOO_MIRROR", "").rstrip("/"):
+        mirrored.append(f"{mirror}/{entry.id}/{name}")
+        if not entry.beside:  # checkpoints of several files call these alike
+            mirrored.append(f"{mirror}/{name}")
+    return [*mirrored, *(url if name == entry.filename else _sibling(url, name) for url in entry.urls)]
+
+
+def _sibling(url: str, name: str) -> str:
+    """Return the address of another file in the same folder, on the hub at the same revision."""
+    folder, _, last = url.rpartition("/")
+    revision = last.partition("@")[2] if url.startswith("hf://") else ""
+    return f"{folder}/{name}@{revision}" if revision else f"{folder}/{name}"
 
 
 # Digests
 
 
-def _expected(entry: Entry, path: Path) -> str | None:
-    """Return the digest that the file must have, or its first digits; None before the first download."""
-    if published := entry.sha256 or entry.sha256_prefix:
-        return published.lower()
+def _expected(file: _File) -> str | None:
+    """Return the sha256 that the file must have, or its first digits; None where neither publisher nor cache has it."""
+    if file.sha256:
+        return file.sha256.lower()
     try:
-        return beside(path, ".sha256").read_text(encoding="ascii", errors="replace").strip() or None
+        return beside(file.path, ".sha256").read_text(encoding="ascii", errors="replace").strip() or None
     except FileNotFoundError:
         return None
 
 
-def _wrong(entry: Entry, path: Path, digest: str) -> str | None:
-    """Say why `digest` is not the file's; None where it is, or where there is nothing to compare with."""
-    expected = _expected(entry, path)
-    if expected is None or digest.startswith(expected):
-        return None
-    if entry.sha256 or entry.sha256_prefix:
-        return f"its sha256 is {digest}, the published one {'is' if entry.sha256 else 'begins with'} {expected}"
-    record = beside(path, ".sha256")
-    return f"its sha256 is {digest}, on the first download it was {expected} (to accept the new file delete {record})"
+def _wrong(file: _File, arrived: Path, sha256: str) -> str | None:
+    """Say why `arrived` is not the file; None where it is, or where there is nothing to compare with."""
+    expected = _expected(file)
+    if expected is not None and not sha256.startswith(expected):
+        if file.sha256:
+            return (
+                f"its sha256 is {sha256}, the published one {'is' if len(expected) == 64 else 'begins with'} {expected}"
+            )
+        record = beside(file.path, ".sha256")
+        return (
+            f"its sha256 is {sha256}, on the first download it was {expected} (to accept the new file delete {record})"
+        )
+    if file.git_blob_sha1 and (found := _git_blob_sha1(arrived)) != file.git_blob_sha1:
+        return f"its git_blob_sha1 is {found}, the published one is {file.git_blob_sha1}"
+    return None
 
 
-def _remember(entry: Entry, path: Path, digest: str, notify: Notify) -> None:
+def _remember(file: _File, sha256: str, notify: Notify) -> None:
     """Trust on first use: what came first is enforced from then on."""
-    if _expected(entry, path) is None:
-        record = beside(path, ".sha256")
-        write(record, digest + "\n")
-        notify(f"{entry.id}: no digest is published; sha256 {digest} recorded on first download in {record}")
+    if _expected(file) is None and not file.git_blob_sha1:
+        record = beside(file.path, ".sha256")
+        write(record, sha256 + "\n")
+        notify(f"{file.id}: no digest is published; sha256 {sha256} recorded on first download in {record}")
 
 
-def _settle(entry: Entry, path: Path, arrived: Path, digest: str, notify: Notify) -> str | None:
+def _settle(file: _File, arrived: Path, sha256: str, notify: Notify) -> str | None:
     """Give `arrived` its final name and return None; or put it aside and say why."""
-    if wrong := _wrong(entry, path, digest):
-        bad = beside(path, f".{digest[:8]}.bad")
+    if wrong := _wrong(file, arrived, sha256):
+        bad = beside(file.path, f".{sha256[:8]}.bad")
         os.replace(arrived, bad)
         return f"{wrong}; kept as {bad.name}"
-    _remember(entry, path, digest, notify)
-    if arrived != path:
-        os.replace(arrived, path)
+    _remember(file, sha256, notify)
+    if arrived != file.path:
+        os.replace(arrived, file.path)
         beside(arrived, ".json").unlink(missing_ok=True)
     return None
 
@@ -170,6 +221,14 @@ def _settle(entry: Entry, path: Path, arrived: Path, digest: str, notify: Notify
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _git_blob_sha1(path: Path) -> str:
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 # hf://
