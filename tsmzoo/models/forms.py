@@ -13,20 +13,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tsmzoo.models.shift import OnlineShift, ZeroShift, shift_clip, shift_clips, shift_clips_forward
+from tsmzoo.errors import ZooError
+from tsmzoo.models.mobileone import MobileOneBlock
+from tsmzoo.models.shift import OnlineShift, ZeroShift, shift_clips, shift_clips_forward, shift_one_clip
 
 
 class Clips(nn.Module):
     """Clips, N, T, C, H, W, to logits, N, classes: the mean over the T frames (TSN's consensus).
 
     The form for training and for batches of any size; T is fixed, N is not. An `online` model shifts forward
-    only: frame by frame, `Step` gives the same logits, which are averaged here.
+    only: frame by frame, `Step` gives the same logits, which are averaged here. `group` frames shift among
+    themselves, all T without.
     """
 
-    def __init__(self, backbone: nn.Module, frames: int, *, online: bool = False) -> None:
+    def __init__(self, backbone: nn.Module, frames: int, group: int | None = None, *, online: bool = False) -> None:
         super().__init__()
+        _check_groups(frames, group)
         self.backbone, self.frames = backbone, frames
-        self._shift = (shift_clips_forward if online else shift_clips)(frames)
+        self._shift = (shift_clips_forward if online else shift_clips)(group or frames)
 
     def forward(self, clip: Tensor) -> Tensor:
         logits: Tensor = self.backbone(clip.flatten(0, 1), self.frames, self._shift)
@@ -36,13 +40,21 @@ class Clips(nn.Module):
 class OneClip(nn.Module):
     """One clip, (1,) T, C, H, W, to logits, 1, classes; but for the input no tensor exceeds rank 4."""
 
-    def __init__(self, backbone: nn.Module, frames: int) -> None:
+    def __init__(self, backbone: nn.Module, frames: int, group: int | None = None) -> None:
         super().__init__()
+        _check_groups(frames, group)
         self.backbone, self.frames = backbone, frames
+        self._shift = shift_one_clip(group if group != frames else None)
 
     def forward(self, clip: Tensor) -> Tensor:
-        logits: Tensor = self.backbone(clip.flatten(0, -4), self.frames, shift_clip)
+        logits: Tensor = self.backbone(clip.flatten(0, -4), self.frames, self._shift)
         return logits.mean(0, keepdim=True)
+
+
+def _check_groups(frames: int, group: int | None) -> None:
+    """Raise ZooError where a clip does not divide into the groups that shift: frames would cross from clip to clip."""
+    if group and frames % group:
+        raise ZooError(f"{frames} frames do not divide into the {group} that this model shifts; give a multiple")
 
 
 class Step(nn.Module):
@@ -63,16 +75,23 @@ class Deployed(nn.Module):
 
     With `mean` and `std` (on the scale 0…1) the input holds camera values 0…255, else it is
     normalised already. `channels_last` moves the channels of input, states and next states to the end.
+    `bgr`: the network takes BGR, as do `mean` and `std`, but camera values are RGB.
     """
 
     scale: Tensor
     offset: Tensor
 
     def __init__(
-        self, form: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, *, channels_last: bool
+        self,
+        form: nn.Module,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        *,
+        channels_last: bool,
+        bgr: bool = False,
     ) -> None:
         super().__init__()
-        self.form, self.channels_last, self.embedded = form, channels_last, mean is not None
+        self.form, self.channels_last, self.embedded, self.bgr = form, channels_last, mean is not None, bgr
         if mean is not None and std is not None:
             mean_, std_ = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
             shape = (-1,) if channels_last else (-1, 1, 1)
@@ -80,13 +99,21 @@ class Deployed(nn.Module):
             self.register_buffer("offset", (-mean_ / std_).float().view(shape))
 
     def forward(self, pixels: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        x = pixels.float() * self.scale + self.offset if self.embedded else pixels
+        x = self._normalised(pixels) if self.embedded else pixels
         if not self.channels_last:
             out = self.form(x, *states)
             return out if isinstance(out, tuple) else (out,)
         out = self.form(x.permute(0, 3, 1, 2), *(state.permute(0, 3, 1, 2) for state in states))
         logits, *next_states = out if isinstance(out, tuple) else (out,)
         return logits, *(state.permute(0, 2, 3, 1) for state in next_states)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        x = pixels.float()
+        if self.bgr:
+            axis = -1 if self.channels_last else -3
+            # Not `flip`, for which phones' GPUs have no operator.
+            x = torch.cat([x.narrow(axis, channel, 1) for channel in (2, 1, 0)], axis)
+        return x * self.scale + self.offset
 
 
 def state_shapes(backbone: nn.Module, channels: int, size: int) -> list[tuple[int, ...]]:
@@ -101,9 +128,12 @@ def state_shapes(backbone: nn.Module, channels: int, size: int) -> list[tuple[in
 def fold_batch_norm(model: nn.Module) -> nn.Module:
     """Return a copy of `model` whose batch norms are folded into the convolutions they follow.
 
-    Relies on the backbones' habit to register each batch norm right after its convolution.
+    Relies on the backbones' habit to register each batch norm right after its convolution. MobileOne's branches
+    become one; DenseNet keeps the norms in front of its ReLUs, which no convolution can take.
     """
     model = copy.deepcopy(model).eval()
+    for block in [module for module in model.modules() if isinstance(module, MobileOneBlock)]:
+        block.fuse()
     for parent in model.modules():
         children = list(parent.named_children())
         for (name, conv), (bn_name, bn) in pairwise(children):

@@ -1,7 +1,8 @@
 """MobileNetV2 for frames (Sandler et al., CVPR 2018), with torchvision's key names and a shift in each branch.
 
 Placement of the shift: every inverted residual with an expansion and a shortcut
-(mit-han-lab/temporal-shift-module:archs/mobilenet_v2.py, online_demo/mobilenet_v2_tsm.py).
+(mit-han-lab/temporal-shift-module:archs/mobilenet_v2.py, online_demo/mobilenet_v2_tsm.py). In place, which no publisher
+has for this network, the same blocks are shifted with their shortcut.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tsmzoo.models.shift import Shift
+from tsmzoo.models.shift import Place, Shift
 
 #: Expansion, output channels, blocks, stride of the first block (Table 2 of the paper).
 STAGES = (
@@ -41,8 +42,18 @@ def conv_bn_relu(in_width: int, out_width: int, kernel: int, stride: int = 1, gr
 class InvertedResidual(nn.Module):
     """Expand, filter each channel, project; with a shortcut where the shapes allow it."""
 
-    def __init__(self, in_width: int, out_width: int, stride: int, expansion: int, shift_div: int | None) -> None:
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        stride: int,
+        expansion: int,
+        shift_div: int | None,
+        *,
+        in_place: bool = False,
+    ) -> None:
         super().__init__()
+        self.in_place = in_place
         self.shortcut = stride == 1 and in_width == out_width
         self.fold = in_width // shift_div if shift_div and self.shortcut and expansion != 1 else 0
         inner = in_width * expansion
@@ -54,8 +65,11 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor, shift: Shift) -> Tensor:
-        y: Tensor = self.conv(shift(x, self.fold) if self.fold else x)
-        return x + y if self.shortcut else y
+        shifted = shift(x, self.fold) if self.fold else x
+        y: Tensor = self.conv(shifted)
+        if not self.shortcut:
+            return y
+        return (shifted if self.in_place else x) + y
 
 
 class MobileNetV2(nn.Module):
@@ -71,6 +85,7 @@ class MobileNetV2(nn.Module):
         width: float = 1.0,
         channels: int = 3,
         shift_div: int | None = None,
+        shift_place: Place = "residual",
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
@@ -80,7 +95,10 @@ class MobileNetV2(nn.Module):
             out_width = scaled(out, width)
             for block in range(blocks):
                 stride = first_stride if block == 0 else 1
-                self.features.append(InvertedResidual(in_width, out_width, stride, expansion, shift_div))
+                in_place = shift_place == "in-place"
+                self.features.append(
+                    InvertedResidual(in_width, out_width, stride, expansion, shift_div, in_place=in_place)
+                )
                 in_width = out_width
         last_width = scaled(LAST, max(1.0, width))
         self.features.append(conv_bn_relu(in_width, last_width, 1))

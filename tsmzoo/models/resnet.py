@@ -1,7 +1,7 @@
-"""ResNet-50 and -101 for frames, with torchvision's key names, a shift in each branch and non-local blocks.
+"""ResNets and ResNeXt for frames, with torchvision's key names, a shift in each block and non-local blocks.
 
 The stride stands on the 3x3 convolution. Placement of the shift: MIT's `make_temporal_shift`
-(mit-han-lab/temporal-shift-module:ops/temporal_shift.py), which mmaction2 follows.
+(mit-han-lab/temporal-shift-module:ops/temporal_shift.py), which mmaction2 follows where it stands in the branch.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tsmzoo.models.shift import Shift
+from tsmzoo.models.shift import Place, Shift
 
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+#: Blocks of each stage, by depth: basic ones up to 34 layers, else bottlenecks.
+BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 WIDTHS = (64, 128, 256, 512)
+#: Output channels of a bottleneck, as a multiple of its stage's width.
 EXPANSION = 4
-#: From this many blocks in layer3 on, only every second block of every stage is shifted.
+_BASIC_UP_TO = 34
+#: From this many blocks in layer3 on, only every second branch of every stage is shifted.
 _DEEP = 23
 #: Blocks that a non-local block follows, by stage: in both MIT's and mmaction2's TSM.
 _NON_LOCAL_AFTER = {2: (0, 2), 3: (0, 2, 4)}
@@ -41,8 +44,8 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         def positions(y: Tensor) -> Tensor:
-            """N·T, C, H, W -> N, T·H·W, C."""
-            return y.flatten(2).transpose(1, 2).reshape(-1, frames * y.shape[2] * y.shape[3], y.shape[1])
+            """N·T, C, H, W -> N, T·H·W, C; by way of channels-last, from where TFLite needs no transpose."""
+            return y.permute(0, 2, 3, 1).reshape(-1, frames * y.shape[2] * y.shape[3], y.shape[1])
 
         def pool(y: Tensor) -> Tensor:
             return F.max_pool2d(y, 2, 2)
@@ -52,44 +55,89 @@ class NonLocal(nn.Module):
         phi = positions(pool(x if self.mode == "gaussian" else self.phi(x)))
         scores = theta @ phi.transpose(1, 2)  # N, P, P'
         weights = scores / scores.shape[2] if self.mode == "dot_product" else scores.softmax(2)
-        y = (weights @ g).reshape(-1, x.shape[2] * x.shape[3], g.shape[2]).transpose(1, 2)
-        y = y.reshape(-1, g.shape[2], *x.shape[2:])  # N·T, C/2, H, W
+        y = (weights @ g).reshape(-1, *x.shape[2:], g.shape[2]).permute(0, 3, 1, 2)  # N·T, C/2, H, W
         attended: Tensor = self.bn(self.out(y))
         return x + attended
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 around a shortcut; the shift stands inside the branch, the shortcut keeps the present frame."""
+class BasicBlock(nn.Module):
+    """3x3, 3x3 around a shortcut."""
 
-    def __init__(self, in_width: int, width: int, stride: int, fold: int, nl: NonLocal | None) -> None:
+    expansion = 1
+
+    def __init__(
+        self, in_width: int, width: int, stride: int, fold: int, nl: NonLocal | None = None, *, in_place: bool = False
+    ) -> None:
         super().__init__()
-        out_width = width * EXPANSION
-        self.fold = fold
-        self.conv1 = nn.Conv2d(in_width, width, 1, bias=False)
+        self.fold, self.in_place = fold, in_place
+        self.conv1 = nn.Conv2d(in_width, width, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out_width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_width)
-        self.downsample = (
-            nn.Sequential(nn.Conv2d(in_width, out_width, 1, stride, bias=False), nn.BatchNorm2d(out_width))
-            if stride != 1 or in_width != out_width
-            else nn.Identity()
-        )
+        self.downsample = _downsample(in_width, width, stride)
         self.nl = nl
 
     def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:
-        y = shift(x, self.fold) if self.fold else x
+        y, shortcut = _shifted(self, x, shift)
+        y = F.relu(self.bn1(self.conv1(y)))
+        y = F.relu(self.bn2(self.conv2(y)) + self.downsample(shortcut))
+        return self.nl(y, frames) if self.nl is not None else y
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 around a shortcut; `inner` is the width of the 3x3 where it is not the stage's (ResNeXt)."""
+
+    expansion = EXPANSION
+
+    def __init__(
+        self,
+        in_width: int,
+        width: int,
+        stride: int,
+        fold: int,
+        nl: NonLocal | None = None,
+        *,
+        in_place: bool = False,
+        groups: int = 1,
+        inner: int | None = None,
+    ) -> None:
+        super().__init__()
+        out_width, inner = width * EXPANSION, inner or width
+        self.fold, self.in_place = fold, in_place
+        self.conv1 = nn.Conv2d(in_width, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, out_width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_width)
+        self.downsample = _downsample(in_width, out_width, stride)
+        self.nl = nl
+
+    def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:
+        y, shortcut = _shifted(self, x, shift)
         y = F.relu(self.bn1(self.conv1(y)))
         y = F.relu(self.bn2(self.conv2(y)))
-        y = F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+        y = F.relu(self.bn3(self.conv3(y)) + self.downsample(shortcut))
         return self.nl(y, frames) if self.nl is not None else y
+
+
+def _shifted(block: BasicBlock | Bottleneck, x: Tensor, shift: Shift) -> tuple[Tensor, Tensor]:
+    """Return what goes into the branch and into the shortcut, which keeps the present frame but for `in_place`."""
+    y = shift(x, block.fold) if block.fold else x
+    return y, y if block.in_place else x
+
+
+def _downsample(in_width: int, out_width: int, stride: int) -> nn.Module:
+    if stride == 1 and in_width == out_width:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(in_width, out_width, 1, stride, bias=False), nn.BatchNorm2d(out_width))
 
 
 class ResNet(nn.Module):
     """Frames in, logits of each frame out.
 
-    `shift_div` is 8 for TSM and None for TSN; `channels` 3 for RGB, 10 for stacked flow.
+    `shift_div` is 8 for TSM and None for TSN; `channels` 3 for RGB, 10 for stacked flow. ResNeXt has `groups` in its
+    3x3 convolutions, of `group_width` channels each in layer1.
     """
 
     def __init__(
@@ -97,8 +145,11 @@ class ResNet(nn.Module):
         depth: int,
         classes: int,
         *,
+        groups: int = 1,
+        group_width: int = 64,
         channels: int = 3,
         shift_div: int | None = None,
+        shift_place: Place = "residual",
         non_local: NonLocalMode | None = None,
         non_local_bias: bool = True,
         dropout: float = 0.5,
@@ -106,19 +157,26 @@ class ResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        every = 2 if BLOCKS[depth][2] >= _DEEP else 1
+        in_place, basic = shift_place == "in-place", depth <= _BASIC_UP_TO
+        every = 2 if BLOCKS[depth][2] >= _DEEP and not in_place else 1
+        expansion = BasicBlock.expansion if basic else Bottleneck.expansion
         in_width = 64
         for stage, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS[depth], strict=True), start=1):
             layer = nn.ModuleList()
-            for block in range(blocks):
-                shifted = shift_div is not None and block % every == 0
+            for index in range(blocks):
                 nl = None
-                if non_local and block in _NON_LOCAL_AFTER.get(stage, ()):
-                    nl = NonLocal(width * EXPANSION, non_local, out_bias=non_local_bias)
-                stride = 2 if stage > 1 and block == 0 else 1
-                fold = in_width // shift_div if shifted and shift_div else 0
-                layer.append(Bottleneck(in_width, width, stride, fold, nl))
-                in_width = width * EXPANSION
+                if non_local and index in _NON_LOCAL_AFTER.get(stage, ()):
+                    nl = NonLocal(width * expansion, non_local, out_bias=non_local_bias)
+                stride = 2 if stage > 1 and index == 0 else 1
+                fold = in_width // shift_div if shift_div and index % every == 0 else 0
+                block: BasicBlock | Bottleneck
+                if basic:
+                    block = BasicBlock(in_width, width, stride, fold, nl, in_place=in_place)
+                else:
+                    inner = width * group_width // 64 * groups
+                    block = Bottleneck(in_width, width, stride, fold, nl, in_place=in_place, groups=groups, inner=inner)
+                layer.append(block)
+                in_width = width * expansion
             self.add_module(f"layer{stage}", layer)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(in_width, classes)

@@ -1,6 +1,6 @@
 """The temporal shift (Lin, Gan, Han: TSM, ICCV 2019, § 3.2-3.4) in the forms that the project needs.
 
-A network calls `shift(x, fold)` in front of the first convolution of each shifted residual branch.
+A network calls `shift(x, fold)` in front of the first convolution of each shifted residual branch, or of the block.
 What the call does is not the network's affair: the same network, with the same weights, runs over a
 batch of clips, over one clip in the rank-4 form for phones, or frame by frame.
 """
@@ -8,6 +8,8 @@ batch of clips, over one clip in the rank-4 form for phones, or frame by frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,23 +17,31 @@ from torch.nn import functional as F
 
 #: (features, fold) -> features of the same shape, `fold` channels of which come from other frames.
 Shift = Callable[[Tensor, int], Tensor]
+#: In the residual branch, or in front of the whole block, its shortcut included.
+Place = Literal["residual", "in-place"]
 
 # F.pad's pairs run from the last axis to the first: one frame after or before the others of N, T, C, H, W.
 _ZERO_AFTER = (0, 0, 0, 0, 0, 0, 0, 1)
 _ZERO_BEFORE = (0, 0, 0, 0, 0, 0, 1, 0)
 
 
-def shift_clip(x: Tensor, fold: int) -> Tensor:
+def shift_clip(x: Tensor, fold: int, group: int | None = None) -> Tensor:
     """Shift the features of one clip, T, C, H, W, in both directions; no tensor exceeds rank 4.
 
     Channels [0, fold) come from frame t+1, [fold, 2·fold) from frame t-1, the rest stay; frames
-    outside the clip are zero.
+    outside the clip are zero. With `group` so many frames after another shift among themselves.
     """
     # Not F.pad: litert-torch cannot move a padded batch axis to channels-last, and brackets it with transposes.
     zero = torch.zeros_like(x[:1, :fold])
-    future = torch.cat([x[1:, :fold], zero])
-    past = torch.cat([zero, x[:-1, fold : 2 * fold]])
+    groups = torch.split(x, group) if group else [x]
+    future = torch.cat([part for frames in groups for part in (frames[1:, :fold], zero)])
+    past = torch.cat([part for frames in groups for part in (zero, frames[:-1, fold : 2 * fold])])
     return torch.cat([future, past, x[:, 2 * fold :]], 1)
+
+
+def shift_one_clip(group: int | None) -> Shift:
+    """Return `shift_clip` of so many frames among themselves; of all of them without."""
+    return partial(shift_clip, group=group) if group else shift_clip
 
 
 def shift_clips(frames: int) -> Shift:
