@@ -37,6 +37,7 @@ class Plan(msgspec.Struct, frozen=True):
     pipeline: Literal["mit", "mmaction2"]
     sampling: str
     clips: int
+    #: Of a clip; of a video that is seen whole the most.
     frames: int
     stride: int
     crops: Crops
@@ -87,6 +88,11 @@ def choose(entry: Entry, contract: Contract | None, protocol: str | None, change
             if _fits(plan, contract):
                 return plan
     plan = _resolve(*recipe.find_protocol(names[0]), entry, changes)
+    if plan.sampling == "whole" and plan.size == contract.size:
+        raise DataError(
+            f"{contract.artifact or contract.model} takes {contract.frames} frames, protocol {plan.name} gives all of "
+            f"a video; give it those in the middle: --protocol {plan.protocol} --frames {contract.frames}"
+        )
     raise DataError(
         f"{contract.artifact or contract.model} takes {contract.frames} frames of {contract.size} px, protocol "
         f"{plan.name} gives {plan.frames} of {plan.size}; export with --frames {plan.frames} --size {plan.size}, "
@@ -102,18 +108,20 @@ def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> Pla
         raise DataError(f"{entry.id} is online and protocol {name} leaves the frames to the model; give --frames")
     own_stride = entry.stride if protocol.sampling == "spread" else None
     clips, crops = asked.clips or protocol.clips, asked.crops or protocol.crops
-    if protocol.sampling not in ("dense", "spread") and clips > (most := 2 if protocol.sampling == "uniform" else 1):
+    if protocol.sampling not in recipe.STRIDED and clips > (most := 2 if protocol.sampling == "uniform" else 1):
         raise DataError(f"protocol {name} takes {most} clips at most; choose a dense one for {clips}")
     if protocol.sampling == "interleaved" and frames < 2:
         raise DataError(f"protocol {name} needs 2 frames at least, half of them centres and half starts")
     own = {"clips": protocol.clips, "crops": protocol.crops, "frames": own_frames}
+    whole = protocol.sampling == "whole"
     return Plan(
         protocol=name,
         pipeline=protocol.pipeline,
-        sampling=protocol.sampling,
+        # So many frames of the whole video are those in its middle.
+        sampling="spread" if whole and asked.frames else protocol.sampling,
         clips=clips,
         frames=frames,
-        stride=protocol.stride or own_stride or max(1, DENSE_WINDOW // frames),
+        stride=1 if whole else protocol.stride or own_stride or max(1, DENSE_WINDOW // frames),
         crops=crops,
         short_side=entry.short_side,
         size=entry.short_side if protocol.full else entry.size,
@@ -125,4 +133,5 @@ def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> Pla
 
 
 def _fits(plan: Plan, contract: Contract) -> bool:
-    return plan.size == contract.size and (contract.mode == "online" or plan.frames == contract.frames)
+    any_length = contract.mode == "online"
+    return plan.size == contract.size and (any_length or (plan.frames == contract.frames and plan.sampling != "whole"))

@@ -33,6 +33,8 @@ from tsmzoo.subject import Subject
 
 #: Views that a chunk has about: enough to share the cost of a call, few enough to fit any memory.
 _VIEWS = 8
+#: Frames that a network sees at once, but for a single longer clip.
+_FRAMES = 128
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Job:
 
 def chunked(videos: tuple[Video, ...], plan: Plan) -> list[tuple[Video, ...]]:
     """Return the list in chunks, each of which is scored at once."""
-    size = max(1, _VIEWS // plan.views)
+    size = max(1, _at_once(plan.frames) // plan.views)
     return [videos[start : start + size] for start in range(0, len(videos), size)]
 
 
@@ -166,13 +168,21 @@ class _Scorer:
 def _run(runner: Runner, contract: Contract, videos: list[Array]) -> list[Array]:
     """Return the logits of each video's views; of an online model, after each frame: V, (T,) classes."""
     answer = streams_logits if contract.mode == "online" else clips_logits
+    if len({views_.shape[1] for views_ in videos}) > 1:  # those that are seen whole
+        return [logits for views_ in videos for logits in _run(runner, contract, [views_])]
     clips = np.concatenate(videos)
+    step = _at_once(clips.shape[1])
     logits = np.concatenate(
-        [answer(runner, contract, clips[start : start + _VIEWS]) for start in range(0, len(clips), _VIEWS)]
+        [answer(runner, contract, clips[start : start + step]) for start in range(0, len(clips), step)]
     )
     if not np.isfinite(logits).all():
         raise DataError(f"{contract.model}: its answers are not finite numbers; mend its weights or export it again")
     return np.split(logits, np.cumsum([len(views_) for views_ in videos])[:-1])
+
+
+def _at_once(frames: int) -> int:
+    """Return how many clips of `frames` frames a network sees at once."""
+    return max(1, min(_VIEWS, _FRAMES // frames))
 
 
 def _so_far(answer: Array, video: Seen, level: int) -> Array:

@@ -99,12 +99,34 @@ def spread(total: int, want: Wanted) -> list[list[int]]:
     return [_from(start, total, want.frames, want.stride) for start in begun]
 
 
+def windows(total: int, want: Wanted) -> list[list[int]]:
+    """Return clips of frames from the first to the last of a window of `frames` x `stride`.
+
+    PySlowFast's rule (slowfast/datasets/decoder.py), which PyTorchVideo's figures stand under: the room is cut into
+    equal parts, at whose starts the windows begin. A video shorter than that is the window itself, as in PyTorchVideo.
+    """
+    length, steps = min(total, want.frames * want.stride), max(1, want.frames - 1)
+    room, reach = (total - length) * steps, (length - 1) * want.clips
+    return [
+        [(index * room + step * reach) // (want.clips * steps) for step in range(want.frames)]
+        for index in range(want.clips)
+    ]
+
+
+def whole(total: int, want: Wanted) -> list[list[int]]:
+    """Return one clip of every frame; of a video longer than `frames`, so many from its middle."""
+    _at_most(want.clips, 1, "whole")
+    return [window(total, min(total, want.frames), 1)]
+
+
 #: By the name that a protocol gives.
 RULES: dict[str, Callable[[int, Wanted], list[list[int]]]] = {
     "uniform": uniform,
     "interleaved": interleaved,
     "dense": dense,
     "spread": spread,
+    "windows": windows,
+    "whole": whole,
 }
 
 
