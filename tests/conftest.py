@@ -10,6 +10,8 @@ import functools
 import json
 import os
 import shutil
+import subprocess
+import venv
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +92,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
             meta = {"mmaction_version": "0.8.0", "env_info": "sys.platform: linux", "epoch": 50, "iter": 939400}
             torch.save({"meta": meta, "state_dict": state}, path)
             return path
+        if case["format"] in ("pytorchvideo", "piergiaj-i3d"):
+            path = folder / f"{name}.pt"
+            torch.save({"model_state": state} if case["format"] == "pytorchvideo" else state, path)
+            return path
         path = folder / f"{name}.pth.tar"
         content: dict[str, Any] = state
         if case["format"] == "mit-tsm":
@@ -100,6 +106,28 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
 
     yield write
     shutil.rmtree(folder)  # pytest would keep half a gigabyte of each of the last three runs
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
+    """Give a function from what pip should install to the Python of an environment that holds it and nothing else."""
+    folders = []
+
+    def make(*requirements: str) -> Path:
+        folder = tmp_path_factory.mktemp("environment") / "env"
+        folders.append(folder)
+        venv.create(folder, with_pip=True)
+        python = folder / "bin" / "python"
+        command = [python, "-m", "pip", "install", "-q", *requirements]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            last = (result.stderr.strip().splitlines() or ["pip says nothing"])[-1]
+            pytest.skip(f"{requirements[-1]} cannot be had here: {last}")
+        return python
+
+    yield make
+    for folder in folders:  # gigabytes
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

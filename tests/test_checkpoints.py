@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,12 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tsmzoo import checkpoints, keys, models, registry
 from tsmzoo.errors import CheckpointError
-from tsmzoo.models.forms import Clips, Step, state_shapes
+from tsmzoo.models.flat import flatten
+from tsmzoo.models.forms import Clips, OneClip, Step, fold_batch_norm, state_shapes
 from tsmzoo.weights import obtain
 
 ZOO = registry.load()
@@ -37,6 +40,10 @@ MODEL = {
     "mmaction2_tsm_r50_sthv2": "tsm_r50_sthv2_8f_mmaction",
     "mmaction2_tsm_r50_nl_dot_k400": "tsm_r50_nl_dot_product_k400_8f",
     "mmaction2_tsm_mbv2_k400": "tsm_mbv2_k400_mmaction",
+    "mmaction2_i3d_r50_k400": "i3d_r50_k400",
+    "mmaction2_i3d_r50_heavy_k400": "i3d_r50_heavy_k400",
+    "pytorchvideo_i3d_r50_k400": "i3d_r50_k400_8x8",
+    "piergiaj_i3d_inception_k400": "i3d_inception_k400_rgb_piergiaj",
 }
 MIT, ONLINE, MMACTION = "mit_tsm_mbv2_k400", "mit_tsm_mbv2_jester_online", "mmaction2_tsm_mbv2_k400"
 
@@ -107,6 +114,10 @@ def heavy(name: str) -> Any:
         heavy("mit_tsm_r50_nl_k400"),
         heavy("mmaction2_tsn_r50_k400"),
         heavy("mmaction2_tsm_r50_sthv2"),
+        "mmaction2_i3d_r50_k400",
+        heavy("mmaction2_i3d_r50_heavy_k400"),
+        heavy("pytorchvideo_i3d_r50_k400"),
+        heavy("piergiaj_i3d_inception_k400"),
     ],
 )
 @torch.no_grad()
@@ -114,9 +125,41 @@ def test_clip_gives_the_publishers_logits(name: str, parity: Case, published: Pu
     case, path = parity(name), published(name)
     net, loaded = load(path, MODEL[name])
     assert loaded == checkpoints.Loaded(hashlib.sha256(path.read_bytes()).hexdigest(), case["format"], False)
-    got = Clips(net, case["frames"])(make_input(case["input"]["shape"], case["input"]["seed"]))
+    clip = clip_of(case, make_input)
+    got = Clips(net, case["frames"])(clip)
     wanted = torch.tensor(case["logits"])
     assert got.shape == wanted.shape
+    assert (got - wanted).abs().max() <= 1e-4 * (wanted.max() - wanted.min())
+    form = OneClip(flatten(fold_batch_norm(net), channels_last=True), case["frames"])
+    assert (form(clip) - wanted).abs().max() <= 1e-4 * (wanted.max() - wanted.min()), "as it is exported"
+
+
+def clip_of(case: dict[str, Any], make_input: MakeInput) -> Tensor:
+    """The clip that a case was fed, N, T, C, H, W."""
+    clip = make_input(case["input"]["shape"], case["input"]["seed"]) * case["input"].get("scale", 1)
+    return clip.transpose(1, 2) if case["input"]["axes"] == "N,C,T,H,W" else clip
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_hassony2s_names_are_piergiajs_network(
+    parity: Case, published: Published, make_input: MakeInput, tmp_path: Path
+) -> None:
+    """The two publishers' networks agree under equal weights (checkpoint facts, § 6.3)."""
+    case = parity("piergiaj_i3d_inception_k400")
+    state = torch.load(published("piergiaj_i3d_inception_k400"), weights_only=True)
+    unit = {"b0": "branch_0", "b1a": "branch_1.0", "b1b": "branch_1.1", "b2a": "branch_2.0", "b2b": "branch_2.1"}
+    unit |= {"b3b": "branch_3.1"}
+    theirs = {}
+    for key, tensor in state.items():
+        first, *rest = key.replace(".bn.", ".batch3d.").split(".")
+        first = "conv3d_0c_1x1" if first == "logits" else first.lower()
+        theirs[".".join([first, *(unit.get(part, part) for part in rest)])] = tensor
+    torch.save(theirs, path := tmp_path / "model_rgb.pth")
+    net, loaded = load(path, "i3d_inception_k400_rgb_hassony2")
+    assert loaded.format == "hassony2-i3d"
+    wanted = torch.tensor(case["logits"])
+    got = Clips(net, case["frames"])(clip_of(case, make_input))
     assert (got - wanted).abs().max() <= 1e-4 * (wanted.max() - wanted.min())
 
 
@@ -149,7 +192,7 @@ def test_keys_map_one_to_one(name: str, parity: Case) -> None:
     case, entry = parity(name), ZOO.find(MODEL[name])
     state, target = hollow(case), unfilled(entry.id).state_dict()
     assert keys.tell_format(state, {}) == case["format"] == entry.format
-    assert keys.tell_backbone(state) == entry.backbone
+    assert entry.backbone.startswith(keys.tell_backbone(state))
 
     rules = keys.RULES[entry.format, entry.backbone]
     renamed = [keys.rename(key, rules) for key in state]
@@ -157,7 +200,8 @@ def test_keys_map_one_to_one(name: str, parity: Case) -> None:
     assert set(renamed) == target.keys()  # the counters too, which are not loaded
     for key, name_ in zip(state, renamed, strict=True):
         shape = target[name_].shape
-        assert state[key].shape in {shape, (*shape, 1)}, key  # 1x1x1 kernels of non-local blocks
+        # 1x1x1 kernels of non-local blocks, and of Inception's classifier.
+        assert state[key].shape in {shape, (*shape, 1), (*shape, 1, 1, 1)}, key
 
 
 @pytest.mark.parametrize("name", [name for name in MODEL if name != ONLINE])
@@ -470,16 +514,15 @@ def test_an_image_networks_file_is_not_taken_for_ours(
     state = {key: tensor.clone() for key, tensor in trained(model)[0].state_dict().items()}
     path = tmp_path / "mobilenet_v2.safetensors"
     safetensors.torch.save_file(state, path, metadata)
-    assert_refused(path, model, "fit none of the formats", "tsmzoo")
+    assert_refused(path, model, "image network", "start a training")
     torch.save(state, path := tmp_path / "mobilenet_v2.pth")
-    assert_refused(path, model, "fit none of the formats")
+    assert_refused(path, model, "image network", "start a training")
 
 
 def test_an_image_resnets_keys_are_ours_with_our_metadata_alone() -> None:
     state = unfilled("tsm_r50_sthv2").state_dict()
     assert keys.tell_format(state, {"model": "mine", "shift": None}) == "tsmzoo"
-    with pytest.raises(CheckpointError, match="image ResNet"):
-        keys.tell_format(state, {})
+    assert keys.tell_format(state, {}) == "torchvision"
 
 
 def test_a_shift_that_nobody_knows_is_refused(tmp_path: Path) -> None:
@@ -853,24 +896,380 @@ def test_file_of_another_model(
 @pytest.mark.parametrize(
     ("keys", "word"),
     [
-        (("blocks.0.conv.weight", "blocks.1.res_blocks.0.branch2.conv_a.weight"), "pytorchvideo"),
-        (("Conv3d_1a_7x7.conv3d.weight", "logits.conv3d.weight"), "piergiaj"),
-        (("conv3d_1a_7x7.conv3d.weight", "mixed_3b.branch_0.conv3d.weight"), "hassony2"),
-        (("conv1_7x7_s2.weight", "inception_3a_1x1.weight"), "BNInception"),
-        (("module.base_model.conv1_7x7_s2.weight", "module.base_model.inception_3a_1x1.weight"), "BNInception"),
-        (("backbone.stage0.branch_norm.weight", "cls_head.fc_cls.weight"), "MobileOne"),
+        (("blocks.0.conv.weight", "blocks.1.res_blocks.0.branch2.conv_a.weight"), "unknown architecture"),
+        (("Conv3d_1a_7x7.conv3d.weight", "logits.conv3d.weight"), "inception_v1_i3d"),
+        (("conv3d_1a_7x7.conv3d.weight", "mixed_3b.branch_0.conv3d.weight"), "inception_v1_i3d"),
+        (("conv1_7x7_s2.weight", "inception_3a_1x1.weight"), "bninception"),
+        (("module.base_model.conv1_7x7_s2.weight", "module.base_model.inception_3a_1x1.weight"), "bninception"),
+        (("backbone.stage1.0.branch_norm.weight", "cls_head.fc_cls.weight"), "mobileone_s4"),
+        (("backbone.stage1.0.net.branch_norm.weight", "cls_head.fc_cls.weight"), "mobileone_s4"),
         (("backbone.layers.0.blocks.0.norm1.weight", "cls_head.fc_cls.weight"), "Swin"),
-        (("backbone.features.denseblock1.denselayer1.conv1.weight",), "DenseNet"),
-        (("conv1.weight", "layer1.0.conv1.weight", "fc.weight"), "image ResNet"),
+        (("backbone.features.denseblock1.denselayer1.conv1.weight",), "densenet161"),
+        (("features.conv0.weight", "features.denseblock1.denselayer1.conv.1.weight"), "densenet161"),
     ],
 )
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_foreign_format_is_named(keys: tuple[str, ...], word: str, wrapped: bool, tmp_path: Path) -> None:
+def test_what_another_file_holds_is_named(keys: tuple[str, ...], word: str, wrapped: bool, tmp_path: Path) -> None:
     state = {key: torch.ones(1) for key in keys}
     path = tmp_path / "file.pth"
-    wrapper = "model_state" if word == "pytorchvideo" else "state_dict"
+    wrapper = "model_state" if keys[0].startswith("blocks.") else "state_dict"
     torch.save({wrapper: state} if wrapped else state, path)
     assert_refused(path, "tsm_r50_k400_8f", word)
+
+
+# --- backbones that TSN and the shift's options take ------------------------------------------------------------------
+
+Edits = tuple[tuple[str, str], ...]
+
+#: From our names to the publisher's, as the checkpoint facts have them (§ 3.2, 4.2, 4.5, 4.7, 7).
+MMACTION_HEAD: Edits = ((r"^(fc|classifier|head\.fc)\.(?=weight|bias)", "cls_head.fc_cls."),)
+MMACTION_RESNET: Edits = (
+    (r"^(layer\d\.\d+)\.conv(\d)\.", r"backbone.\1.conv\2.conv."),
+    (r"^(layer\d\.\d+)\.bn(\d)\.", r"backbone.\1.conv\2.bn."),
+    (r"^(layer\d\.\d+)\.downsample\.0\.", r"backbone.\1.downsample.conv."),
+    (r"^(layer\d\.\d+)\.downsample\.1\.", r"backbone.\1.downsample.bn."),
+    (r"^conv1\.", "backbone.conv1.conv."),
+    (r"^bn1\.", "backbone.conv1.bn."),
+    *MMACTION_HEAD,
+)
+MMACTION_PLAIN: Edits = ((r"^(?!fc\.|classifier\.)", "backbone."), *MMACTION_HEAD)
+MMACTION_MOBILEONE: Edits = (
+    (r"\.conv_kxk\.(\d)\.bn\.", r".branch_conv_list.\1.norm."),
+    (r"\.conv_kxk\.", ".branch_conv_list."),
+    (r"\.conv_scale\.bn\.", ".branch_scale.norm."),
+    (r"\.conv_scale\.", ".branch_scale."),
+    (r"\.identity\.", ".branch_norm."),
+    (r"\.attn\.fc(\d)\.", r".se.conv\1.conv."),
+    (r"^stem\.", "backbone.stage0."),
+    (r"^stages\.0\.", "backbone.stage1."),
+    (r"^stages\.1\.", "backbone.stage2."),
+    (r"^stages\.2\.", "backbone.stage3."),
+    (r"^stages\.3\.", "backbone.stage4."),
+    *MMACTION_HEAD,
+)
+MMACTION_MOBILEONE_TSM: Edits = (
+    *MMACTION_MOBILEONE,
+    (r"^backbone\.stage0\.", "backbone.stage0.net."),
+    (r"^(backbone\.stage[1-4]\.\d+)\.", r"\1.net."),
+)
+MIT_WRAPPED: Edits = ((r"^(?!fc\.)", "module.base_model."), (r"^fc\.", "module.new_fc."))
+MIT_BRANCH: Edits = ((r"^(layer\d\.\d+)\.conv1\.", r"\1.conv1.net."), *MIT_WRAPPED)
+MIT_BLOCK: Edits = ((r"^(layer\d\.\d+)\.", r"\1.net."), *MIT_WRAPPED)
+
+RESIDUAL: dict[str, Any] = {"family": "tsm"}
+IN_PLACE: dict[str, Any] = {"family": "tsm", "shift_place": "in-place"}
+TSN_: dict[str, Any] = {"family": "tsn"}
+
+
+def like(backbone: str, **changes: Any) -> registry.Entry:
+    return msgspec.structs.replace(ZOO.find("tsm_r50_k400_8f"), backbone=backbone, **changes)
+
+
+def respelt(entry: registry.Entry, edits: Edits) -> State:
+    """The hollow file of a network, as its publisher lays it out."""
+    state = {}
+    for key, tensor in models.build(entry).state_dict().items():
+        for pattern, replacement in edits:
+            key = re.sub(pattern, replacement, key)
+        assert key not in state
+        state[key] = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("backbone", "changes", "edits", "format_", "example"),
+    [
+        pytest.param(
+            *("resnet18", TSN_, MMACTION_RESNET, "mmaction2", "backbone.layer4.1.conv2.bn.weight"), id="resnet18"
+        ),
+        pytest.param(
+            *("resnext101_32x4d", TSN_, MMACTION_PLAIN, "mmaction2", "backbone.layer1.0.downsample.0.weight"),
+            id="rx101",
+        ),
+        pytest.param(
+            *(
+                "densenet161",
+                TSN_,
+                MMACTION_PLAIN,
+                "mmaction2",
+                "backbone.features.denseblock4.denselayer24.norm2.bias",
+            ),
+            id="densenet161",
+        ),
+        pytest.param(
+            *("mobileone_s4", TSN_, MMACTION_MOBILEONE, "mmaction2", "backbone.stage3.19.se.conv2.conv.bias"),
+            id="mobileone",
+        ),
+        pytest.param(
+            *("mobileone_s4", IN_PLACE, MMACTION_MOBILEONE_TSM, "mmaction2"),
+            "backbone.stage0.net.branch_conv_list.0.norm.weight",
+            id="mobileone TSM",
+        ),
+        pytest.param(
+            *("mobileone_s4", IN_PLACE, (*MMACTION_MOBILEONE_TSM, (r"^", "architecture.")), "mmaction2"),
+            "architecture.backbone.stage3.19.net.branch_norm.running_mean",
+            id="mobileone TSM of mmrazor",
+        ),
+        pytest.param(*("bninception", TSN_, (), "mit-tsm", "inception_5b_pool_proj_bn.running_var"), id="bninception"),
+        pytest.param(
+            *("bninception", TSN_, MIT_WRAPPED, "mit-tsm", "module.base_model.conv2_3x3_reduce.bias"),
+            id="bninception, wrapped",
+        ),
+        pytest.param(*("bninception", IN_PLACE, MIT_WRAPPED, "mit-tsm", "module.new_fc.weight"), id="bninception TSM"),
+        pytest.param(
+            *("resnet18", RESIDUAL, MIT_BRANCH, "mit-tsm", "module.base_model.layer2.0.conv1.net.weight"),
+            id="mit resnet18 TSM",
+        ),
+        pytest.param(
+            *("resnext101_32x4d", TSN_, MIT_WRAPPED, "mit-tsm", "module.base_model.layer3.22.conv3.weight"),
+            id="mit rx101",
+        ),
+        pytest.param(
+            *("resnet50", IN_PLACE, MIT_BLOCK, "mit-tsm", "module.base_model.layer3.5.net.bn3.weight"),
+            id="mit resnet50 in place",
+        ),
+        pytest.param("resnet50", IN_PLACE, (), "tsmzoo", "layer1.0.conv1.weight", id="ours"),
+    ],
+)
+def test_published_keys_of_a_backbone_map_one_to_one(
+    backbone: str, changes: dict[str, Any], edits: Edits, format_: str, example: str, tmp_path: Path
+) -> None:
+    entry = like(backbone, **changes)
+    state = respelt(entry, edits)
+    assert example in state
+    metadata = {"model": "mine", "shift": entry.shift, "shift_place": entry.shift_place}
+    assert keys.tell_format(state, metadata if format_ == "tsmzoo" else {}) == format_
+    assert keys.tell_backbone(state) == backbone
+    net = models.build(entry)
+    rules = keys.RULES[format_, backbone]
+    assert {keys.rename(key, rules) for key in state} == net.state_dict().keys()
+    path = tmp_path / "file.pth"
+    if format_ == "tsmzoo":
+        checkpoints.save(models.build(entry, seed=0), entry, path := path.with_suffix(".safetensors"))
+    else:
+        torch.save({"state_dict": state}, path)
+    assert checkpoints.load(net, entry, path) == checkpoints.Loaded(
+        hashlib.sha256(path.read_bytes()).hexdigest(), format_, False
+    )
+
+
+def test_batch_norms_of_old_bninception_files(tmp_path: Path) -> None:
+    entry = like("bninception", family="tsn")
+    state = {key: t[None] if "_bn." in key and t.dim() == 1 else t for key, t in respelt(entry, ()).items()}
+    torch.save(state, path := tmp_path / "old.pth")
+    net = models.build(entry)
+    checkpoints.load(net, entry, path)
+    assert net.state_dict()["conv1_7x7_s2_bn.running_var"].shape == (64,)
+
+
+def test_another_place_of_the_shift_is_refused(tmp_path: Path) -> None:
+    branch, block = like("resnet50", **RESIDUAL), like("resnet50", **IN_PLACE)
+    for held, edits, other in ((branch, MIT_BRANCH, block), (block, MIT_BLOCK, branch)):
+        torch.save(respelt(held, edits), path := tmp_path / "file.pth")
+        checkpoints.load(models.build(held), held, path)
+        with pytest.raises(CheckpointError, match=f"shift_place {held.shift_place}, but .* has {other.shift_place}"):
+            checkpoints.load(models.build(other), other, path)
+
+
+@pytest.mark.parametrize("changes", [{"shift_div": 4}, {"shift_place": "in-place"}])
+@pytest.mark.parametrize("model", [TSM, STREAM])
+def test_our_files_tell_the_options_of_their_shift(model: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    net, plain = trained(model)
+    other = msgspec.structs.replace(plain, **changes)
+    for held, wanted in ((other, plain), (plain, other)):
+        checkpoints.save(net, held, path := tmp_path / "mine.safetensors")
+        checkpoints.load(models.build(held), held, path)
+        with pytest.raises(CheckpointError, match=f"was trained with {next(iter(changes))}"):
+            checkpoints.load(models.build(wanted), wanted, path)
+
+
+# --- what a training may start from ----------------------------------------------------------------------------------
+
+
+def image(backbone: str, classes: int = 1000, **changes: Any) -> State:
+    """The weights of an image classifier, keyed as torchvision's."""
+    entry = like(backbone, family="tsn", classes=classes, **changes)
+    return {key: tensor.clone() for key, tensor in models.build(entry, seed=11).state_dict().items()}
+
+
+def started(entry: registry.Entry, path: Path) -> tuple[State, State]:
+    """What a network held, and what it holds once it was started from `path`."""
+    net = models.build(entry, seed=3)
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    assert checkpoints.start(net, entry, path)
+    return before, net.state_dict()
+
+
+def old_densenet(state: State) -> State:
+    """DenseNet's first files have a dot in the names of a layer's parts."""
+    return {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key): tensor for key, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "spelling"),
+    [
+        ("resnet18", no_counters),
+        ("resnet50", doubled),
+        ("mobilenet_v2", lambda state: state),
+        ("densenet161", old_densenet),
+        pytest.param("resnet101", lambda state: state, marks=pytest.mark.slow),
+        pytest.param("resnext101_32x4d", lambda state: state, marks=pytest.mark.slow),
+        pytest.param("densenet161", lambda state: state, marks=pytest.mark.slow),
+    ],
+)
+def test_an_image_network_starts_a_training_and_nothing_else(
+    backbone: str, spelling: Callable[[State], State], tmp_path: Path
+) -> None:
+    state = image(backbone)
+    torch.save(spelling(state), path := tmp_path / "image.pth")
+    entry = like(backbone, family="tsn" if backbone == "densenet161" else "tsm", classes=9)
+    before, after = started(entry, path)
+    head = {key for key in state if key.startswith(("fc.", "classifier."))}
+    assert len(head) == 2
+    for key, tensor in after.items():
+        wanted = before[key] if key in head else state[key]
+        assert torch.equal(tensor, torch.zeros_like(tensor) if keys.is_counter(key) else wanted), key
+    with pytest.raises(
+        CheckpointError, match=r"image network: its classifier is not that of .*start a training from it"
+    ):
+        checkpoints.load(models.build(entry), entry, path)
+    same = like(backbone, family="tsn", classes=1000)
+    with pytest.raises(CheckpointError, match="image network"):
+        checkpoints.load(models.build(same), same, path, weights_format="torchvision")
+
+
+def inflated_by_hand(kernel: Tensor, reach: int) -> Tensor:
+    out = torch.empty(*kernel.shape[:2], reach, *kernel.shape[2:])
+    for frame in range(reach):
+        out[:, :, frame] = kernel / reach
+    return out
+
+
+def mit_tsm_file() -> State:
+    state = image("resnet50", classes=400)
+    for pattern, replacement in MIT_BRANCH:
+        state = {re.sub(pattern, replacement, key): tensor for key, tensor in state.items()}
+    return state
+
+
+I3D = [name for name in keys._MMACTION_I3D if name != "resnet50_i3d_heavy"]
+
+
+@pytest.mark.parametrize("backbone", I3D)
+@torch.no_grad()
+def test_an_inflated_network_starts_from_one_of_frames(backbone: str, tmp_path: Path) -> None:
+    """A still clip, its ends repeated in the place of zeros, then has the features of its frame."""
+    state = image("resnet50")
+    torch.save(state if backbone == I3D[0] else mit_tsm_file(), path := tmp_path / "frames.pth")
+    entry = like(backbone, family="i3d", classes=9)
+    before, after = started(entry, path)
+    for key, tensor in after.items():
+        if key.startswith("fc."):
+            assert torch.equal(tensor, before[key])
+        elif tensor.dim() == 5:
+            assert torch.equal(tensor, inflated_by_hand(state[key], tensor.shape[2]))
+        elif not keys.is_counter(key):
+            assert torch.equal(tensor, state[key])
+
+    net = models.build(entry, seed=3)
+    checkpoints.start(net, entry, path)
+    for module in net.modules():
+        if isinstance(module, nn.Conv3d):
+            reach, (_, height, width) = module.padding[0], module.padding
+            module.padding = (0, height, width)
+            module.register_forward_pre_hook(
+                lambda _, args, reach=reach: F.pad(args[0], (0, 0, 0, 0, reach, reach), mode="replicate")
+            )
+    flat = models.build(like("resnet50", family="tsn", classes=9))
+    head = {key: tensor for key, tensor in net.state_dict().items() if key.startswith("fc.")}
+    flat.load_state_dict(state | head, assign=True)
+    frame = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    wanted = flat(frame, 1, lambda x, _: x)
+    got = net(frame.expand(8, -1, -1, -1), 8, lambda x, _: x)
+    assert got.shape == wanted.shape == (1, 9)
+    assert (got - wanted).abs().max() <= 1e-4 * (wanted.max() - wanted.min())
+
+
+def test_a_network_without_a_shift_starts_one_with(tmp_path: Path) -> None:
+    entry = like("mobilenet_v2", family="tsm", classes=9)
+    frames = msgspec.structs.replace(entry, family="tsn", classes=4)
+    net = models.build(frames, seed=11)
+    checkpoints.save(net, frames, path := tmp_path / "tsn.safetensors")
+    before, after = started(entry, path)
+    given = net.state_dict()
+    for key, tensor in after.items():
+        wanted = before[key] if key.startswith("classifier.") else given[key]
+        assert keys.is_counter(key) or torch.equal(tensor, wanted), key
+    assert not checkpoints.start(models.build(frames, seed=3), frames, path), "its own network is left to load"
+
+
+def test_mits_network_without_a_shift_starts_one_with(published: Published) -> None:
+    entry = like("resnet50", family="tsm", classes=9)
+    _, after = started(entry, published("mit_tsn_r50_k400"))
+    given, _ = load(published("mit_tsn_r50_k400"), "tsn_r50_k400_mit")
+    for key, tensor in given.state_dict().items():
+        assert key.startswith("fc.") or torch.equal(after[key], tensor)
+
+
+@torch.no_grad()
+def test_non_local_blocks_start_as_nothing(tmp_path: Path) -> None:
+    torch.save(image("resnet50"), path := tmp_path / "image.pth")
+    entry = like("resnet50", family="tsm", non_local="embedded_gaussian", classes=9)
+    net, plain = models.build(entry, seed=3), models.build(msgspec.structs.replace(entry, non_local=None), seed=3)
+    assert checkpoints.start(net, entry, path)
+    assert checkpoints.start(plain, entry, path)
+    clip = torch.randn(1, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    plain.load_state_dict({key: tensor for key, tensor in net.state_dict().items() if ".nl." not in key})
+    assert torch.equal(Clips(net, 2)(clip), Clips(plain, 2)(clip))
+
+
+def test_a_model_of_videos_is_left_to_load(published: Published) -> None:
+    """And so is what `load` has a word for."""
+    for name, model in ((MIT, MODEL[MIT]), (MMACTION, MODEL[MMACTION]), (MIT, "tsm_r50_sthv2")):
+        net = models.build(ZOO.find(model), seed=3)
+        before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+        assert not checkpoints.start(net, ZOO.find(model), published(name))
+        assert_same(net, before)
+
+
+@pytest.mark.parametrize(
+    ("state", "entry", "words"),
+    [
+        (lambda: image("resnet18"), lambda: like("resnet50"), ("resnet18", "is resnet50")),
+        (lambda: image("resnet18"), lambda: like("resnet50_i3d", family="i3d"), ("resnet18", "is resnet50_i3d")),
+        (
+            lambda: image("resnet18"),
+            lambda: like("mobileone_s4", **IN_PLACE),
+            ("holds resnet18", "is mobileone_s4", "fits"),
+        ),
+        (lambda: image("resnet18") | {"layer5.0.conv1.weight": torch.ones(1)}, lambda: like("resnet18"), ("layer5",)),
+        (
+            lambda: {key: tensor for key, tensor in image("resnet18").items() if not key.startswith("layer4.1.bn2")},
+            lambda: like("resnet18"),
+            ("missing: layer4.1.bn2",),
+        ),
+        (
+            lambda: image("resnet18") | {"conv1.weight": nan(torch.ones(64, 3, 7, 7))},
+            lambda: like("resnet18"),
+            ("not finite",),
+        ),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(
+    state: Callable[[], State], entry: Callable[[], registry.Entry], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    torch.save(state(), path := tmp_path / "image.pth")
+    net = models.build(entry(), seed=3)
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.start(net, entry(), path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+    assert_same(net, before)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        checkpoints.start(net, entry(), tmp_path / "none.pth")
 
 
 # --- --weights-format ----------------------------------------------------------------------------------------------

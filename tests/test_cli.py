@@ -187,7 +187,7 @@ def test_no_command_shows_help() -> None:
 
 def test_json_keys() -> None:
     rows = listed("--all")
-    assert len(rows) == 115
+    assert len(rows) == len(ZOO.models)
     for row, entry in zip(rows, ZOO.models, strict=True):
         assert row.keys() >= LIST_KEYS
         assert row["id"] == entry.id
@@ -279,7 +279,7 @@ def test_search() -> None:
 def test_piped_table_has_one_line_per_model() -> None:
     """Long lines stay whole, so that grep and awk can be used."""
     heading, _, *lines, _ = output("list", "--all").splitlines()
-    assert len(lines) == 115
+    assert len(lines) == len(ZOO.models)
     start = {column: heading.index(column) for column in ("dataset", "licence", "doubtful", "cached")}
     for line, entry in zip(lines, ZOO.models, strict=True):
         assert line.split()[0] == entry.id
@@ -292,10 +292,30 @@ def test_piped_table_has_one_line_per_model() -> None:
         assert "\x1b" not in line
 
 
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("i3d_inception_k400_flow", "64 x 2 x 224 x 224 (T,C,H,W), x, y of a flow image, dense sampling\n"),
+        ("tsm_r50_k400_flow", "8 x 10 x 224 x 224 (T,C,H,W), five x, y flow images, uniform sampling\n"),
+        ("i3d_r50_k400", "32 x 3 x 224 x 224 (T,C,H,W), RGB, dense sampling, one frame of 2\n"),
+        ("tsn_bninception_k400", "8 x 3 x 224 x 224 (T,C,H,W), BGR, uniform sampling\n"),
+        ("i3d_r50_replace_8f", "none: no weights were published"),
+        ("i3d_inception_k600_rgb_scratch", "beside it  model.ckpt.index"),
+        ("i3d_inception_k400_rgb", "1 clip of all frames, 300 at most, as one; OpenCV bilinear; centre crop"),
+    ],
+)
+def test_card_of_i3d_and_of_the_other_backbones(model: str, words: str) -> None:
+    assert words in output("info", model)
+
+
 def test_last_line_counts_what_is_hidden() -> None:
     recommended = sum(entry.recommended for entry in ZOO.models)
-    assert output("list").splitlines()[-1].startswith(f"{recommended} models, {115 - recommended} more with --all")
-    assert output("list", "--all").splitlines()[-1].startswith("115 models;")
+    assert (
+        output("list")
+        .splitlines()[-1]
+        .startswith(f"{recommended} models, {len(ZOO.models) - recommended} more with --all")
+    )
+    assert output("list", "--all").splitlines()[-1].startswith(f"{len(ZOO.models)} models;")
 
 
 def test_cached_file_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

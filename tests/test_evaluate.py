@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -359,6 +360,28 @@ def test_a_protocol_is_followed_and_recorded(
     assert json.loads(path.with_suffix(".json").read_text())["plan"] == document["plan"]
     views = document["plan"]["clips"] * document["plan"]["crops"]
     assert [np.shape(row["logits"]) for row in lines(path)] == [(views, 14)] * 3
+
+
+@torch.no_grad()
+def test_whole_videos_are_of_any_length(tmp_path: Path) -> None:
+    """Two of a length and others between them, each answered as if alone; one too long, from its middle."""
+    lengths = {"a.mov": 9, "b.mov": 3, "c.mov": 9, "d.mov": 1, "e.mov": 302}
+    for name, frames in lengths.items():
+        encode(tmp_path / name, noise(frames))
+    listed(tmp_path, [(name, 0) for name in lengths])
+    options = ("--protocol", "deepmind_test", "--weights", "random", "--seed", "3", "--observe", "50")
+    document = answer(TSM, "--data", tmp_path, "--predictions", tmp_path / "p.jsonl", *options)
+    assert (document["protocol"], document["plan"]["sampling"]) == ("deepmind_test", "whole")
+    assert (document["plan"]["frames"], document["plan"]["stride"]) == (300, 1)
+
+    def wanted(pictures: Array) -> torch.Tensor:
+        resized = (cv2.resize(picture, (73, 73), interpolation=cv2.INTER_LINEAR) for picture in pictures)
+        return Clips(network(TSM).backbone, len(pictures))(torch.stack([cut(each, 4, 4) for each in resized])[None])
+
+    for row in lines(tmp_path / "p.jsonl"):
+        pictures = noise(lengths[row["video"]])
+        assert close(row["logits"], wanted(pictures[1:301] if len(pictures) > 300 else pictures)), row["video"]
+        assert close(row["observed"]["50"], wanted(pictures[: (len(pictures) + 1) // 2])), row["video"]
 
 
 def test_the_frames_of_an_online_model_can_be_chosen(clips: Path, few: Path) -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROBE = "import tsmzoo.registry, tsmzoo.recipe, importlib.util as u; print(len(tsmzoo.registry.load().models), \
 tsmzoo.recipe.target('onnx').steps, *(u.find_spec(f'tsmzoo.converters.{n}') is not None for n in \
 ('onnx', 'tflite', 'coreml')))"
-FOUND = "115 16 True True True"
+FOUND = "159 16 True True True"
 
 
 def run(*command: str | Path, cwd: Path) -> str:

@@ -19,6 +19,7 @@ ZOO = registry.load()
 
 #: Views, and side of the crops of a model of 224 px, by protocol: as the publishers have them.
 VIEWS = {
+    "deepmind_test": (1, 224),
     "mit_dense10_fullres3": (30, 256),
     "mit_flow_1clip": (1, 224),
     "mit_sth_center_1clip": (1, 224),
@@ -32,6 +33,7 @@ VIEWS = {
     "mm_tsm_sthv2_16f_as_coded_crop3x256": (3, 256),
     "mm_tsm_uniform16_crop10x224": (10, 224),
     "mm_tsm_uniform16_crop1x224": (1, 224),
+    "mm_tsm_uniform16_crop3x256": (3, 256),
     "mm_tsm_uniform16_twice_crop3x256": (6, 256),
     "mm_tsm_uniform8_crop10x224": (10, 224),
     "mm_tsm_uniform8_crop1x224": (1, 224),
@@ -51,6 +53,7 @@ VIEWS = {
     "mm_tsn_uniform8_crop1x224": (1, 224),
     "mm_tsn_uniform8_crop1x256": (1, 256),
     "mm_tsn_uniform8_crop3x256": (3, 256),
+    "ptv_10x3": (30, 256),
     "uniform8_center_1clip": (1, 224),
 }
 
@@ -95,8 +98,8 @@ def test_a_protocol_is_made_definite_for_a_model_that_names_it(name: str) -> Non
             found.sampling,
             found.average,
         )
-        assert followed.pipeline == ("mmaction2" if name.startswith("mm_") else "mit")
-        assert followed.stack == (1 if entry.modality == "rgb" else 5)
+        assert followed.pipeline == ("mit" if name.startswith(("mit_", "uniform8")) else "mmaction2")
+        assert followed.stack == (1 if entry.modality == "rgb" or entry.family == "i3d" else 5)
         clips = RULES[followed.sampling](300, followed.wanted)
         assert [len(clip) for clip in clips] == [followed.frames] * followed.clips
 
@@ -112,6 +115,12 @@ def test_a_protocol_is_made_definite_for_a_model_that_names_it(name: str) -> Non
         ("tsm_r50_k400_flow", "flow", Wanted(8, 1, 8, 5)),
         ("tsn_r50_k400_3seg_flow_320p_mm0", None, Wanted(25, 1, 2, 5)),
         ("tsm_mbv2_online", None, Wanted(8, 1, 8)),
+        ("i3d_r50_k400", None, Wanted(32, 10, 2)),
+        ("i3d_r50_k400_8x8", None, Wanted(8, 10, 8)),
+        ("i3d_inception_k400_flow", None, Wanted(300)),
+        ("i3d_inception_charades_rgb", None, Wanted(64)),
+        ("i3d_r50_3x3x3", None, Wanted(32, 1, 2)),
+        ("i3d_r50_replace_8f", None, Wanted(8, 1, 8)),
     ],
 )
 def test_clips_are_those_of_the_protocol_or_the_model(model: str, protocol: str | None, wanted: Wanted) -> None:
@@ -135,6 +144,11 @@ def test_mits_tsn_of_5_segments_is_tested_with_8(protocol: str) -> None:
         # Without a figure that names one.
         ("tsn_r50_k400_3seg_omni_340x256_mm0", "mit_sth_center_1clip"),
         ("tsm_mbv2_online", "uniform8_center_1clip"),
+        ("i3d_inception_k400_rgb", "deepmind_test"),
+        ("i3d_r50_k400_dense", "mm_i3d_dense10_crop3x256"),
+        # Without weights, and so without figures.
+        ("i3d_r50_3x3x3", "dense_center_1clip"),
+        ("i3d_r50_replace_8f", "mit_sth_center_1clip"),
     ],
 )
 def test_without_a_name_it_is_the_first_published_one(model: str, protocol: str) -> None:
@@ -205,6 +219,13 @@ def test_uniform_clips_are_two_at_most(protocol: str, clips: int, most: int) -> 
         choose("tsm_r50_k400_8f_mit", protocol, clips=clips)
 
 
+def test_so_many_frames_of_a_whole_video_are_its_middle() -> None:
+    assert (choose("i3d_inception_k400_rgb").sampling, choose("i3d_inception_k400_rgb").frames) == ("whole", 300)
+    followed = choose("i3d_inception_k400_rgb", frames=64)
+    assert (followed.name, followed.sampling, followed.wanted) == ("deepmind_test with frames 64", "spread", Wanted(64))
+    assert RULES[followed.sampling](100, followed.wanted) == [list(range(18, 82))]
+
+
 def test_an_online_model_has_no_frames_of_its_own() -> None:
     with pytest.raises(DataError, match=r"tsm_mbv2_online .* give --frames"):
         choose("tsm_mbv2_online", "efficient")
@@ -245,6 +266,9 @@ def test_a_file_gets_the_first_protocol_that_fits(
         ("tsm_r50_sthv2_8f_mit", 4, 224, None, "takes 4 frames of 224 px, protocol mit_sth_fullres_2clip gives 8 of"),
         ("tsn_r50_k400_3seg", 3, 224, None, "gives 25 of 224; .*--protocol efficient --frames 3"),
         ("tsm_mbv2_motion_online", 1, 96, None, "96 px, protocol uniform8_center_1clip gives 8 of 64"),
+        # Whole videos are of any length.
+        ("i3d_inception_k400_rgb", 64, 224, None, "gives all of a video; .* --protocol deepmind_test --frames 64$"),
+        ("i3d_inception_k400_rgb", 300, 224, None, "gives all of a video; .* --protocol deepmind_test --frames 300$"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(
@@ -260,6 +284,12 @@ def test_a_file_fits_what_was_changed_for_it(small: Contract) -> None:
     model = "tsm_r50_sthv2_8f_mit"
     followed = choose(model, "efficient", file_of(small, model, 4, 224), frames=4)
     assert (followed.frames, followed.name) == (4, "mit_sth_center_1clip with frames 4")
+
+
+def test_a_file_may_see_the_middle_of_a_whole_video(small: Contract) -> None:
+    model = "i3d_inception_k400_rgb"
+    followed = choose(model, "deepmind_test", file_of(small, model, 64, 224), frames=64)
+    assert (followed.frames, followed.sampling) == (64, "spread")
 
 
 def test_an_online_file_takes_any_number_of_frames(small: Contract) -> None:

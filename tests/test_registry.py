@@ -22,6 +22,9 @@ ZOO = registry.load()
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 FACTS = paths.DATA.parent / "shared" / "facts" / "checkpoints.yaml"
 
+#: Bundled models, architectures without weights, and published checkpoints.
+TOTAL = 3 + 3 + 153
+
 every_entry = pytest.mark.parametrize("entry", ZOO.models, ids=lambda entry: entry.id)
 
 
@@ -79,17 +82,24 @@ def test_file_and_digest(entry: Entry) -> None:
         assert entry.sha256
         assert Path(entry.file) == paths.PACKAGE / "bundled" / f"{entry.id}.safetensors"
         return
+    if entry.filename is None:  # nobody published weights
+        assert entry.format == "tsmzoo"
+        return
     suffix = re.search(r"-([0-9a-f]{8})\.pth$", entry.filename)
-    if entry.source == "mit":
-        assert suffix is None
-        assert entry.sha256_prefix is None
-    else:
-        assert suffix is not None
-        assert entry.sha256_prefix == suffix[1]
+    assert entry.sha256_prefix == (suffix and suffix[1])
+    assert bool(suffix) == entry.source.startswith("mmaction2") or entry.backbone == "bninception"
+    assert bool(entry.git_blob_sha1) == (entry.source in {"deepmind", "piergiaj", "hassony2"})
+    assert entry.beside == (("model.ckpt.index",) if entry.source == "deepmind" else ())
     assert entry.sha256 is None or entry.sha256.startswith(entry.sha256_prefix or "")
     for url in entry.urls:
         assert urlsplit(url).scheme == "https"
-        assert urlsplit(url).hostname in {"hanlab18.mit.edu", "download.openmmlab.com"}
+        assert urlsplit(url).hostname in {
+            "hanlab18.mit.edu",
+            "www.dropbox.com",
+            "download.openmmlab.com",
+            "raw.githubusercontent.com",
+            "dl.fbaipublicfiles.com",
+        }
 
 
 @every_entry
@@ -100,9 +110,13 @@ def test_input_fits_the_modality(entry: Entry) -> None:
     assert all(0 < std <= 1 for std in normalisation.std)
     assert (entry.mode == "online") == (entry.sampling == "stream")
     assert (entry.format == "mit-tsm-online") == (entry.mode == "online" and entry.file is None)
-    assert (entry.format == "tsmzoo") == (entry.file is not None)
+    assert (entry.format == "tsmzoo") == (not entry.urls)
     assert entry.frames == 1 or entry.mode == "offline"
-    assert entry.multi_label == (entry.dataset == "multi_moments" or entry.classes == 313)
+    assert entry.multi_label == entry.dataset.startswith(("multi_moments", "hvu_", "charades"))
+    assert (normalisation.order == "BGR") == (entry.backbone == "bninception")
+    assert entry.channels == (3 if entry.modality == "rgb" else 2 if entry.family == "i3d" else 10)
+    if entry.family == "i3d":
+        assert entry.stride == (None if entry.sampling == "uniform" else 64 // entry.frames)
 
 
 def test_label_names_in_their_order() -> None:
@@ -148,6 +162,9 @@ def test_labels_of_a_publisher() -> None:
         ("tsm_mbv2_online", 2_258_459, 27, 1),
         ("tsn_r50_k400", 24_327_632, 400, 5),
         ("tsn_r50_k400_8f", 24_327_632, 400, 8),
+        ("i3d_r50_k400_32x2", 28_043_472, 400, 32),
+        ("i3d_inception_k400_rgb", 12_697_264, 400, 64),
+        ("i3d_inception_k400_flow", 12_675_312, 400, 64),
     ],
 )
 def test_models_that_others_rely_on(name: str, params: int, classes: int, frames: int) -> None:
@@ -157,7 +174,7 @@ def test_models_that_others_rely_on(name: str, params: int, classes: int, frames
 
 
 def test_aliases_lead_to_recommended_entries() -> None:
-    assert len(ZOO.models) == 115
+    assert len(ZOO.models) == TOTAL
     for alias, target in ZOO.aliases.items():
         assert ZOO.find(alias) is ZOO.find(target)
         assert ZOO.find(alias).recommended
@@ -168,18 +185,21 @@ def test_aliases_lead_to_recommended_entries() -> None:
 def test_registry_is_complete_and_says_what_the_facts_say() -> None:
     facts = yaml.load(FACTS.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     listed = next(value for value in facts.values() if isinstance(value, list) and "id" in value[0])
-    backbones = {"resnet50", "resnet101", "mobilenetv2", "mobilenet_v2"}
-    theirs = {f["id"]: f for f in listed if f["family"] in {"tsn", "tsm"} and f["backbone"] in backbones}
-    published = [entry for entry in ZOO.models if entry.file is None]  # the others are our own
+    theirs = {f["id"]: f for f in listed if not f["backbone"].startswith("swin")}  # left out on purpose
+    published = [entry for entry in ZOO.models if entry.urls]
     assert {entry.id for entry in published} == set(theirs)
     for entry in published:
         fact = theirs[entry.id]
         assert entry.params == fact["params_exact"], entry.id
         assert (entry.classes, entry.frames if entry.mode == "offline" else None, entry.labels) == (
             fact["num_classes"],
-            fact["frames"] if entry.mode == "offline" else None,
-            fact["label_map"],
+            fact.get("frames", 8) if entry.mode == "offline" else None,
+            entry.dataset if fact["label_map"] == "hvu" else fact["label_map"],
         ), entry.id
+        assert entry.backbone == ("resnet50_i3d_8x8" if entry.source == "pytorchvideo" else fact["backbone"]), entry.id
+        assert entry.stride in {fact["sampling"]["interval"], None}, entry.id
+        assert entry.non_local == (fact["non_local"] or {}).get("mode"), entry.id
+        assert entry.git_blob_sha1 == fact.get("git_blob_sha1"), entry.id
         assert entry.sha256_prefix == fact.get("sha256_prefix"), entry.id
         assert entry.urls[0] == fact["url"], entry.id
         assert bool(entry.doubt) == bool(fact.get("doubtful")), entry.id
@@ -203,7 +223,7 @@ def test_unknown_name_gets_the_nearest() -> None:
 def test_wildcards_go_through_ids_and_aliases() -> None:
     assert {entry.id for entry in ZOO.match("tsm_mbv2_*")} == {e.id for e in ZOO.models if "tsm_mbv2" in e.id}
     assert [entry.id for entry in ZOO.match("tsm_r50_sthv2")] == ["tsm_r50_sthv2_8f_mit"]  # an alias
-    assert len(ZOO.match("*")) == 115
+    assert len(ZOO.match("*")) == TOTAL
     assert ZOO.match("TSM_*") == []
     assert all(entry.family == "tsn" for entry in ZOO.match("tsn_r*"))
 
@@ -274,7 +294,7 @@ def test_own_registry_on_top(tmp_path: Path) -> None:
         },
     )
     zoo = registry.load(own)
-    assert len(zoo.models) == 116
+    assert len(zoo.models) == TOTAL + 1
     assert zoo.find("mine").dataset == "mine"
     assert zoo.find("tsm_r50_sthv2").id == "my_tsm"
     assert zoo.find("tsm_mbv2_online").classes == 2
@@ -294,11 +314,17 @@ def test_registry_without_entries(content: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     "url",
-    ["https://example.org/a.pth", "hf://owner/repo/a.safetensors", "http://localhost:8000/a.pth"],
+    [
+        "https://example.org/a.pth",
+        "hf://owner/repo/a.safetensors",
+        "http://localhost:8000/a.pth",
+        "https://example.org/a.pth?dl=1",
+    ],
 )
 def test_urls_that_are_taken(url: str, tmp_path: Path) -> None:
+    """`?dl=1` asks Dropbox for the file and not for its page."""
     zoo = registry.load(write(tmp_path / "own.yaml", {"models": [OWN | {"urls": [url]}]}))
-    assert zoo.find("my_tsm").filename == url.rsplit("/", 1)[1]
+    assert zoo.find("my_tsm").filename == url.rsplit("/", 1)[1].removesuffix("?dl=1")
 
 
 FILE: dict[str, Any] = {"urls": [], "file": "weights/mine.safetensors", "sha256": "0" * 64, "format": "tsmzoo"}
@@ -356,6 +382,30 @@ def test_a_width_of_a_resnet_is_refused(tmp_path: Path) -> None:
     assert_refused(write(tmp_path / "own.yaml", {"models": [OWN | {"width": 0.5}]}), "'my_tsm'", "width")
 
 
+@pytest.mark.usefixtures("small")
+def test_a_model_without_published_weights_is_taken(tmp_path: Path) -> None:
+    own = {key: value for key, value in OWN.items() if key != "urls"} | {"format": "tsmzoo"}
+    entry = registry.load(write(tmp_path / "own.yaml", {"models": [own]})).find("my_tsm")
+    assert not entry.has_weights
+    assert (entry.filename, cache.local_path(entry), cache.local_paths(entry)) == (None, None, [])
+    assert not cache.is_cached(entry)
+    assert entry.max_bytes > 0
+
+
+@pytest.mark.usefixtures("small")
+def test_files_beside_a_checkpoint_are_taken(tmp_path: Path) -> None:
+    own = OWN | {"beside": ["mine.index", "mine.meta"], "git_blob_sha1": "0" * 40}
+    entry = registry.load(write(tmp_path / "own.yaml", {"models": [own]})).find("my_tsm")
+    assert (entry.filename, entry.beside) == ("mine.pth", ("mine.index", "mine.meta"))
+    assert [path.name for path in cache.local_paths(entry)] == ["mine.pth", "mine.index", "mine.meta"]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", ["../x", "..", ".", "a/b", "", "a b", "a?b", "x\n", 3])
+def test_name_beside_a_checkpoint_that_is_no_files(name: Any, tmp_path: Path) -> None:
+    assert_refused(write(tmp_path / "own.yaml", {"models": [OWN | {"beside": [name]}]}), "'my_tsm'", "$.beside[0]")
+
+
 def without(key: str) -> dict[str, Any]:
     return {name: value for name, value in OWN.items() if name != key}
 
@@ -380,6 +430,7 @@ def without(key: str) -> dict[str, Any]:
         pytest.param({"models": [OWN | {"recommended": "yes"}]}, ("$.recommended",), id="text for a bool"),
         pytest.param({"models": [OWN | {"sha256": "abc"}]}, ("'my_tsm'", "$.sha256"), id="short digest"),
         pytest.param({"models": [OWN | {"sha256_prefix": "XYZ12345"}]}, ("$.sha256_prefix",), id="digest not hex"),
+        pytest.param({"models": [OWN | {"git_blob_sha1": "0" * 64}]}, ("$.git_blob_sha1",), id="no git's digest"),
         pytest.param({"models": [OWN | {"results": [{"top1": 70}]}]}, ("$.results[0]", "`protocol`"), id="result"),
         pytest.param({"models": [OWN, OWN]}, ("'my_tsm'", "twice"), id="duplicate"),
         pytest.param({"models": [OWN | {"source": "nobody"}]}, ("'my_tsm'", "source", "'nobody'", "mit"), id="source"),
@@ -399,6 +450,19 @@ def without(key: str) -> dict[str, Any]:
             ("'my_tsm'", "file", "sha256"),
             id="file, part of a digest",
         ),
+        *[
+            pytest.param(
+                {"models": [without("urls") | {"format": "tsmzoo", key: value}]},
+                ("'my_tsm'", "urls", "no digest"),
+                id=f"no file, but its {key}",
+            )
+            for key, value in (("sha256", "0" * 64), ("sha256_prefix", "0" * 8), ("git_blob_sha1", "0" * 40))
+        ],
+        pytest.param({"models": [OWN | FILE | {"beside": ["x"]}]}, ("'my_tsm'", "beside", "urls"), id="beside a file"),
+        *[
+            pytest.param({"models": [OWN | {"beside": names}]}, ("'my_tsm'", "beside", "twice"), id=f"{names} beside")
+            for names in (["mine.pth"], ["x", "x"])
+        ],
         pytest.param({"models": [OWN | FILE | {"file": 3}]}, ("'my_tsm'", "$.file"), id="number for a file"),
         pytest.param({"models": [OWN | {"width": 0}]}, ("'my_tsm'", "$.width"), id="no width"),
         pytest.param({"models": [OWN | {"width": "half"}]}, ("'my_tsm'", "$.width"), id="text for a width"),
@@ -449,6 +513,9 @@ def test_id_that_is_no_folders_name(name: Any, tmp_path: Path) -> None:
         "https://example.org/",
         "https://example.org",
         "https://example.org/a.pth?token=1",
+        "https://example.org/?dl=1",
+        "https://example.org/..?dl=1",
+        "https://example.org/a.pth?dl=1&b",
         "https://example.org/a b.pth",
         "https://example.org/a.pth\n",
         "https://example.org/..",

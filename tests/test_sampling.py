@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,6 +70,12 @@ def test_every_clip_that_mmaction2s_code_takes(parity: Callable[[str], Any]) -> 
         pytest.param("spread", 3, Wanted(4, 1, 2), [[0, 2, 1, 0]], id="3-D, short"),
         pytest.param("uniform", 4, Wanted(25, stack=5), [[0] * 25], id="mmaction2 flow, shorter than a stack"),
         pytest.param("uniform", 5, Wanted(25, stack=5), [[0] * 25], id="mmaction2 flow, one stack"),
+        pytest.param("windows", 64, Wanted(8, 2, 8), [list(range(0, 64, 9))] * 2, id="PyTorchVideo, a window long"),
+        pytest.param("windows", 84, Wanted(8, 2, 8), [list(range(0, 64, 9)), list(range(10, 74, 9))], id="two windows"),
+        pytest.param("windows", 40, Wanted(8, 1, 8), [[0, 5, 11, 16, 22, 27, 33, 39]], id="PyTorchVideo, short"),
+        pytest.param("windows", 5, Wanted(1, 1, 8), [[0]], id="one frame of a window"),
+        pytest.param("whole", 5, Wanted(300), [[0, 1, 2, 3, 4]], id="a video as it is"),
+        pytest.param("whole", 10, Wanted(4), [[3, 4, 5, 6]], id="a video's middle"),
     ],
 )
 def test_clips_that_can_be_done_by_hand(rule: str, total: int, wanted: Wanted, clips: list[list[int]]) -> None:
@@ -102,7 +109,19 @@ def test_centres_are_rounded_as_mmaction2_rounds_them(stack: int) -> None:
                 assert RULES["uniform"](total, Wanted(frames, stack=stack)) == twice[:1], (total, frames)
 
 
-@pytest.mark.parametrize(("rule", "most"), [("uniform", 2), ("interleaved", 1)])
+@pytest.mark.parametrize(("frames", "stride", "clips"), [(8, 8, 10), (16, 4, 10), (4, 16, 3)])
+def test_windows_are_those_of_pyslowfast(frames: int, stride: int, clips: int) -> None:
+    """Its `get_start_end_idx` and `temporal_sampling`, of videos as long as a window or longer, in torch."""
+    size = frames * stride
+    for total in range(size, 700):
+        found = RULES["windows"](total, Wanted(frames, clips, stride))
+        for index, clip in enumerate(found):
+            start = (total - size) * index / clips
+            wanted = torch.linspace(start, start + size - 1, frames, dtype=torch.float64)
+            assert clip == (wanted + 1e-9).clamp(0, total - 1).long().tolist(), (total, index)
+
+
+@pytest.mark.parametrize(("rule", "most"), [("uniform", 2), ("interleaved", 1), ("whole", 1)])
 def test_a_rule_gives_no_more_clips_than_it_has(rule: str, most: int) -> None:
     with pytest.raises(ValueError, match=f"{rule}.* {most} clips at most, not {most + 1}"):
         RULES[rule](100, Wanted(8, most + 1))
@@ -115,9 +134,11 @@ def test_a_rule_gives_no_more_clips_than_it_has(rule: str, most: int) -> None:
 def test_every_rule_gives_clips_of_frames_that_are_there(
     rule: str, total: int, frames: int, clips: int, stride: int, stack: int
 ) -> None:
-    wanted = Wanted(frames, {"uniform": min(clips, 2), "dense": clips, "spread": clips}.get(rule, 1), stride, stack)
+    most = {"uniform": 2, "interleaved": 1, "whole": 1}
+    wanted = Wanted(frames, min(clips, most.get(rule, clips)), stride, stack)
     found = RULES[rule](total, wanted)
-    assert [len(clip) for clip in found] == [frames] * wanted.clips
+    length = min(frames, total) if rule == "whole" else frames
+    assert [len(clip) for clip in found] == [length] * wanted.clips
     assert all(type(index) is int and 0 <= index < total for index in flat(found))
     assert RULES[rule](total, wanted) == found
 

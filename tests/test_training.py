@@ -697,6 +697,50 @@ def test_a_normalisation_of_the_users_own_goes_along(train: Train, zoo_file: Pat
     assert entry_of(tmp_path / "out").normalisation == "ours"
 
 
+def test_the_files_of_the_base_are_not_those_of_the_model(train: Train, zoo_file: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(zoo_file.read_text(encoding="utf-8"))
+    del content["models"][0]["file"]
+    published = {"urls": ["https://example.org/base.data"], "beside": ["base.index"], "git_blob_sha1": "0" * 40}
+    content["models"][0] |= published
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump(content), encoding="utf-8")
+    succeeded(train("--registry", str(own), frames=1))
+    entry = entry_of(tmp_path / "out")
+    assert (entry.urls, entry.beside, entry.git_blob_sha1) == ((), (), None)
+    assert entry.filename == "model.safetensors"
+
+
+def test_an_image_network_is_given_a_shift_and_a_classifier(
+    train: Train, zoo: registry.Registry, tmp_path: Path
+) -> None:
+    """Of no rate worth the name, training keeps what it starts from."""
+    image = msgspec.structs.replace(zoo.find("tiny"), family="tsn", classes=1000)
+    state = {key: tensor.clone() for key, tensor in models.build(image, seed=9).state_dict().items()}
+    folder = tmp_path / "of mine"
+    folder.mkdir()
+    torch.save(state, folder / "image.pth")
+    succeeded(train(weights=str(folder / "image.pth"), lr=1e-9, partial_bn=True))
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    head = {"classifier.1.weight", "classifier.1.bias"}
+    first = {key for key in after if key.startswith("features.0.1.")}  # its batch norm is not frozen
+    for key in after.keys() - head - first:
+        torch.testing.assert_close(after[key], state[key], rtol=0, atol=1e-6, msg=key)
+    assert after["classifier.1.weight"].shape == (2, 1280)
+    entry = entry_of(tmp_path / "out")
+    assert (entry.shift, entry.pretrain) == ("bidirectional", "image.pth")
+    assert entry.licence == "yours, on the weights in image.pth"
+    assert "of mine" not in (tmp_path / "out" / "registry.yaml").read_text(encoding="utf-8")
+
+
+def test_a_start_that_is_no_start_is_one_line(train: Train, tmp_path: Path) -> None:
+    assert_fails(train(weights=str(tmp_path / "none.pth")), "none.pth", "does not exist")
+    other = models.build(
+        msgspec.structs.replace(ZOO.find("tsm_r50_k400_8f"), family="tsn", backbone="resnet18"), seed=0
+    )
+    torch.save(other.state_dict(), tmp_path / "resnet18.pth")
+    assert_fails(train(weights=str(tmp_path / "resnet18.pth")), "resnet18", "mobilenet_v2")
+
+
 @pytest.mark.parametrize("name", ["motion", "tsmzoo", "tsm_r50_jester"], ids=["labels", "source", "alias"])
 def test_a_name_that_means_something_else_already_is_refused_or_does_no_harm(
     train: Train, tmp_path: Path, name: str

@@ -112,6 +112,7 @@ class Contract(_Record, frozen=True, kw_only=True):
     classes: int
     #: None where the class names are not at hand.
     labels: tuple[str, ...] | None
+    #: Of mean and std, and of the input where its preprocessing is external; an embedded one takes RGB for BGR.
     channel_order: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -274,7 +275,9 @@ def from_layout(array: Array, layout: Layout) -> Array:
 
 
 def normalise(pixels: Array, contract: Contract) -> Array:
-    """Return camera values 0…255, …, C, H, W, as the network was trained on them."""
+    """Return camera values 0…255 (RGB), …, C, H, W, as the network was trained on them."""
+    if contract.channel_order == "BGR":
+        pixels = pixels[..., ::-1, :, :]
     mean, std = (np.asarray(values, "float64").reshape(-1, 1, 1) for values in (contract.mean, contract.std))
     values: Array = ((pixels / 255.0 - mean) / std).astype("float32")
     return values

@@ -27,7 +27,7 @@ def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
     document["input"] = {
         "shape": [entry.frames, entry.channels, entry.size, entry.size],
         "axes": "T,C,H,W",
-        "order": normalisation.order,
+        "order": normalisation.order if entry.modality == "rgb" else entry.flow_images,
         "mean": normalisation.mean,
         "std": normalisation.std,
         "about": normalisation.about,
@@ -38,8 +38,11 @@ def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
         "classes": entry.classes,
         "names": labels,
     }
-    path = cache.local_path(entry)
-    document["file"] = {"path": str(path), "cached": cache.is_cached(entry), "max_bytes": entry.max_bytes}
+    document["file"] = {
+        "path": str(path) if (path := cache.local_path(entry)) else None,
+        "cached": cache.is_cached(entry),
+        "max_bytes": entry.max_bytes,
+    }
     return document
 
 
@@ -48,6 +51,10 @@ def text(document: dict[str, Any]) -> str:
     d = document
     aliases = f" ({', '.join(d['aliases'])})" if d["aliases"] else ""
     shift = f"{d['shift']} shift" if d["shift"] else "no shift"
+    if d["shift"]:
+        shift += f" of 1/{d['shift_div']}" if d["shift_div"] != 8 else ""
+        shift += " in place" if d["shift_place"] == "in-place" else ""
+        shift += f" among {d['shift_frames']} frames" if d["shift_frames"] else ""
     if d["non_local"]:
         shift += f", non-local blocks ({d['non_local']})"
     lines = [
@@ -61,6 +68,7 @@ def text(document: dict[str, Any]) -> str:
     if d["source"]["commit"]:
         publisher += f" at {d['source']['commit'][:10]}"
     unit = "frame" if d["mode"] == "online" else "clip"
+    stride = f", one frame of {d['stride']}" if d["stride"] and d["stride"] > 1 else ""
     rows = [
         ("source", publisher),
         ("cite", d["source"]["citation"]),
@@ -76,7 +84,7 @@ def text(document: dict[str, Any]) -> str:
         (
             "input",
             f"{' x '.join(map(str, d['input']['shape']))} ({d['input']['axes']}), "
-            f"{d['input']['order']}, {d['sampling']} sampling",
+            f"{d['input']['order']}, {d['sampling']} sampling{stride}",
         ),
         ("mean, std", f"{_numbers(d['input']['mean'])}; {_numbers(d['input']['std'])} on 0…1"),
     ]
@@ -86,10 +94,7 @@ def text(document: dict[str, Any]) -> str:
     names = d["labels"]["names"]
     sample = f": {', '.join(names[:3])}, …" if names else "; the names are not at hand"
     rows.append(("labels", f"{d['labels']['classes']} ({d['labels']['map']}, {d['labels']['order']}){sample}"))
-    rows += [("file", url) for url in d["urls"]] or [("file", d["file"]["path"])]
-    rows.append(("format", d["format"]))
-    digest = d["sha256"] or (f"{d['sha256_prefix']}…" if d["sha256_prefix"] else "unknown, recorded on first download")
-    rows += [("sha256", digest), ("cached", d["file"]["path"] if d["file"]["cached"] else "no")]
+    rows += _file_rows(d)
     lines += [f"  {key:<10} {value}" for key, value in rows]
     if d["results"]:
         lines += ["", "  published accuracy"]
@@ -109,6 +114,21 @@ def text(document: dict[str, Any]) -> str:
         if d[key]:
             lines += ["", f"  {heading}", *(f"    - {line}" for line in d[key])]
     return "\n".join(lines)
+
+
+def _file_rows(d: dict[str, Any]) -> list[tuple[str, str]]:
+    if d["file"]["path"] is None:
+        return [("file", "none: no weights were published; train it, or give --weights FILE or random")]
+    rows = [("file", url) for url in d["urls"]] or [("file", d["file"]["path"])]
+    rows += [("beside it", name) for name in d["beside"]]
+    rows.append(("format", d["format"]))
+    if d["git_blob_sha1"]:
+        rows.append(("git blob", d["git_blob_sha1"]))
+    if d["sha256"] or d["sha256_prefix"]:
+        rows.append(("sha256", d["sha256"] or f"{d['sha256_prefix']}…"))
+    elif not d["git_blob_sha1"]:
+        rows.append(("sha256", "unknown, recorded on first download"))
+    return [*rows, ("cached", d["file"]["path"] if d["file"]["cached"] else "no")]
 
 
 def _numbers(values: list[float]) -> str:

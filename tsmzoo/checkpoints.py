@@ -1,7 +1,7 @@
 """Published checkpoints into our networks: told apart by their keys, mapped by rules, loaded strictly.
 
-A file is read with `weights_only=True` and nothing else; whatever is missing, unexpected, of another
-shape or not finite is listed and refused before a single tensor is used.
+A file is read with `weights_only=True` and nothing else, or by a library that knows tensors alone; whatever is
+missing, unexpected, of another shape or not finite is listed and refused before a single tensor is used.
 """
 
 from __future__ import annotations
@@ -20,12 +20,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tsmzoo import tf_checkpoint
 from tsmzoo.errors import CheckpointError
 from tsmzoo.keys import FORMATS, RULES, Rules, is_counter, rename, some, tell_backbone, tell_format
+from tsmzoo.models import classifier
 from tsmzoo.registry import Entry
 
 #: Key of a safetensors file's metadata under which our own format says what it holds.
 _METADATA = "tsmzoo"
+#: What else it says of the shift, where it is not this.
+_OPTIONS = {"shift_div": 8, "shift_place": "residual"}
+#: Keys whose shift stands in front of a whole block.
+_IN_PLACE = r"((layer|stage)\d\.\d+|features\.\d+|stage0)\.(block\.)?net\."
 
 
 @dataclass(frozen=True)
@@ -52,15 +58,61 @@ def load(
     online model unless `allow_shift_mismatch`. Raises CheckpointError, which names the file.
     """
     try:
-        sha256 = _digest(path)
-        state, metadata = read_state(path), read_metadata(path)
+        file = located(path)
+        sha256 = _digest(file)
+        state, metadata = read_state(file), read_metadata(file)
         format_ = weights_format or tell_format(state, metadata)
-        held = _shift(format_, state, metadata)
+        held = _shift(entry, format_, state, metadata)
         mismatch = _check_fit(entry, format_, state, held, allow_shift_mismatch=allow_shift_mismatch)
+        _check_options(entry, format_, state, metadata)
         _fill(net, _renamed(state, RULES[format_, entry.backbone]))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     return Loaded(sha256, format_, mismatch)
+
+
+def start(net: nn.Module, entry: Entry, path: Path) -> bool:
+    """Fill `net`, which holds weights already, with a network that only a training may start from; return whether.
+
+    That is an image network (torchvision's names), one of frames where `entry` is its inflation, or one without a
+    shift, which `entry` gives it. The classifier stays what it is, and so do non-local blocks, which add nothing yet.
+    Any other file is left to `load`, and False returned. Raises CheckpointError, which names the file.
+    """
+    try:
+        file = located(path)
+        _digest(file)
+        state, metadata = read_state(file), read_metadata(file)
+        format_, found = tell_format(state, metadata), tell_backbone(state)
+        flat = "resnet50" if entry.backbone.startswith("resnet50_i3d") else entry.backbone
+        shifted = entry.shift and not _shift(entry, format_, state, metadata)  # by the entry alone
+        if format_ != "torchvision" and (found != flat or (found == entry.backbone and not shifted)):
+            return False
+        if found != flat or (format_, flat) not in RULES:
+            raise CheckpointError(f"holds {found}, and {entry.id} is {entry.backbone}; start from a network that fits")
+        ours = net.state_dict()
+        name, _ = classifier(net)
+        kept = {key: tensor for key, tensor in ours.items() if key.startswith(f"{name}.") or ".nl." in key}
+        kept |= {key: torch.zeros_like(tensor) for key, tensor in kept.items() if key.endswith(".nl.bn.weight")}
+        given = {
+            key: _inflated(key, ours[key], tensor) if key in ours else tensor
+            for key, tensor in _renamed(state, RULES[format_, flat]).items()
+            if not key.startswith(f"{name}.")
+        }
+        _fill(net, given | {key: tensor for key, tensor in kept.items() if not is_counter(key)})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return True
+
+
+def located(path: Path) -> Path:
+    """Return the file of the checkpoint that `path` names: of TensorFlow's, which are two files, the one with the data.
+
+    Raises CheckpointError where the other is missing, or where a folder holds several.
+    """
+    try:
+        return tf_checkpoint.data_file(path) or path
+    except OSError as error:
+        raise CheckpointError(f"cannot be read ({error.strerror}); check its permissions") from None
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -68,7 +120,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError where the file cannot be read, needs code to be read, or holds no tensors.
     """
-    content = _unpickle(path)
+    content = _content(path)
     for wrapper in ("state_dict", "model_state"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -106,11 +158,14 @@ def save(net: nn.Module, entry: Entry, path: Path) -> None:
 
     state = {key: tensor.cpu().contiguous() for key, tensor in net.state_dict().items() if not is_counter(key)}
     # One key, since safetensors writes several in any order.
-    metadata = {_METADATA: json.dumps({"model": entry.id, "shift": entry.shift})}
+    options = {key: value for key in _OPTIONS if (value := getattr(entry, key)) != _OPTIONS[key]}
+    metadata = {_METADATA: json.dumps({"model": entry.id, "shift": entry.shift} | options)}
     path.write_bytes(safetensors.torch.save(state, metadata))
 
 
-def _unpickle(path: Path) -> Any:
+def _content(path: Path) -> Any:
+    if path.suffix == tf_checkpoint.DATA:
+        return {key: torch.from_numpy(array) for key, array in tf_checkpoint.read(path).items()}
     if path.suffix == ".safetensors":
         import safetensors.torch
 
@@ -156,10 +211,12 @@ def _digest(path: Path) -> str:
         raise CheckpointError(f"cannot be read ({error.strerror}); check its permissions") from None
 
 
-def _shift(format_: str, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str | None:
+def _shift(entry: Entry, format_: str, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str | None:
     """Return the direction of the shift that a file was trained with."""
     if format_ == "tsmzoo":
         return metadata.get("shift")
+    if (format_, entry.backbone, entry.mode) == ("mit-tsm", "bninception", "offline"):
+        return entry.shift  # a function there, no module: the keys are the same with and without
     if any(".net." in key for key in state):
         return "bidirectional"
     return "unidirectional" if format_ == "mit-tsm-online" else None
@@ -172,6 +229,10 @@ def _check_fit(
     family = "resnet50_i3d" if entry.backbone.startswith("resnet50_i3d") else entry.backbone  # told apart by shapes
     if (found := tell_backbone(state)) != family:
         raise CheckpointError(f"holds {found}, but {entry.id} is {entry.backbone}; choose a model that fits the file")
+    if format_ == "torchvision":
+        raise CheckpointError(
+            f"holds an image network: its classifier is not that of {entry.id}; start a training from it"
+        )
     if (format_, entry.backbone) not in RULES:
         raise CheckpointError(f"is not known as {format_} for {entry.backbone}; formats are {', '.join(FORMATS)}")
     if held == entry.shift:
@@ -187,6 +248,31 @@ def _check_fit(
         f"was trained with {held or 'no'} shift, but {entry.id} has {entry.shift or 'none'}; "
         "choose a model that fits the file"
     )
+
+
+def _check_options(entry: Entry, format_: str, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Check what a file tells of its shift beside the direction: our own all, others the place."""
+    if not entry.shift:
+        return
+    held = {key: metadata.get(key, default) for key, default in _OPTIONS.items()} if format_ == "tsmzoo" else {}
+    if any(".net." in key for key in state):
+        held["shift_place"] = "in-place" if any(re.search(_IN_PLACE, key) for key in state) else "residual"
+    for key, value in held.items():
+        if value != (wanted := getattr(entry, key)):
+            raise CheckpointError(
+                f"was trained with {key} {value}, but {entry.id} has {wanted}; choose a model that fits the file"
+            )
+
+
+def _inflated(key: str, ours: Tensor, tensor: Tensor) -> Tensor:
+    """Repeat a kernel of frames along the time that ours reaches over, and divide: a still clip gives the same.
+
+    Carreira and Zisserman: Quo Vadis, Action Recognition?, § 2.4 (Bootstrapping 3D filters from 2D filters).
+    """
+    if (ours.dim(), tensor.dim()) != (5, 4):
+        return tensor
+    reach = ours.shape[2]
+    return _dense(key, tensor).unsqueeze(2).expand(-1, -1, reach, -1, -1) / reach
 
 
 def _renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
@@ -234,10 +320,13 @@ def _fill(net: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def _as_wide_as(ours: Tensor, tensor: Tensor) -> Tensor:
-    """Drop last axes of one: 1x1x1 kernels of what we do with 1x1 ones (non-local) or a linear layer (Inception)."""
+    """Drop last axes of one: 1x1x1 kernels of what we do with 1x1 ones (non-local) or a linear layer (Inception).
+
+    And the first of a batch norm's 1, C, as old BNInception files have it.
+    """
     while tensor.dim() > ours.dim() and tensor.shape[-1] == 1:
         tensor = tensor.squeeze(-1)
-    return tensor
+    return tensor.squeeze(0) if ours.dim() == 1 and tensor.dim() == 2 else tensor
 
 
 def _dense(key: str, tensor: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class _Commands(typer.core.TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Pretrained TSN and TSM video models: find, download, count, measure, train, convert, verify and run them.",
+    help="Pretrained TSN, TSM and I3D video models: find, download, count, measure, train, convert, verify, run.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -113,10 +113,10 @@ def list_(
         str | None, typer.Argument(help="Ids and aliases that fit a wildcard, such as 'tsm_*_sthv2*'.")
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every checkpoint, not the recommended ones alone.")] = False,
-    family: Annotated[str | None, typer.Option(help="tsn or tsm.")] = None,
+    family: Annotated[str | None, typer.Option(help="tsn, tsm or i3d.")] = None,
     mode: Annotated[str | None, typer.Option(help="offline or online.")] = None,
     dataset: Annotated[str | None, typer.Option(help="For instance somethingv2.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="resnet50, resnet101 or mobilenet_v2.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="For instance resnet50, mobilenet_v2 or resnet50_i3d.")] = None,
     modality: Annotated[str | None, typer.Option(help="rgb or flow.")] = None,
     exportable: Annotated[bool, typer.Option("--exportable", help="Only what `tsmzoo export` takes.")] = False,
     search: Annotated[str | None, typer.Option(help="Text in an entry's id, alias, notes or source.")] = None,
@@ -159,11 +159,20 @@ def download_(
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
-    """Fetch checkpoints into the cache, resumed and verified."""
+    """Fetch checkpoints into the cache, resumed and verified.
+
+    TSMZOO_MIRROR may hold the https address of a folder that is tried first: <address>/<id>/<file>, then
+    <address>/<file>.
+    """
+    from tsmzoo import cache
+
     zoo = _load(registry_file)
     if not models and not all_:
         raise typer.BadParameter("name a model, or give --all")
     entries = list(zoo.models) if all_ else [zoo.find(name) for name in models or []]
+    if all_ and (without := [entry.id for entry in entries if not entry.has_weights]):
+        terminal.note(f"skipped, since no weights were published: {', '.join(without)}")
+        entries = [entry for entry in entries if entry.has_weights]
     failed: list[str] = []
     done = []
     for entry in entries:
@@ -176,7 +185,9 @@ def download_(
             failed.append(entry.id)
             terminal.note(f"error: {error}")
             continue
-        done.append({"id": entry.id, "path": str(path), "bytes": path.stat().st_size})
+        files = cache.local_paths(entry)
+        size = sum(file.stat().st_size for file in files)
+        done.append({"id": entry.id, "path": str(path), "files": list(map(str, files)), "bytes": size})
         if not json:
             print(f"{entry.id}: {path}")
     if json:
@@ -258,7 +269,7 @@ def _frames(entry: Entry, frames: int | None) -> int | None:
 def _network(
     entry: Entry, weights: str | None, seed: int, weights_format: str | None = None, *, allow_mismatch: bool = False
 ) -> Network:
-    from tsmzoo.weights import obtain
+    from tsmzoo.weights import obtain, warnings
 
     with terminal.download_bar(entry.id) as progress:
         network = obtain(
@@ -270,10 +281,8 @@ def _network(
             progress=progress,
             notify=terminal.note,
         )
-    if network.weights == "random":
-        terminal.note(f"warning: the weights of {entry.id} are RANDOM (seed {seed}); its answers mean nothing")
-    if network.checkpoint and network.checkpoint.shift_mismatch:
-        terminal.note(f"warning: {entry.id} holds a BIDIRECTIONAL checkpoint; its answers are not the published ones")
+    for warning in warnings(entry.id, network):
+        terminal.note(warning)
     return network
 
 
@@ -309,7 +318,11 @@ def flops(
         documents = []
         for entry in entries:
             stage(f"counting {entry.id}")
-            documents.append(cost.cost(entry, size, _frames(entry, frames), per_module=per_module))
+            # The table shows no videos, whose many frames take minutes to count.
+            counted = cost.cost(
+                entry, size, _frames(entry, frames), per_module=per_module, per_video=json or model is not None
+            )
+            documents.append(counted)
     if json:
         terminal.print_json(documents if all_ else documents[0])
     elif all_:
@@ -400,9 +413,9 @@ def verify(
         raise ZooError(f"{artifact}: failed its verification: {report.reason}; export it again")
 
 
-def _choice(option: str, value: object, choices: tuple[object, ...]) -> None:
+def _choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
     if value is not None and value not in choices:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(str, choices))}", param_hint=option)
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}", param_hint=option)
 
 
 def _report(path: Path, contract: Contract, report: Verification, seconds: float, *, json: bool) -> None:

@@ -15,7 +15,12 @@ __all__ = ["COLUMNS", "CONVENTION", "cells", "cost", "text"]
 
 
 def cost(
-    published: Entry, size: int | None = None, frames: int | None = None, *, per_module: bool = False
+    published: Entry,
+    size: int | None = None,
+    frames: int | None = None,
+    *,
+    per_module: bool = False,
+    per_video: bool = True,
 ) -> dict[str, Any]:
     """Return the cost of an entry at its own or another size and T, and of a video under each protocol it names."""
     entry = msgspec.structs.replace(published, size=size or published.size, frames=frames or published.frames)
@@ -33,7 +38,7 @@ def cost(
         "gmacs_per_video": {
             result.protocol: _per_video(published, recipe.protocol(result.protocol), result.frames)
             for result in entry.results
-            if result.protocol
+            if result.protocol and per_video
         },
     }
     if per_module:

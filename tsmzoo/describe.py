@@ -30,6 +30,7 @@ def describe(
 ) -> Contract:
     """Return the contract of `network` in a format; by default that of the network run in torch."""
     entry = network.entry
+    normalisation = registry.normalisations[entry.normalisation]
     inputs, outputs = _tensors(
         network,
         pixel_dtype=pixel_dtype if preprocess == "embedded" else "float32",
@@ -37,9 +38,10 @@ def describe(
         frame_layout=frame_layout,
         clip_layout=clip_layout,
         batch="N" if dynamic_batch else 1,
+        # A file that normalises takes what cameras give, whatever the network wants.
+        order="RGB" if preprocess == "embedded" else normalisation.order,
         values="camera values 0…255" if preprocess == "embedded" else "(value / 255 - mean) / std",
     )
-    normalisation = registry.normalisations[entry.normalisation]
     return Contract(
         model=entry.id,
         family=entry.family,
@@ -84,11 +86,11 @@ def _tensors(
     frame_layout: Layout,
     clip_layout: Layout,
     batch: int | str,
+    order: str,
     values: str,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     entry = network.entry
-    flow = "five x, y flow images" if entry.stack > 1 else "x, y of a flow image"
-    kind = "RGB" if entry.modality == "rgb" else flow
+    kind = order if entry.modality == "rgb" else entry.flow_images
     logits = Tensor(
         name="logits", shape=(batch, entry.classes), dtype="float32", layout="NC", meaning="class scores before softmax"
     )

@@ -16,6 +16,7 @@ from tsmzoo.converter import Converter, load_converter, missing_extra
 from tsmzoo.describe import Preprocess, describe
 from tsmzoo.errors import ArtifactError, ExportError
 from tsmzoo.formats import Format, format_of
+from tsmzoo.models.flat import flatten
 from tsmzoo.models.forms import Clips, Deployed, OneClip, Step, fold_batch_norm
 from tsmzoo.quiet import quiet
 from tsmzoo.registry import Entry, Registry
@@ -140,15 +141,18 @@ def _deployed(network: Network, contract: Contract) -> Deployed:
     if contract.mode == "online":
         form = Step(network.backbone)
     elif isinstance(contract.main_input.shape[0], str):
-        form = Clips(network.backbone, contract.frames)
+        form = Clips(network.backbone, contract.frames, network.entry.shift_frames)
     else:
-        form = OneClip(network.backbone, contract.frames)
+        form = OneClip(network.backbone, contract.frames, network.entry.shift_frames)
     embedded = contract.preprocess == "embedded"
+    channels_last = contract.main_input.layout in ("NHWC", "THWC")
+    folded = fold_batch_norm(form)
     return Deployed(
-        fold_batch_norm(form),
+        flatten(folded, channels_last=channels_last) if isinstance(form, OneClip) else folded,
         contract.mean if embedded else None,
         contract.std if embedded else None,
-        channels_last=contract.main_input.layout in ("NHWC", "THWC"),
+        channels_last=channels_last,
+        bgr=contract.channel_order == "BGR",
     ).eval()
 
 

@@ -22,7 +22,25 @@ from tsmzoo.threads import one_thread
 CONVENTION = "multiply-accumulates of convolutions, linear layers and matrix products"
 _COUNTED = ("conv", "linear", "addmm", "mm", "bmm", "matmul", "einsum")
 #: Operations without products worth the name, which fvcore has no rule for; any other is not taken as free.
-_FREE = {f"aten::{name}" for name in ("add", "div", "hardtanh", "max_pool2d", "mean", "mul", "pad", "softmax")}
+_FREE = {
+    f"aten::{name}"
+    for name in (
+        "add",
+        "avg_pool2d",
+        "avg_pool3d",
+        "div",
+        "hardtanh",
+        "max_pool2d",
+        "max_pool3d",
+        "mean",
+        "mul",
+        "pad",
+        "rsub",
+        "sigmoid",
+        "softmax",
+        "sub",
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -42,10 +60,10 @@ def count(entry: Entry) -> Count:
     net = models.build(entry).to_empty(device="cpu")  # fvcore's trace cannot run on the meta device
     for tensor in net.state_dict().values():
         tensor.zero_()
-    # Only attention multiplies frames with frames; all else costs a frame as much alone as in its clip.
-    traced = entry.frames if entry.non_local else 1
+    # Attention and 3-D kernels see frames together; all else costs a frame as much alone as in its clip.
+    traced = entry.frames if entry.non_local or entry.family == "i3d" else 1
     analysis = _analysis(net, entry, traced)
-    with one_thread():
+    with one_thread(), torch.no_grad():  # what a gradient needs would triple the memory of 3-D networks
         total = _counted(analysis.by_operator())
     if unknown := analysis.unsupported_ops().keys() - _FREE:
         raise RuntimeError(f"no counting rule for {', '.join(sorted(unknown))}; add it to tsmzoo/flops.py")

@@ -61,6 +61,11 @@ _MIT_MOBILENET: Rules = (
     (r"^(new_fc|fc|classifier|classifier\.1)\.(?=weight|bias)", "classifier.1."),
     (r"^features\.([1-9]|1[0-7])\.conv\.(\d)\.", _nested),
 )
+# mit-han-lab/temporal-shift-module: archs/bn_inception.py; its shift leaves no trace in the keys
+_MIT_BNINCEPTION: Rules = (
+    *_MIT,
+    (r"^new_fc\.", "fc."),
+)
 # open-mmlab/mmaction2: mmaction/models/backbones, heads; wrapped by mmrazor in distillation runs
 _MMACTION: Rules = (
     (r"^architecture\.", ""),
@@ -90,6 +95,36 @@ _MMACTION_MOBILENET: Rules = (
     (r"^backbone\.conv2\.bn\.", "features.18.1."),
     (r"^backbone\.layer(\d)\.(\d)\.conv\.(\d)\.(?:net\.)?(conv|bn)\.", _mmaction_feature),
 )
+# open-mmlab/mmaction2: ResNeXt of mmpretrain and DenseNet of torchvision, with torchvision's names
+_MMACTION_RESNEXT: Rules = (
+    *_MMACTION,
+    (r"^cls_head\.fc_cls\.", "fc."),
+    (r"^backbone\.", ""),
+)
+_MMACTION_DENSENET: Rules = (
+    *_MMACTION,
+    (r"^cls_head\.fc_cls\.", "classifier."),
+    (r"^backbone\.", ""),
+)
+# open-mmlab/mmpretrain: mmpretrain/models/backbones/mobileone.py; mmaction2: mobileone_tsm.py
+_MMACTION_MOBILEONE: Rules = (
+    *_MMACTION,
+    (r"^cls_head\.fc_cls\.", "head.fc."),
+    (r"^backbone\.stage0\.", "stem."),
+    (r"^backbone\.stage([1-4])\.", lambda match: f"stages.{int(match[1]) - 1}."),
+    (r"\.net\.", "."),
+    (r"\.branch_conv_list\.", ".conv_kxk."),
+    (r"\.branch_scale\.", ".conv_scale."),
+    (r"\.branch_norm\.", ".identity."),
+    (r"\.norm\.", ".bn."),
+    (r"\.se\.conv([12])\.conv\.", r".attn.fc\1."),
+)
+
+# pytorch/vision: torchvision/models; old DenseNet files have a dot where new ones have none
+_TORCHVISION: Rules = (
+    (r"^(module\.)+", ""),
+    (r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),
+)
 
 # facebookresearch/pytorchvideo: models/resnet.py, models/stem.py, models/head.py
 _PYTORCHVIDEO: Rules = (
@@ -115,25 +150,47 @@ _HASSONY2: Rules = (
     (r"\.batch3d\.", ".bn."),
 )
 
+# google-deepmind/kinetics-i3d: i3d.py; the Kinetics-600 file has no scope
+_DEEPMIND: Rules = (
+    (r"^(RGB|Flow)/inception_i3d/", ""),
+    (r"^Logits/Conv3d_0c_1x1/conv_3d/", "logits/"),
+    (r"^Mixed_5b/Branch_2/Conv3d_0a_3x3/", "Mixed_5b/Branch_2/Conv3d_0b_3x3/"),  # a slip, there alone
+    (r"/Branch_0/Conv3d_0a_1x1/", ".b0/"),
+    (r"/Branch_([12])/Conv3d_0(a_1x1|b_3x3)/", lambda match: f".b{match[1]}{match[2][0]}/"),
+    (r"/Branch_3/Conv3d_0b_1x1/", ".b3b/"),
+    (r"/conv_3d/", ".conv3d/"),
+    (r"/batch_norm/", ".bn/"),
+    (r"/(w|gamma)$", ".weight"),
+    (r"/(b|beta)$", ".bias"),
+    (r"/moving_mean$", ".running_mean"),
+    (r"/moving_variance$", ".running_var"),
+)
+
 #: mmaction2's inflations of ResNet-50. pytorchvideo's has the same names and shapes as the first, but other strides.
 _MMACTION_I3D = ("resnet50_i3d", "resnet50_i3d_heavy", "resnet50_i3d_3x3x3", "resnet50_i3d_replace")
 
+_RESNETS = ("resnet18", "resnet50", "resnet101", "resnext101_32x4d")
+#: Networks that torchvision has, too, by names that are ours.
+_IMAGES = (*_RESNETS, "mobilenet_v2", "densenet161")
+
 RULES: dict[tuple[str, str], Rules] = {
-    ("tsmzoo", "resnet50"): (),
-    ("tsmzoo", "resnet101"): (),
-    ("tsmzoo", "mobilenet_v2"): (),
-    ("mit-tsm", "resnet50"): _MIT_RESNET,
-    ("mit-tsm", "resnet101"): _MIT_RESNET,
+    **{("tsmzoo", name): () for name in (*_IMAGES, "mobileone_s4", "bninception")},
+    **{("torchvision", name): _TORCHVISION for name in _IMAGES},
+    **{("mit-tsm", name): _MIT_RESNET for name in _RESNETS},
     ("mit-tsm", "mobilenet_v2"): _MIT_MOBILENET,
+    ("mit-tsm", "bninception"): _MIT_BNINCEPTION,
     ("mit-tsm-online", "mobilenet_v2"): _MIT_MOBILENET,
-    ("mmaction2", "resnet50"): _MMACTION_RESNET,
-    ("mmaction2", "resnet101"): _MMACTION_RESNET,
+    **{("mmaction2", name): _MMACTION_RESNET for name in ("resnet18", "resnet50", "resnet101")},
+    ("mmaction2", "resnext101_32x4d"): _MMACTION_RESNEXT,
     ("mmaction2", "mobilenet_v2"): _MMACTION_MOBILENET,
+    ("mmaction2", "mobileone_s4"): _MMACTION_MOBILEONE,
+    ("mmaction2", "densenet161"): _MMACTION_DENSENET,
     **{("tsmzoo", name): () for name in (*_MMACTION_I3D, "resnet50_i3d_8x8", "inception_v1_i3d")},
     **{("mmaction2", name): _MMACTION_RESNET for name in _MMACTION_I3D},
     ("pytorchvideo", "resnet50_i3d_8x8"): _PYTORCHVIDEO,
     ("piergiaj-i3d", "inception_v1_i3d"): _PIERGIAJ,
     ("hassony2-i3d", "inception_v1_i3d"): _HASSONY2,
+    ("deepmind-tf", "inception_v1_i3d"): _DEEPMIND,
 }
 FORMATS = tuple(dict.fromkeys(format_ for format_, _ in RULES))
 
@@ -153,26 +210,29 @@ def is_counter(key: str) -> bool:
 # --- telling a file's format ---------------------------------------------------------------------------------------
 
 #: Formats of other families, by the keys that give them away; named in the refusal.
-_FOREIGN = (
-    (r"(^|\.)inception_3a_", "a BNInception checkpoint"),
-    (r"^backbone\.stage\d", "an mmaction2 MobileOne checkpoint"),
-    (r"^backbone\.layers\.\d", "an mmaction2 Swin checkpoint"),
-    (r"^backbone\.features\.denseblock", "an mmaction2 DenseNet checkpoint"),
-    (r"^(conv1|layer1\.0\.conv1)\.weight$", "a plain image ResNet"),
-)
+_FOREIGN = ((r"^backbone\.layers\.\d", "an mmaction2 Swin checkpoint"),)
 #: A key that only one format has.
 _FIRST_KEYS = (
     ("blocks.0.conv.weight", "pytorchvideo"),
     ("Conv3d_1a_7x7.conv3d.weight", "piergiaj-i3d"),
     ("conv3d_1a_7x7.conv3d.weight", "hassony2-i3d"),
+    ("RGB/inception_i3d/Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
+    ("Flow/inception_i3d/Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
+    ("Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
+)
+#: Keys of the first layers of torchvision's networks.
+_IMAGE_KEYS: tuple[set[str], ...] = (
+    {"conv1.weight", "layer1.0.conv1.weight"},
+    {"features.0.0.weight", "features.1.conv.0.0.weight"},
+    {"features.conv0.weight"},
 )
 
 
 def tell_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     """Return the format of a file's tensors: one of FORMATS.
 
-    Our own says so in its metadata: its keys are torchvision's, as an image network's are, too. Raises
-    CheckpointError, saying what the file looks like, where it is none of them.
+    Our own says so in its metadata: its keys are torchvision's, as an image network's are, too, which is what they
+    are taken for without. Raises CheckpointError, saying what the file looks like, where it is none of them.
     """
     if metadata:
         return "tsmzoo"
@@ -185,10 +245,12 @@ def tell_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str
     bare = {re.sub(r"^(module\.)+", "", key) for key in state}
     if any(re.match(r"(architecture\.)?backbone\.", key) for key in bare):
         return "mmaction2"
-    if any(key.startswith("base_model.") or ".net." in key for key in bare):
+    if any(key.startswith(("base_model.", "new_fc.", "inception_3a_")) or ".net." in key for key in bare):
         return "mit-tsm"
     if {"features.0.0.weight", "classifier.weight"} <= bare:
         return "mit-tsm-online"
+    if any(first <= bare for first in _IMAGE_KEYS):
+        return "torchvision"
     raise CheckpointError(
         f"keys fit none of the formats {', '.join(FORMATS)} (first keys: {some(sorted(state))}); "
         "give the publisher's own file"
@@ -198,16 +260,26 @@ def tell_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str
 def tell_backbone(state: Mapping[str, Tensor]) -> str:
     """Return what the keys say of the architecture, for the message when it is not the model's."""
     joined = "\n".join(state)
-    if re.search(r"(?i)^conv3d_1a_7x7\.", joined, re.M):
+    if re.search(r"(?i)(^|/)conv3d_1a_7x7[./]", joined, re.M):
         return "inception_v1_i3d"
     if any(tensor.dim() == 5 and max(tensor.shape[2:]) > 1 for tensor in state.values()):  # non-local ones are 1x1x1
         return "resnet50_i3d"
-    if re.search(r"(^|\.)features\.\d|layer7\.", joined, re.M):
-        return "mobilenet_v2"
+    for pattern, backbone in (
+        (r"(^|\.)inception_3a_", "bninception"),
+        (r"(^|\.)denseblock1\.", "densenet161"),
+        (r"(^|\.)(backbone\.stage\d|stem\.conv_kxk)\.", "mobileone_s4"),
+        (r"(^|\.)features\.\d|layer7\.", "mobilenet_v2"),
+    ):
+        if re.search(pattern, joined, re.M):
+            return backbone
     if "layer3.22." in joined:
-        return "resnet101"
+        # A group of ResNeXt's has 4 channels.
+        grouped = any("layer1.0." in key and tensor.shape[1:2] == (4,) for key, tensor in state.items())
+        return "resnext101_32x4d" if grouped else "resnet101"
     if "layer3.5." in joined:
         return "resnet50" if ".conv3." in joined else "a ResNet with basic blocks"
+    if "layer3.1." in joined and "layer3.2." not in joined and ".conv3." not in joined:
+        return "resnet18"
     return "an unknown architecture"
 
 

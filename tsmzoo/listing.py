@@ -54,7 +54,7 @@ def matching(
 
 
 def row(zoo: Registry, entry: Entry) -> dict[str, Any]:
-    """Return what `list --json` says of `entry`; megabytes are those of its parameters in float32."""
+    """Return what `list --json` says of `entry`; megabytes, where it has weights, are float32's."""
     headline = entry.headline
     return {
         "id": entry.id,
@@ -73,7 +73,7 @@ def row(zoo: Registry, entry: Entry) -> dict[str, Any]:
         "protocol": headline.protocol if headline else None,
         "source": entry.source,
         "licence": entry.licence,
-        "megabytes": round(entry.params * 4 / 1e6, 1),
+        "megabytes": round(entry.params * 4 / 1e6, 1) if entry.has_weights else None,
         "recommended": entry.recommended,
         "doubtful": bool(entry.doubt),
         "cached": is_cached(entry),
@@ -94,7 +94,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         f"{row['mparams']:.2f}",
         "–" if row["top1"] is None else f"{row['top1']:.1f}",
         row["protocol"] or "–",
-        f"{row['megabytes']:.0f}",
+        "–" if row["megabytes"] is None else f"{row['megabytes']:.0f}",
         row["licence"],
         "yes" if row["doubtful"] else "–",
         "yes" if row["cached"] else "–",

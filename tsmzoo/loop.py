@@ -79,7 +79,7 @@ def fit(
         # Channels last is how the processor's convolutions want it: a quarter faster.
         net.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.SGD(parameter_groups(net, recipe), lr=recipe.lr, momentum=recipe.momentum)
-        alone = Clips(net, frames, online=entry.mode == "online")
+        alone = Clips(net, frames, entry.shift_frames, online=entry.mode == "online")
         model = DistributedDataParallel(alone) if place.count > 1 else alone
         run = _Run(out, _fingerprint(recipe, videos, held_out, place), net, optimizer)
         if recipe.in_memory and run.epochs < recipe.epochs:
@@ -161,7 +161,7 @@ def parameter_groups(net: nn.Module, recipe: Training) -> list[dict[str, Any]]:
 
 def freeze_batch_norms(net: nn.Module) -> None:
     """Hold mean, variance, scale and offset of every batch norm but the first (partial BN: TSN, § 3.2)."""
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d)]
     for norm in norms[1:]:
         norm.eval().requires_grad_(False)
 
@@ -173,7 +173,7 @@ def settle(net: nn.Module, model: nn.Module, batches: Iterable[Tensor]) -> None:
     While the weights move they only follow, one step with a share of a tenth after the other; an answer then depends
     on the last few batches (precise BN: Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv 2105.07576, § 3).
     """
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d)]
     momenta = [norm.momentum for norm in norms]
     model.eval()  # nothing is dropped
     for norm in norms:
@@ -217,15 +217,19 @@ def _batches(clips: ClipSet, batch: int, order: Sequence[int], workers: int) -> 
 
 
 class _Normalise:
-    """Camera values, N, T, C, H, W, uint8, to the network's input on its device."""
+    """Camera values (RGB), N, T, C, H, W, uint8, to the network's input on its device."""
 
     def __init__(self, normalisation: Normalisation, device: torch.device) -> None:
+        self._bgr = normalisation.order == "BGR"
         self._mean, self._std = (
             torch.tensor(values, device=device).view(-1, 1, 1) for values in (normalisation.mean, normalisation.std)
         )
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        return (pixels.to(self._mean.device).float() / 255 - self._mean) / self._std
+        pixels = pixels.to(self._mean.device)
+        if self._bgr:
+            pixels = pixels.flip(2)
+        return (pixels.float() / 255 - self._mean) / self._std
 
 
 # --- processes, and what is kept of a run --------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from tsmzoo.registry import Count, Id, Loader
 RECIPES = paths.DATA / "recipes"
 
 Crops = Literal[1, 3, 5, 10]
+#: Rules of sampling that know a stride.
+STRIDED = ("dense", "spread", "windows")
 
 
 class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -26,11 +28,12 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     #: Whose resizing and crops (tsmzoo/views.py): MIT's Pillow filter, or mmaction2's OpenCV filter.
     pipeline: Literal["mit", "mmaction2"]
     #: The rule of tsmzoo/sampling.py that gives the clips' frames.
-    sampling: Literal["uniform", "interleaved", "dense", "spread"]
+    sampling: Literal["uniform", "interleaved", "dense", "spread", "windows", "whole"]
     clips: Count = 1
-    #: Frames of a clip (T); None for the T that the model was trained with.
+    #: Frames of a clip (T), with `whole` the most of a video; None for the T that the model was trained with.
     frames: Count | None = None
-    #: Frames from one to the next (`dense`, `spread`); None for 64 // T, or for the model's own (`spread`).
+    #: Frames from one to the next (`dense`, `spread`, `windows`: on average); None for 64 // T, or for the model's own
+    #: (`spread`).
     stride: Count | None = None
     #: Centre; three along the long side; four corners and centre; the same and their mirror images.
     crops: Crops = 1
@@ -51,7 +54,10 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def text(self, frames: int | str) -> str:
         """Return it in words, for a model of `frames` frames."""
         taken: str = self.sampling
-        if taken in ("dense", "spread"):
+        many = f"{self.frames or frames} frames"
+        if taken == "whole":
+            many, taken = f"all frames, {self.frames or frames} at most", "as one"
+        if taken in STRIDED:
             t = self.frames or frames
             stride = self.stride or (max(1, 64 // t) if isinstance(t, int) else f"64/{t}")
             taken += f", one frame of {stride}"
@@ -60,7 +66,7 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         whole = " of the whole short side" if self.full else ""
         mean = f"; mean of {self.average} over {self.views} views" if self.views > 1 else ""
         clips = "1 clip" if self.clips == 1 else f"{self.clips} clips"
-        return f"{clips} of {self.frames or frames} frames, {taken}; {resize}; {crops}{whole}{mean}"
+        return f"{clips} of {many}, {taken}; {resize}; {crops}{whole}{mean}"
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,7 +92,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     name: Id
     #: The registry's entry whose architecture, shift, size and normalisation are trained.
     model: str
-    #: What training starts from: `random`, `published`, or a checkpoint's path.
+    #: What training starts from: `random`, `published`, or a checkpoint's path: of the model, of an image network
+    #: (torchvision's), or, where the model is its inflation, of a network of frames.
     weights: str
     epochs: Count
     #: Clips of a step, over all processes.

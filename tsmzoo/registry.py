@@ -41,14 +41,35 @@ Backbone = Literal[
     "resnet50_i3d_replace",
 ]
 NonLocal = Literal["embedded_gaussian", "dot_product", "gaussian"]
+#: Where the shift may stand in a backbone of TSM: in the residual branch, or in front of the whole block.
+SHIFT_PLACES: dict[Backbone, tuple[Literal["residual", "in-place"], ...]] = {
+    "resnet18": ("residual", "in-place"),
+    "resnet50": ("residual", "in-place"),
+    "resnet101": ("residual", "in-place"),
+    "resnext101_32x4d": ("residual", "in-place"),
+    "mobilenet_v2": ("residual", "in-place"),
+    "mobileone_s4": ("in-place",),
+    "bninception": ("in-place",),
+}
+#: `torchvision` is an image network's: a training may start from it.
 WeightsFormat = Literal[
-    "mit-tsm", "mit-tsm-online", "mmaction2", "piergiaj-i3d", "hassony2-i3d", "deepmind-tf", "pytorchvideo", "tsmzoo"
+    "mit-tsm",
+    "mit-tsm-online",
+    "mmaction2",
+    "piergiaj-i3d",
+    "hassony2-i3d",
+    "deepmind-tf",
+    "pytorchvideo",
+    "torchvision",
+    "tsmzoo",
 ]
 #: What names a folder of the cache and files that are exported.
 Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
 Count = Annotated[int, msgspec.Meta(ge=1)]
-#: https, a Hugging Face repository, or http on this machine; it ends in the file's name.
-Url = Annotated[str, msgspec.Meta(pattern=r"^(https|http|hf)://[^\s?#]+/(?!\.\.?(@|\Z))[^/\s?#]+\Z")]
+#: The name of a file in a folder of the cache.
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
+#: https, a Hugging Face repository, or http on this machine; it ends in the file's name, on Dropbox in `?dl=1` besides.
+Url = Annotated[str, msgspec.Meta(pattern=r"^(https|http|hf)://[^\s?#]+/(?!\.\.?(@|\?|\Z))[^/\s?#]+(\?dl=1)?\Z")]
 
 #: Bytes that a checkpoint may hold a parameter: weights, momentum and as much again, in float32.
 _BYTES_PER_PARAMETER = 16
@@ -85,7 +106,8 @@ class Published(_Record, frozen=True):
 class Normalisation(_Record, frozen=True):
     """How frames in 0…1 become the network's input: `(frame - mean) / std`, channel by channel."""
 
-    order: Literal["RGB", "flow"]
+    #: Of the channels that the network takes; frames are decoded as RGB.
+    order: Literal["RGB", "BGR", "flow"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     about: str
@@ -112,7 +134,10 @@ class Source(_Record, frozen=True, kw_only=True):
 
 
 class Entry(_Record, frozen=True, kw_only=True):
-    """One published checkpoint and all that is needed to use it as its publisher did."""
+    """One published checkpoint and all that is needed to use it as its publisher did.
+
+    Without `urls` and `file` it is an architecture for which nobody published weights.
+    """
 
     id: Id
     family: Family
@@ -131,7 +156,7 @@ class Entry(_Record, frozen=True, kw_only=True):
     #: Several classes may hold at once (sigmoid, mean average precision).
     multi_label: bool = False
     #: The share of the channels that comes from either side: 1/8 of them (TSM, Table 2; ablations take others).
-    shift_div: Count = 8
+    shift_div: Annotated[int, msgspec.Meta(ge=2)] = 8
     #: In the residual branch, or in front of the whole block, whose shortcut then lacks the present frame (§ 4.2).
     shift_place: Literal["residual", "in-place"] = "residual"
     #: Frames that shift among themselves, where they are fewer than the clip's.
@@ -154,11 +179,15 @@ class Entry(_Record, frozen=True, kw_only=True):
     source: str
     #: Where the file is published; none for one that lies beside the registry.
     urls: tuple[Url, ...] = ()
+    #: Further files of the same checkpoint, by name, in the folder of each of `urls`.
+    beside: tuple[FileName, ...] = ()
     #: A file that needs no download: its path from the registry's folder, in tsmzoo's own registry from the package.
     file: str | None = None
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
     #: The first hex digits of the sha256, as they stand in the published file name.
     sha256_prefix: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8,64}$")] | None = None
+    #: What git calls the file, where it is published in a repository: the sha1 of its size and content.
+    git_blob_sha1: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40}$")] | None = None
     config: str | None = None
     pretrain: str | None = None
     licence: str
@@ -189,6 +218,11 @@ class Entry(_Record, frozen=True, kw_only=True):
         return 5 if self.modality == "flow" and self.family != "i3d" else 1
 
     @property
+    def flow_images(self) -> str:
+        """What a frame of a model of flow is, in words."""
+        return "five x, y flow images" if self.stack > 1 else "x, y of a flow image"
+
+    @property
     def short_side(self) -> int:
         """The short side that a video is resized to before it is cropped: 256 for 224, as both publishers do."""
         return round(self.size * 256 / 224)
@@ -210,10 +244,17 @@ class Entry(_Record, frozen=True, kw_only=True):
         return True
 
     @property
-    def filename(self) -> str:
-        """The file's name, without its folder."""
+    def has_weights(self) -> bool:
+        """Whether there is a file of weights: published, or beside the registry."""
+        return bool(self.urls) or self.file is not None
+
+    @property
+    def filename(self) -> str | None:
+        """The file's name, without its folder; None where no weights were published."""
         if self.file is not None:
             return Path(self.file).name
+        if not self.urls:
+            return None
         url = self.urls[0]
         name = urlsplit(url).path.rsplit("/", 1)[-1]
         return name.partition("@")[0] if url.startswith("hf://") else name
@@ -364,10 +405,24 @@ def _check(registry: Registry, path: Path) -> None:
         normalisation = registry.normalisations[entry.normalisation]
         if not len(normalisation.mean) == len(normalisation.std) == entry.channels or 0 in normalisation.std:
             raise RegistryError(f"{where}: normalisation {entry.normalisation!r} is not for {entry.channels} channels")
-        if bool(entry.urls) == (entry.file is not None):
+        if entry.urls and entry.file is not None:
             raise RegistryError(f"{where}: give either the urls of its file or, beside the registry, a file")
+        digest = entry.sha256 or entry.sha256_prefix or entry.git_blob_sha1
+        if not entry.has_weights and (entry.format != "tsmzoo" or digest):
+            raise RegistryError(
+                f"{where}: give the urls of its file or, beside the registry, a file; of a model without published "
+                "weights, format tsmzoo and no digest"
+            )
+        if entry.beside and not entry.urls:
+            raise RegistryError(f"{where}: beside names files that are published with the one of urls")
+        if len({entry.filename, *entry.beside}) <= len(entry.beside):
+            raise RegistryError(f"{where}: beside names a file twice, or that of urls")
         if entry.width != 1 and entry.backbone != "mobilenet_v2":
             raise RegistryError(f"{where}: width is for backbone mobilenet_v2")
+        if wrong := _wrong_shift(entry):
+            raise RegistryError(f"{where}: {wrong}")
+        if entry.format == "torchvision":
+            raise RegistryError(f"{where}: format torchvision is an image network's, which is no model of videos")
         if entry.file is not None and entry.sha256 is None:
             raise RegistryError(f"{where}: a file beside the registry needs its sha256")
         if entry.mode == "online" and (entry.family != "tsm" or entry.frames != 1 or not entry.states):
@@ -379,3 +434,20 @@ def _check(registry: Registry, path: Path) -> None:
             raise RegistryError(f"{path}: alias {alias!r} points to {target!r}, which is no entry")
         if alias in registry.by_id:
             raise RegistryError(f"{path}: alias {alias!r} is an id already")
+
+
+def _wrong_shift(entry: Entry) -> str | None:
+    """Return what is wrong with the options of an entry's shift."""
+    if entry.family != "tsm":
+        options = (entry.shift_div, entry.shift_place, entry.shift_frames)
+        return (
+            None if options == (8, "residual", None) else "shift_div, shift_place and shift_frames are for family tsm"
+        )
+    places = SHIFT_PLACES.get(entry.backbone)
+    if places is None:
+        return f"backbone {entry.backbone} has no shift; family tsm takes one of {', '.join(SHIFT_PLACES)}"
+    if entry.shift_place not in places:
+        return f"backbone {entry.backbone} is shifted {' or '.join(places)} alone; set shift_place"
+    if entry.shift_frames and (entry.mode == "online" or entry.frames % entry.shift_frames):
+        return f"shift_frames {entry.shift_frames} does not divide the frames of a clip ({entry.frames})"
+    return None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from tsmzoo.artifact import Array, Contract, feed, from_layout
 from tsmzoo.converter import Runner
@@ -20,16 +21,21 @@ class TorchRunner:
     runtime = f"torch {torch.__version__}"
 
     def __init__(self, network: Network, contract: Contract) -> None:
-        form = Step(network.backbone) if contract.mode == "online" else Clips(network.backbone, contract.frames)
-        self._form = form.eval()
+        self._backbone, self._online = network.backbone.eval(), contract.mode == "online"
+        self._group = network.entry.shift_frames
         self._inputs = [tensor.name for tensor in contract.inputs]
         self._outputs = [tensor.name for tensor in contract.outputs]
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        tensors = [torch.from_numpy(inputs[name]) for name in self._inputs]
         with torch.inference_mode(), one_thread():
-            out = self._form(*(torch.from_numpy(inputs[name]) for name in self._inputs))
+            out = self._form(tensors[0])(*tensors)
         outputs = out if isinstance(out, tuple) else (out,)
         return {name: tensor.numpy() for name, tensor in zip(self._outputs, outputs, strict=True)}
+
+    def _form(self, main: Tensor) -> nn.Module:
+        """Return the form for an input: clips may be of any T, as whole videos are."""
+        return Step(self._backbone) if self._online else Clips(self._backbone, main.shape[1], self._group)
 
 
 def run_clip(runner: Runner, contract: Contract, pixels: Array) -> dict[str, Array]:

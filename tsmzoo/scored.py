@@ -15,6 +15,7 @@ from tsmzoo.errors import DataError
 from tsmzoo.metrics import Tally
 from tsmzoo.plan import Changes
 from tsmzoo.predictions import Header, Prediction
+from tsmzoo.recipe import STRIDED
 from tsmzoo.registry import Registry
 
 #: Classes and confusions that the report names.
@@ -244,9 +245,10 @@ def text(document: dict[str, Any]) -> str:
 
 def _in_words(followed: dict[str, Any]) -> str:
     p = followed
-    stride = f" every {p['stride']}" if p["sampling"] in ("dense", "spread") else ""
+    stride = f" every {p['stride']}" if p["sampling"] in STRIDED else ""
+    most = " at most" if p["sampling"] == "whole" else ""
     crops = "1 crop" if p["crops"] == 1 else f"{p['crops']} crops"
     return (
-        f"{p['clips']} clip{'s' if p['clips'] > 1 else ''} of {p['frames']} frames, {p['sampling']}{stride}; "
+        f"{p['clips']} clip{'s' if p['clips'] > 1 else ''} of {p['frames']} frames{most}, {p['sampling']}{stride}; "
         f"short side {p['short_side']}, {crops} of {p['size']}; mean of {p['average']}"
     )

@@ -53,7 +53,7 @@ class Subject:
             if self.weights is not None or self.weights_format is not None:
                 raise ZooError(f"{self.model} holds its own weights; leave out --weights, or give a model's id")
             runner, contract = open_file(Path(self.model), threads)
-            warn(contract, notify)
+            _warn(contract.model, contract, notify)
             return runner, contract
         entry = resized(zoo.find(self.model), frames, size)
         network = weights_.obtain(
@@ -65,16 +65,13 @@ class Subject:
             notify=notify,
         )
         contract = describe(zoo, network, dynamic_batch=True)
-        warn(contract, notify)
+        _warn(entry.id, network, notify)
         return TorchRunner(network, contract), contract
 
 
-def warn(contract: Contract, notify: Callable[[str], None]) -> None:
-    """Say what makes the answers of a model doubtful: random weights, a shift it was not trained with."""
-    if contract.weights == "random":
-        notify(f"warning: the weights of {contract.model} are RANDOM (seed {contract.seed}); its answers mean nothing")
-    if contract.checkpoint and contract.checkpoint.shift_mismatch:
-        notify(f"warning: {contract.model} holds a BIDIRECTIONAL checkpoint; its answers are not the published ones")
+def _warn(model: str, made_of: weights_.Network | Contract, notify: Callable[[str], None]) -> None:
+    for warning in weights_.warnings(model, made_of):
+        notify(warning)
 
 
 def resized(entry: Entry, frames: int | None, size: int | None) -> Entry:

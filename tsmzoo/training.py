@@ -58,8 +58,9 @@ def _start(
 ) -> tuple[nn.Module, Entry]:
     """Return the network that `recipe` starts from, and the entry of what it will be.
 
-    The classifier is the model's own where the classes are the same, else a new one. Raises TrainingError
-    where the two lists have other classes, the model sees no RGB, or it has no clip to be trained on.
+    The classifier is the model's own where the classes are the same, else a new one, as it is on an image network.
+    Raises TrainingError where the two lists have other classes, the model sees no RGB, or it has no clip to be
+    trained on.
     """
     entry = zoo.find(recipe.model)
     if recipe.name in zoo.aliases:
@@ -80,6 +81,10 @@ def _start(
     trained = msgspec.structs.replace(entry, id=recipe.name, classes=classes)
     if recipe.weights == "random":
         return models.build(trained, seed=recipe.seed), trained
+    if recipe.weights != "published":
+        net = models.build(trained, seed=recipe.seed)
+        if checkpoints.start(net, trained, Path(recipe.weights)):
+            return net, trained
     network = weights.obtain(
         entry,
         None if recipe.weights == "published" else recipe.weights,
@@ -103,7 +108,11 @@ def _finish(
         entry = msgspec.structs.replace(entry, frames=recipe.frames or entry.frames)
     key = f"trained-{recipe.name}"  # of sources and labels, where the zoo has keys of its own
     base, counted = zoo.find(recipe.model), count(entry)
-    scratch = recipe.weights == "random"
+    file = Path(recipe.weights).name  # a user's folders are nobody else's business
+    pretrain, licence = {
+        "random": (None, "yours"),
+        "published": (f"{base.id} (published weights)", f"yours, on weights under {base.licence}"),
+    }.get(recipe.weights, (file, f"yours, on the weights in {file}"))
     trained = msgspec.structs.replace(
         entry,
         dataset=recipe.name,
@@ -111,12 +120,14 @@ def _finish(
         format="tsmzoo",
         source=key,
         urls=(),
+        beside=(),
         file=WEIGHTS,
         sha256=digest,
         sha256_prefix=None,
+        git_blob_sha1=None,
         config=None,
-        pretrain=None if scratch else f"{base.id} ({recipe.weights} weights)",
-        licence="yours" if scratch else f"yours, on weights under {base.licence}",
+        pretrain=pretrain,
+        licence=licence,
         params=round(counted.mparams * 1e6),
         gmacs=round(counted.gmacs, 9),
         published_gmacs=None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Literal
 from torch import nn
 
 from tsmzoo import checkpoints, download, models
-from tsmzoo.artifact import Checkpoint
+from tsmzoo.artifact import Checkpoint, Contract
 from tsmzoo.cache import cache_dir
 from tsmzoo.registry import Entry
 from tsmzoo.transfer import Progress
@@ -53,18 +53,26 @@ def obtain(
     checkpoint = Checkpoint(
         sha256=loaded.sha256,
         format=loaded.format,
-        file=path.name,
+        file=checkpoints.located(path).name,
         url=entry.urls[0] if weights is None and entry.urls else None,
         shift_mismatch=loaded.shift_mismatch,
     )
     return Network(entry, backbone, "published" if weights is None else "local", checkpoint)
 
 
+def warnings(model: str, made_of: Network | Contract) -> Iterator[str]:
+    """Yield what makes the answers of `model` doubtful: random weights, a shift it was not trained with."""
+    if made_of.weights == "random":
+        yield f"warning: the weights of {model} are RANDOM (seed {made_of.seed}); its answers mean nothing"
+    if made_of.checkpoint and made_of.checkpoint.shift_mismatch:
+        yield f"warning: {model} holds a BIDIRECTIONAL checkpoint; its answers are not the published ones"
+
+
 def remember(checkpoint: Checkpoint, path: str) -> None:
     """Note in the cache where a local checkpoint lies, for `recall`; a cache that cannot be written forgets."""
     with suppress(OSError):
         _note(checkpoint).parent.mkdir(parents=True, exist_ok=True)
-        _note(checkpoint).write_text(str(Path(path).resolve()), encoding="utf-8")
+        _note(checkpoint).write_text(str(checkpoints.located(Path(path)).resolve()), encoding="utf-8")
 
 
 def recall(checkpoint: Checkpoint) -> str | None:
