@@ -28,6 +28,8 @@ readme: $(VENV)/.ready
 # Prints ratios of speeds; minutes.
 bench: $(VENV)/.ready
 	$(BIN)/python tests/bench/evaluation.py
+	$(BIN)/python tests/bench/volumes.py
+	$(BIN)/python tests/bench/precisions.py
 
 # Trains the bundled models as they were trained, in models/: an hour or two, two at a time, one thread each,
 # which is faster than two threads for one. A run that was stopped goes on.

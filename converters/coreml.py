@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from tsmzoo.errors import ArtifactError
 frame_layout: Layout = "NCHW"
 clip_layout: Layout = "NTCHW"
 pixel_type: Literal["tensor", "image"] = "image"
+precisions = ("fp32", "fp16")
 libraries = ("torch", "coremltools")
 
 _PRECISIONS = {"fp16": ct.precision.FLOAT16, "fp32": ct.precision.FLOAT32}
@@ -42,6 +44,19 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
         minimum_deployment_target=ct.target.iOS15,
         skip_model_load=True,
     )
+    _save(package, contract, out)
+
+
+def quantise(source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path) -> None:
+    """Write the package `source` with its weights in int8, one scale a channel; computed in half precision."""
+    import coremltools.optimize.coreml as optimize
+
+    package = ct.models.MLModel(str(source), skip_model_load=True)
+    weights = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8", granularity="per_channel")
+    _save(optimize.linear_quantize_weights(package, optimize.OptimizationConfig(weights)), contract, out)
+
+
+def _save(package: Any, contract: Contract, out: Path) -> None:
     package.author = contract.citation
     package.license = contract.licence
     package.short_description = f"{contract.model}, exported by tsmzoo"

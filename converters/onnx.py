@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from tsmzoo.errors import ArtifactError
 frame_layout: Layout = "NCHW"
 clip_layout: Layout = "NTCHW"
 pixel_type: Literal["tensor", "image"] = "tensor"
+precisions = ("fp32",)
 libraries = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -42,11 +44,30 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     )
     assert program is not None
     proto = program.model_proto
-    proto.metadata_props.add(key=METADATA_KEY, value=contract.embedded())
     for node in proto.graph.node:  # stack traces, with the paths of the machine that exported
         node.ClearField("metadata_props")
-    proto.doc_string = f"{contract.model}, exported by tsmzoo"
-    onnx.save_model(proto, out)
+    _save(proto, contract, out)
+
+
+def quantise(source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path) -> None:
+    """Write the float file `source` in the precision of `contract`, by onnxruntime's tools."""
+    from .onnx_quantise import half, in_bytes, weights_in_bytes
+
+    model = onnx.load_model(source)
+    if contract.precision == "fp16":
+        model = half(model)
+    elif contract.precision == "w8":
+        model = weights_in_bytes(model)
+    else:
+        model = in_bytes(model, feeds)
+    _save(model, contract, out)
+
+
+def _save(model: onnx.ModelProto, contract: Contract, out: Path) -> None:
+    del model.metadata_props[:]
+    model.metadata_props.add(key=METADATA_KEY, value=contract.embedded())
+    model.doc_string = f"{contract.model}, exported by tsmzoo"
+    onnx.save_model(model, out)
 
 
 def _dynamic_shapes(contract: Contract) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import flatbuffers
 import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as schema
@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, check_tensors
 from tsmzoo.errors import ArtifactError
 
+from .flatbuffer import operator_name, read, write
+
 frame_layout: Layout = "NHWC"
 clip_layout: Layout = "THWC"
 pixel_type: Literal["tensor", "image"] = "tensor"
+precisions = ("fp32",)
 libraries = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
 
 SIGNATURE = "serving_default"
 #: Mobile GPUs take no tensor of more axes.
 _MAX_RANK = 4
-_OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
 _DTYPES = {schema.TensorType.FLOAT32: "float32", schema.TensorType.UINT8: "uint8"}
 
 
@@ -53,29 +55,43 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
         for tensor in contract.inputs
     }
     named = _Named(model, contract).eval()
-    content = litert_torch.signature(SIGNATURE, named, sample_kwargs=examples).convert().model_content()
-    out.write_bytes(_finished(content, contract.embedded()))
+    content = _arranged(litert_torch.signature(SIGNATURE, named, sample_kwargs=examples).convert().model_content())
+    out.write_bytes(_with_metadata(content, contract.embedded()))
 
 
-class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers has no types
-    """Puts byte vectors at multiples of 16, as TFLite's schema demands of weights and the Python packer forgets."""
+def quantise(source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path) -> None:
+    """Write the float file `source` in the precision of `contract`, by ai-edge-quantizer."""
+    from .tflite_quantise import quantised  # a second, which other precisions need not wait for
 
-    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:
-        return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
+    out.write_bytes(_with_metadata(quantised(source.read_bytes(), contract, feeds), contract.embedded()))
 
 
-def _finished(content: bytes, text: str) -> bytes:
-    """Return the file with `text` among its metadata, its bytes read the fast way."""
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+def _arranged(content: bytes) -> bytes:
+    """Return the file with its bytes read the fast way, and short names: modules' paths are up to a tenth of a file."""
+    model = read(content)
     _dequantize_pixels(model)
+    graph = model.subgraphs[0]
+    (signature,) = model.signatureDefs
+    outside = {item.tensorIndex for item in (*signature.inputs, *signature.outputs)}
+    writers = {index: operator for operator in graph.operators for index in operator.outputs}
+    for index, tensor in enumerate(graph.tensors):
+        if index not in outside:
+            kind = operator_name(model, writers[index]) if index in writers else "constant"
+            tensor.name = f"{kind.lower()}_{index}".encode()
+    return write(model)
+
+
+def _with_metadata(content: bytes, text: str) -> bytes:
+    model = read(content)
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = np.frombuffer(text.encode(), np.uint8)
     entry.name, entry.buffer = METADATA_KEY, len(model.buffers)
     model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
-    builder = _AlignedBuilder(len(content) + len(text) + 2**16)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    older = [item for item in model.metadata or [] if item.name.decode() == METADATA_KEY]
+    for item in older:
+        model.buffers[item.buffer].data = None
+    model.metadata = [*(item for item in model.metadata or [] if item not in older), entry]
+    return write(model)
 
 
 def _dequantize_pixels(model: Any) -> None:
@@ -89,7 +105,7 @@ def _dequantize_pixels(model: Any) -> None:
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
     code.version = 1
     for operator in graph.operators:
-        if operator.inputs[0] in pixels and _operator(model.operatorCodes[operator.opcodeIndex]) == "CAST":
+        if operator.inputs[0] in pixels and operator_name(model, operator) == "CAST":
             operator.opcodeIndex = len(model.operatorCodes)
             operator.builtinOptions, operator.builtinOptionsType = None, schema.BuiltinOptions.NONE
             values = schema.QuantizationParametersT()
@@ -102,9 +118,9 @@ def _dequantize_pixels(model: Any) -> None:
 def check(path: Path, contract: Contract) -> list[str]:
     """Names, shapes and types as in the contract; rank 4 at most; builtin operators only."""
     try:
-        model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-        operators = Counter(_operator(code) for code in _codes(model))
+        model = read(path.read_bytes())
         graph = model.subgraphs[0]
+        operators = Counter(operator_name(model, operator) for operator in graph.operators)
         signature = next(item for item in model.signatureDefs if item.signatureKey.decode() == SIGNATURE)
     except Exception as error:  # the generated reader raises whatever a broken offset leads to
         raise ArtifactError(f"{path}: is no TFLite file of ours ({type(error).__name__}); export it again") from None
@@ -127,15 +143,6 @@ def check(path: Path, contract: Contract) -> list[str]:
         f"rank {rank} at most",
         f"{operators.total()} builtin operators, TRANSPOSE {operators['TRANSPOSE']}",
     ]
-
-
-def _codes(model: Any) -> list[Any]:
-    return [model.operatorCodes[operator.opcodeIndex] for operator in model.subgraphs[0].operators]
-
-
-def _operator(code: Any) -> str:
-    # Old readers look at the deprecated field, which holds codes below 127.
-    return str(_OPERATORS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM"))
 
 
 class TfliteRunner:

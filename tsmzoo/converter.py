@@ -10,6 +10,8 @@ from tsmzoo.errors import ExportError
 from tsmzoo.formats import Format
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
     from tsmzoo.artifact import Array, Contract, DType, Layout
@@ -33,6 +35,8 @@ class Converter(Protocol):
     clip_layout: Layout
     #: What an input of bytes is.
     pixel_type: Literal["tensor", "image"]
+    #: What `convert` writes; other precisions are made by `quantise` from the last of these.
+    precisions: tuple[str, ...]
     #: Libraries whose versions belong in the contract.
     libraries: tuple[str, ...]
 
@@ -42,6 +46,13 @@ class Converter(Protocol):
 
     def convert(self, model: nn.Module, contract: Contract, out: Path) -> None:
         """Write `model`, a form of tsmzoo.models.forms, to `out` with the tensors that `contract` lists."""
+        ...
+
+    def quantise(self, source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path) -> None:
+        """Write the float file `source` in the precision of `contract` to `out`.
+
+        `feeds` are the inputs of real clips or streams, step by step (int8).
+        """
         ...
 
     def check(self, path: Path, contract: Contract) -> list[str]:

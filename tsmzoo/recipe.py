@@ -69,6 +69,17 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return f"{clips} of {many}, {taken}; {resize}; {crops}{whole}{mean}"
 
 
+class Bar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a file in fewer bits must reach on real clips, next to the same file in float."""
+
+    #: Share of clips whose first class is the same.
+    agreement: float
+    #: Mean cosine between logits; and of the last frames of a long stream.
+    cosine: float
+    #: Points of top-1 that may be lost, where labels are known.
+    lost: float
+
+
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `export` writes unless told otherwise (`recipes/export/<format>.yaml`)."""
 
@@ -79,6 +90,8 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tolerance: dict[str, float]
     #: Frames per stream of a verification.
     steps: int
+    #: By precision: what is judged on real clips beside the tolerance.
+    bars: dict[str, Bar] = {}
 
 
 _Positive = Annotated[float, msgspec.Meta(gt=0)]

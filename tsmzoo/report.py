@@ -57,6 +57,17 @@ def text(path: Path, contract: Contract, verification: Verification, seconds: fl
             f"{case.name}, {case.steps} {_plural(contract, case.steps)}: {case.max_rel_error:.1e}" for case in v.cases
         )
         lines.append(f"  {v.runtime} against torch: {cases}")
+    if q := v.quality:
+        scores = f"top-1 {q.top1_float:.2f} % in float, {q.top1:.2f} % so; " if q.top1 is not None else ""
+        drift = (
+            f"; {q.drift[0]:.3f} after the first frame of a stream, {q.drift[-1]:.3f} after {len(q.drift)}"
+            if q.drift
+            else ""
+        )
+        lines.append(
+            f"  next to the float file on {q.data}: {scores}same first class in {q.agreement:.1%}, "
+            f"cosine of logits {q.cosine:.4f}{drift}"
+        )
     lines += [f"  structure: {', '.join(v.structure)}", f"  {seconds:.1f} s"]
     return "\n".join(lines)
 

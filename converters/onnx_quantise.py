@@ -1,0 +1,120 @@
+"""ONNX files in fewer bits, by onnxruntime's tools; calibrated with what the float file itself computes.
+
+- `fp16`: weights and activations in half precision; inputs and outputs stay float32, as the contract has them.
+- `w8`: weights of convolutions and linear layers in int8, one scale a channel; ONNX Runtime dequantises them at every
+  run, so that the file is small and slow.
+- `int8`: weights and activations in int8, in the QDQ form that ONNX Runtime's kernels for CPU and phones read.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from tsmzoo.artifact import Array
+from tsmzoo.errors import ArtifactError
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+
+
+def half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` in half precision."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    done: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
+    _sort(done.graph)  # it appends the casts of the inputs behind what reads them
+    return done
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Put each node behind those that write what it reads."""
+    known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
+    waiting = list(graph.node)
+    del graph.node[:]
+    while waiting:
+        ready = [node for node in waiting if known.issuperset(node.input)]
+        if not ready:
+            raise ArtifactError("the half-precision graph has a cycle; report this model")
+        for node in ready:
+            known.update(node.output)
+        graph.node.extend(ready)
+        waiting = [node for node in waiting if not known.issuperset(node.output)]
+
+
+def weights_in_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` with its weights in int8, one scale an output channel."""
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    made: dict[str, str] = {}
+    nodes = []
+    for node in graph.node:
+        if node.op_type in _WEIGHTED and len(node.input) > 1 and (tensor := tensors.get(node.input[1])) is not None:
+            if tensor.name not in made:
+                axis = 1 if node.op_type == "MatMul" else 0
+                new, parts = _in_bytes(tensor, axis)
+                nodes.append(new)
+                graph.initializer.extend(parts)
+                graph.initializer.remove(tensor)
+                made[tensor.name] = new.output[0]
+            node.input[1] = made[tensor.name]
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model
+
+
+def _in_bytes(tensor: onnx.TensorProto, axis: int) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
+    values = numpy_helper.to_array(tensor)
+    others = tuple(index for index in range(values.ndim) if index != axis)
+    scale = (np.abs(values).max(others) / 127).astype(np.float32)
+    scale[scale == 0] = 1
+    shape = [-1 if index == axis else 1 for index in range(values.ndim)]
+    rounded = np.round(values / scale.reshape(shape)).astype(np.int8)
+    names = [f"{tensor.name}.{part}" for part in ("int8", "scale", "zero")]
+    arrays = (rounded, scale, np.zeros(len(scale), np.int8))
+    parts = [numpy_helper.from_array(array, name) for array, name in zip(arrays, names, strict=True)]
+    return helper.make_node("DequantizeLinear", names, [f"{tensor.name}.float"], axis=axis), parts
+
+
+def in_bytes(model: onnx.ModelProto, feeds: Sequence[dict[str, Array]]) -> onnx.ModelProto:
+    """Return `model` with weights and activations in int8; what is computed from the pixels at first stays float."""
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+        def __init__(self) -> None:
+            self._feeds = iter(feeds)
+
+        def get_next(self) -> Any:
+            return next(self._feeds, None)
+
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        onnx.save_model(model, source)
+        quantization.quantize_static(
+            str(source),
+            str(out),
+            Reader(),
+            per_channel=True,
+            nodes_to_exclude=_normalisation(model.graph),
+            extra_options={"CalibTensorRangeSymmetric": False, "ForceQuantizeNoInputCheck": False},
+        )
+        return onnx.load_model(out)
+
+
+def _normalisation(graph: onnx.GraphProto) -> list[str]:
+    """Return the nodes between the bytes of the input and the first node with weights."""
+    pixels = {value.name for value in graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
+    names = []
+    for node in graph.node:
+        if pixels & set(node.input) and node.op_type in ("Cast", "Mul", "Add", "Reshape", "Slice", "Concat"):
+            pixels |= set(node.output)
+            names.append(node.name)
+    return names

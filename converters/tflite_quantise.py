@@ -1,0 +1,154 @@
+"""TFLite files in fewer bits, by ai-edge-quantizer; calibrated with what the float file itself computes.
+
+- `fp16`: weights in half precision, computed in float.
+- `w8`: weights in int8, one scale a channel, computed in float.
+- `int8`: weights and activations in int8. What only moves numbers (slice, concatenation, padding: the shift, and each
+  state from one step to the next) keeps one scale from end to end, so that nothing is rounded twice on its way and a
+  state that is fed back is the state that came out. Inputs, outputs and their normalisation stay float.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_quantizer import qtyping, quantizer, recipe
+
+from tsmzoo.artifact import Array, Contract
+
+from .flatbuffer import operator_name, read, write
+
+_SIGNATURE = "serving_default"
+#: Operators that hand on numbers as they are, and how many of their inputs are numbers (the rest are shapes).
+_MOVES = {
+    "SLICE": 1,
+    "STRIDED_SLICE": 1,
+    "CONCATENATION": None,
+    "PAD": 1,
+    "PADV2": 1,
+    "TRANSPOSE": 1,
+    "RESHAPE": 1,
+    "MAX_POOL_2D": 1,
+    "MAXIMUM": None,
+}
+_NOT = "no_quantize"
+
+
+def quantised(
+    content: bytes, contract: Contract, feeds: Sequence[dict[str, Array]], keep_float: Iterable[str] = ()
+) -> bytes:
+    """Return the float file `content` in the precision of `contract`.
+
+    `feeds` are inputs, step by step, of real clips or streams (int8). The operators that write the tensors
+    `keep_float` stay float.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "float.tflite"
+        path.write_bytes(content)
+        work = quantizer.Quantizer(str(path))
+        if contract.precision == "fp16":
+            work.load_quantization_recipe(_half())
+        elif contract.precision == "w8":
+            work.load_quantization_recipe(recipe.weight_only_wi8_afp32())
+        else:
+            work.load_quantization_recipe(recipe.static_wi8_ai8())
+            for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+                work.update_quantization_recipe(".*", end, None, _NOT)
+        model = read(content)
+        kept = [*keep_float, *(_normalisation(model) if contract.precision == "int8" else ())]
+        for name in kept:
+            # The quantizer matches the names of all that an operator writes, each followed by a semicolon.
+            work.update_quantization_recipe(f"^{name};", qtyping.TFLOperationName.ALL_SUPPORTED, None, _NOT)
+        ranges = None
+        if work.need_calibration:
+            # One step gives the form; the numbers are ours, since the library forgets: it takes moving averages, which
+            # clip what is rare (on the bundled online model a cosine of 0.98 with the float logits, 0.9998 so).
+            ranges = work.calibrate({_SIGNATURE: list(feeds[:1])}, num_threads=1)
+            _widen(content, feeds, ranges)
+            _share_scales(model, contract, ranges)
+        done = work.quantize(ranges, enable_progress_report=False, enable_progress_bar=False)
+        return write(read(bytes(done.quantized_model)))
+
+
+def _half() -> list[dict[str, Any]]:
+    return [
+        {
+            "regex": ".*",
+            "operation": qtyping.TFLOperationName.ALL_SUPPORTED,
+            "algorithm_key": quantizer.algorithm_manager.AlgorithmName.FLOAT_CASTING,
+            "op_config": {
+                "weight_tensor_config": {"num_bits": 16, "dtype": "FLOAT"},
+                "compute_precision": "FLOAT",
+                "explicit_dequantize": True,
+            },
+        }
+    ]
+
+
+def _normalisation(model: Any) -> list[str]:
+    """Return what is computed from the pixels before the first operator with weights."""
+    graph = model.subgraphs[0]
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    seen = {index for index in graph.inputs if graph.tensors[index].type == schema.TensorType.UINT8}
+    written = []
+    for operator in graph.operators:
+        if operator.inputs[0] in seen and operator_name(model, operator) in ("DEQUANTIZE", "RESHAPE", "MUL", "ADD"):
+            seen.add(operator.outputs[0])
+            written.append(names[operator.outputs[0]])
+    return written
+
+
+def _widen(content: bytes, feeds: Sequence[dict[str, Array]], ranges: dict[str, Any]) -> None:
+    """Set the ranges to the least and the largest number of each tensor over all of `feeds`."""
+    interpreter = Interpreter(model_content=content, num_threads=1, experimental_preserve_all_tensors=True)
+    run = interpreter.get_signature_runner(_SIGNATURE)
+    tensors = {
+        each["index"]: ranges[each["name"]] for each in interpreter.get_tensor_details() if ranges.get(each["name"])
+    }
+    least: dict[int, float] = {}
+    largest: dict[int, float] = {}
+    for inputs in feeds:
+        run(**inputs)
+        for index in tensors:
+            values = interpreter.get_tensor(index)
+            least[index] = min(least.get(index, np.inf), float(values.min()))
+            largest[index] = max(largest.get(index, -np.inf), float(values.max()))
+    for index, held in tensors.items():
+        held["min"] = np.full_like(held["min"], least[index])
+        held["max"] = np.full_like(held["max"], largest[index])
+
+
+def _share_scales(model: Any, contract: Contract, ranges: dict[str, Any]) -> None:
+    """Give tensors between which numbers only move the range of them all."""
+    graph = model.subgraphs[0]
+    first: dict[int, int] = {}
+
+    def group(index: int) -> int:
+        while (above := first.setdefault(index, index)) != index:
+            index = above
+        return index
+
+    def join(one: int, other: int) -> None:
+        first[group(one)] = group(other)
+
+    for operator in graph.operators:
+        if (name := operator_name(model, operator)) in _MOVES:
+            for index in list(operator.inputs)[: _MOVES[name]]:
+                join(int(index), int(operator.outputs[0]))
+    (signature,) = model.signatureDefs
+    index_of = {item.name.decode(): item.tensorIndex for item in (*signature.inputs, *signature.outputs)}
+    for pair in contract.states:
+        join(index_of[pair.input], index_of[pair.output])
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for index in first:
+        if held := ranges.get(graph.tensors[index].name.decode()):
+            groups.setdefault(group(index), []).append(held)
+    for members in groups.values():
+        low, high = min(float(np.min(m["min"])) for m in members), max(float(np.max(m["max"])) for m in members)
+        for member in members:
+            member["min"], member["max"] = np.full_like(member["min"], low), np.full_like(member["max"], high)

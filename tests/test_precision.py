@@ -1,0 +1,270 @@
+"""Files in fewer bits: what they are calibrated with, how they are judged, that they answer as the float file does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tsmzoo import calibration, cli, motion, registry
+from tsmzoo.artifact import Array, Contract, Quality, StatePair, Tensor, Verification
+from tsmzoo.export import judged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ZOO = registry.load()
+ONLINE, OFFLINE = "tsm_mbv2_motion_online", "tsm_mbv2_motion"
+
+
+def contract(precision: str = "int8", format_: str = "tflite") -> Contract:
+    """A stream of one number: its state is the sum of all frames' means so far."""
+    frame = Tensor(name="frame", shape=(1, 3, 2, 2), dtype="float32", layout="NCHW", meaning="")
+    state = Tensor(name="state_0", shape=(1, 1, 1, 1), dtype="float32", layout="NCHW", meaning="")
+    logits = Tensor(name="logits", shape=(1, 2), dtype="float32", layout="NC", meaning="")
+    return Contract(
+        model="sum",
+        family="tsm",
+        mode="online",
+        backbone="none",
+        dataset="none",
+        format=format_,
+        precision=precision,
+        preprocess="external",
+        inputs=(frame, state),
+        outputs=(logits, msgspec.structs.replace(state, name="next_state_0")),
+        states=(StatePair(input="state_0", output="next_state_0"),),
+        classes=2,
+        labels=None,
+        channel_order="RGB",
+        mean=(0.0, 0.0, 0.0),
+        std=(1 / 255, 1 / 255, 1 / 255),
+        size=2,
+        resize=2,
+        frames=1,
+        sampling="stream",
+        stride=None,
+        target_fps=None,
+        weights="published",
+        licence="",
+        citation="",
+        versions={},
+    )
+
+
+class Sum:
+    """Adds up; with `error` a little more at every step, as a state that is rounded badly would."""
+
+    runtime = "by hand"
+
+    def __init__(self, error: float = 0.0) -> None:
+        self.error = error
+
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        total = inputs["state_0"] + inputs["frame"].mean() + self.error
+        return {"logits": np.array([[0.0, float(total.item())]], "float32"), "next_state_0": total.astype("float32")}
+
+
+def test_an_online_model_is_calibrated_with_the_states_it_produced() -> None:
+    clips = np.full((2, 3, 3, 2, 2), 10, "uint8")
+    clips[1] = 20
+    steps = calibration.feeds(Sum(), contract(), clips)
+    assert [round(float(step["state_0"].item())) for step in steps] == [0, 10, 20, 0, 20, 40]
+    assert [float(step["frame"].mean()) for step in steps] == [10, 10, 10, 20, 20, 20]
+
+
+def test_long_streams_have_no_cut() -> None:
+    clips = np.arange(12, dtype="uint8").reshape(2, 6, 1, 1, 1)
+    streams = calibration._long_streams(clips)
+    assert streams.shape == (2, calibration.LONG, 1, 1, 1)
+    assert np.abs(np.diff(streams[:, :, 0, 0, 0].astype(int))).max() == 1
+    assert set(streams[1].ravel()) == set(range(6, 12))
+
+
+def test_quality_by_hand() -> None:
+    """Of eight streams of positive frames, both files say class 1; the drift of a growing error shows."""
+    clips = np.random.default_rng(0).integers(1, 50, (8, 4, 3, 2, 2), dtype="uint8")
+    given = calibration.Material(clips, clips, labels=(1, 1, 1, 1, 1, 1, 0, 0), about="clips")
+    found = calibration.judge((Sum(), contract("fp32")), (Sum(0.5), contract()), given)
+    assert (found.top1_float, found.top1, found.agreement, found.clips) == (75.0, 75.0, 1.0, 8)
+    assert len(found.drift) == calibration.LONG
+    assert found.cosine == pytest.approx(1)  # of two classes there is but one direction
+    turned = calibration.judge((Sum(), contract("fp32")), (Sum(-1000), contract()), given)
+    assert (turned.top1, turned.agreement) == (25.0, 0.0)
+    assert turned.cosine == pytest.approx(-1)
+
+
+PASSED = Verification(status="passed", runtime="", tolerance=1.0)
+GOOD = Quality(data="clips", clips=100, agreement=0.99, cosine=0.999, top1_float=90.0, top1=89.5, drift=(0.999,) * 64)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"top1": 88.9}, "top-1 falls from 90.00 to 88.90 % on clips"),
+        ({"top1": None, "top1_float": None, "agreement": 0.9}, "90.0% of the first classes"),
+        ({"cosine": 0.9}, "turn away from the float file's: cosine 0.900"),
+        ({"drift": (1.0,) * 32 + (0.9,) * 32}, "errors of its states add up: cosine 0.900 at the end"),
+        ({"drift": (0.9,) + (1.0,) * 63}, None),
+    ],
+)
+def test_a_file_below_the_bar_fails(changes: dict[str, Any], words: str | None) -> None:
+    report = judged(PASSED, msgspec.structs.replace(GOOD, **changes), contract())
+    assert report.status == ("failed" if words else "passed")
+    assert words is None or words in str(report.reason)
+    assert report.quality is not None
+    assert judged(PASSED, None, contract("fp16")) == PASSED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tsm_mbv2_online", "--to", "tflite", "--precision", "int8"], ("--calibrate DIR", "random data", "ruin")),
+        ([ONLINE, "--to", "tflite", "--precision", "int8", "--calibrate", "EMPTY"], ("holds no videos",)),
+        ([ONLINE, "--to", "tflite", "--calibrate", "EMPTY"], ("--calibrate is for int8",)),
+        ([ONLINE, "--to", "coreml", "--precision", "int8"], ("not written in int8", "w8")),
+        ([ONLINE, "--to", "onnx", "--precision", "int4"], ("not written in int4", "fp16")),
+    ],
+)
+def test_wrong_wishes_are_one_line(arguments: list[str], words: tuple[str, ...], tmp_path: Path) -> None:
+    given = [str(tmp_path) if argument == "EMPTY" else argument for argument in arguments]
+    result = CliRunner().invoke(cli.app, ["export", *given])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+def test_clips_of_the_bundled_task_are_no_training_or_validation_clips() -> None:
+    assert {calibration._SEED, calibration._SCORED_SEED}.isdisjoint({1, 2})
+    entry = ZOO.find(ONLINE)
+    forwards, backwards = (calibration._scene(entry, number, 3) for number in (4, 5))
+    assert np.array_equal(forwards[0], backwards[0][::-1])
+    assert (forwards[1], backwards[1]) == (motion.scene(2, 3)[1], motion.scene(2, 3)[1] + 1)
+    assert forwards[0].shape == (8, 3, entry.size, entry.size)
+
+
+# --- real files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str], Path]:
+    """Give a function from model, format and precision to a file, exported once."""
+    folder = tmp_path_factory.mktemp("precisions")
+
+    def export(model: str, to: str, precision: str) -> Path:
+        path = folder / f"{model}-{precision}.{'mlpackage' if to == 'coreml' else to}"
+        if not path.exists():
+            command = [sys.executable, "-m", "tsmzoo", "export", model, "--to", to, "--precision", precision]
+            done = subprocess.run([*command, "-o", str(path)], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            assert done.stderr == "", "nothing of the libraries' chatter"
+        return path
+
+    return export
+
+
+def report(path: Path) -> dict[str, Any]:
+    for beside in (path.with_name(path.name + ".json"), path.with_suffix(".json")):
+        if beside.exists():
+            document = json.loads(beside.read_bytes())
+            if document["artifact"] == path.name:
+                return document
+    raise AssertionError(path)
+
+
+#: Bytes, of the float file; small networks have more of what is not weights.
+SIZES = {"fp16": 0.56, "w8": 0.36, "int8": 0.43}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", SIZES)
+@pytest.mark.parametrize("to", ["tflite", "onnx"])
+@pytest.mark.parametrize("model", [OFFLINE, ONLINE])
+def test_fewer_bits_lose_at_most_a_point(
+    model: str, to: str, precision: str, exported: Callable[[str, str, str], Path]
+) -> None:
+    path, float_ = exported(model, to, precision), exported(model, to, "fp32")
+    assert path.stat().st_size <= SIZES[precision] * float_.stat().st_size
+    document = report(path)
+    assert document["precision"] == precision
+    assert [tensor["dtype"] for tensor in document["inputs"]][1:] == ["float32"] * len(document["states"])
+    quality = document["verification"]["quality"]
+    if precision != "int8":
+        assert quality is None
+        return
+    assert quality["top1"] >= quality["top1_float"] - 1
+    assert quality["cosine"] >= 0.99
+    if model == ONLINE:
+        assert len(quality["drift"]) == 64
+        assert np.mean(quality["drift"][-16:]) >= np.mean(quality["drift"][:16]) - 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["tflite", "onnx"])
+def test_eval_scores_the_file_itself(to: str, exported: Callable[[str, str, str], Path], tmp_path: Path) -> None:
+    motion.write(tmp_path / "videos", 70, 5)
+    scores = {}
+    for precision in ("fp32", "int8"):
+        command = ["eval", str(exported(ONLINE, to, precision)), "--data", str(tmp_path / "videos"), "--json"]
+        result = CliRunner().invoke(cli.app, command)
+        assert result.exit_code == 0, result.output
+        scores[precision] = json.loads(result.stdout)["top1"]
+    assert abs(scores["int8"] - scores["fp32"]) <= 100 / 70 + 1e-6, "one video at most"
+
+
+@pytest.mark.slow
+def test_own_videos_calibrate(tmp_path: Path) -> None:
+    motion.write(tmp_path / "videos", 14, 6)
+    out = tmp_path / "m.onnx"
+    command = [
+        "export",
+        "tsm_mbv2_online",
+        "--weights",
+        "random",
+        "--size",
+        "64",
+        "--to",
+        "onnx",
+        "--precision",
+        "int8",
+    ]
+    result = CliRunner().invoke(cli.app, [*command, "--calibrate", str(tmp_path / "videos"), "-o", str(out), "--json"])
+    quality = json.loads(out.with_suffix(".json").read_bytes())["verification"]["quality"] if out.exists() else None
+    assert result.exit_code in (0, 1)
+    if quality:
+        assert "videos, 14 of 14 videos" in quality["data"]
+        assert quality["top1"] is None
+    else:  # random weights may fall below the bar; then nothing is left
+        assert "failed its verification" in str(result.exception)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [OFFLINE, ONLINE])
+def test_numbers_that_only_move_are_rounded_once(model: str, exported: Callable[[str, str, str], Path]) -> None:
+    """The shift and its states keep one scale: no QUANTIZE but where floats come in."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(exported(model, "tflite", "int8")))
+    operators = [each["op_name"] for each in interpreter._get_ops_details()]
+    states = len(ZOO.find(model).states)
+    assert operators.count("QUANTIZE") == 1 + states
+    assert "CAST" not in operators
+    tensors = {each["name"]: each["quantization"] for each in interpreter.get_tensor_details()}
+    assert len(tensors) > 100
+
+
+@pytest.mark.slow
+def test_coreml_holds_weights_of_one_byte(exported: Callable[[str, str, str], Path]) -> None:
+    half, byte = (exported(ONLINE, "coreml", precision) for precision in ("fp16", "w8"))
+    sizes = [(path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size for path in (half, byte)]
+    assert sizes[1] <= 0.6 * sizes[0]
+    assert report(byte)["verification"]["status"] == "not run"
