@@ -47,13 +47,16 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     _save(package, contract, out)
 
 
-def quantise(source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path) -> None:
+def quantise(
+    source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path, keep_float: int = 0
+) -> list[tuple[str, float]]:
     """Write the package `source` with its weights in int8, one scale a channel; computed in half precision."""
     import coremltools.optimize.coreml as optimize
 
     package = ct.models.MLModel(str(source), skip_model_load=True)
     weights = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8", granularity="per_channel")
     _save(optimize.linear_quantize_weights(package, optimize.OptimizationConfig(weights)), contract, out)
+    return []
 
 
 def _save(package: Any, contract: Contract, out: Path) -> None:

@@ -49,7 +49,9 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     _save(proto, contract, out)
 
 
-def quantise(source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path) -> None:
+def quantise(
+    source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path, keep_float: int = 0
+) -> list[tuple[str, float]]:
     """Write the float file `source` in the precision of `contract`, by onnxruntime's tools."""
     from .onnx_quantise import half, in_bytes, weights_in_bytes
 
@@ -61,6 +63,7 @@ def quantise(source: Path, contract: Contract, feeds: Sequence[dict[str, Array]]
     else:
         model = in_bytes(model, feeds)
     _save(model, contract, out)
+    return []
 
 
 def _save(model: onnx.ModelProto, contract: Contract, out: Path) -> None:

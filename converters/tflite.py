@@ -59,11 +59,15 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     out.write_bytes(_with_metadata(content, contract.embedded()))
 
 
-def quantise(source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path) -> None:
+def quantise(
+    source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path, keep_float: int = 0
+) -> list[tuple[str, float]]:
     """Write the float file `source` in the precision of `contract`, by ai-edge-quantizer."""
     from .tflite_quantise import quantised  # a second, which other precisions need not wait for
 
-    out.write_bytes(_with_metadata(quantised(source.read_bytes(), contract, feeds), contract.embedded()))
+    content, costs = quantised(source.read_bytes(), contract, feeds, keep_float)
+    out.write_bytes(_with_metadata(content, contract.embedded()))
+    return costs
 
 
 def _arranged(content: bytes) -> bytes:

@@ -9,9 +9,8 @@
 
 from __future__ import annotations
 
-import tempfile
+import copy
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,42 +36,86 @@ _MOVES = {
     "MAXIMUM": None,
 }
 _NOT = "no_quantize"
+#: Operators that compute, which is where rounding costs.
+_COSTLY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "ADD", "MEAN")
+#: Steps that their costs are measured on.
+_PROBES = 32
 
 
 def quantised(
-    content: bytes, contract: Contract, feeds: Sequence[dict[str, Array]], keep_float: Iterable[str] = ()
-) -> bytes:
-    """Return the float file `content` in the precision of `contract`.
+    content: bytes, contract: Contract, feeds: Sequence[dict[str, Array]], keep_float: int = 0
+) -> tuple[bytes, list[tuple[str, float]]]:
+    """Return the float file `content` in the precision of `contract`, and what its operators cost.
 
-    `feeds` are inputs, step by step, of real clips or streams (int8). The operators that write the tensors
-    `keep_float` stay float.
+    `feeds` are inputs, step by step, of real clips or streams (int8). The `keep_float` operators that cost most stay
+    float; they stand first in the costs, which only a wish for some has measured.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "float.tflite"
-        path.write_bytes(content)
-        work = quantizer.Quantizer(str(path))
-        if contract.precision == "fp16":
-            work.load_quantization_recipe(_half())
-        elif contract.precision == "w8":
-            work.load_quantization_recipe(recipe.weight_only_wi8_afp32())
-        else:
-            work.load_quantization_recipe(recipe.static_wi8_ai8())
-            for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-                work.update_quantization_recipe(".*", end, None, _NOT)
-        model = read(content)
-        kept = [*keep_float, *(_normalisation(model) if contract.precision == "int8" else ())]
-        for name in kept:
+    if contract.precision != "int8":
+        return _applied(content, contract, None, ()), []
+    ranges = _ranges(content, contract, feeds)
+    costs = _costs(content, contract, ranges, feeds) if keep_float else []
+    kept = [name for name, _ in costs[:keep_float]]
+    return _applied(content, contract, ranges, kept), costs
+
+
+def _applied(content: bytes, contract: Contract, ranges: dict[str, Any] | None, kept: Iterable[str]) -> bytes:
+    """Return the file with the recipe of the precision applied, but for the operators that write the tensors `kept`."""
+    work = quantizer.Quantizer(content)
+    if contract.precision == "fp16":
+        work.load_quantization_recipe(_half())
+    elif contract.precision == "w8":
+        work.load_quantization_recipe(recipe.weight_only_wi8_afp32())
+    else:
+        work.load_quantization_recipe(recipe.static_wi8_ai8())
+        for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            work.update_quantization_recipe(".*", end, None, _NOT)
+        for name in (*kept, *_normalisation(read(content))):
             # The quantizer matches the names of all that an operator writes, each followed by a semicolon.
             work.update_quantization_recipe(f"^{name};", qtyping.TFLOperationName.ALL_SUPPORTED, None, _NOT)
-        ranges = None
-        if work.need_calibration:
-            # One step gives the form; the numbers are ours, since the library forgets: it takes moving averages, which
-            # clip what is rare (on the bundled online model a cosine of 0.98 with the float logits, 0.9998 so).
-            ranges = work.calibrate({_SIGNATURE: list(feeds[:1])}, num_threads=1)
-            _widen(content, feeds, ranges)
-            _share_scales(model, contract, ranges)
-        done = work.quantize(ranges, enable_progress_report=False, enable_progress_bar=False)
-        return write(read(bytes(done.quantized_model)))
+    done = work.quantize(copy.deepcopy(ranges), enable_progress_report=False, enable_progress_bar=False)
+    return write(read(bytes(done.quantized_model)))
+
+
+def _ranges(content: bytes, contract: Contract, feeds: Sequence[dict[str, Array]]) -> dict[str, Any]:
+    """Return the range of every tensor over `feeds`, one for all between which numbers only move."""
+    work = quantizer.Quantizer(content)
+    work.load_quantization_recipe(recipe.static_wi8_ai8())
+    # One step gives the form; the numbers are ours, since the library forgets: it takes moving averages, which
+    # clip what is rare (on the bundled online model a cosine of 0.98 with the float logits, 0.9998 so).
+    ranges: dict[str, Any] = work.calibrate({_SIGNATURE: list(feeds[:1])}, num_threads=1)
+    _widen(content, feeds, ranges)
+    _share_scales(read(content), contract, ranges)
+    return ranges
+
+
+def _costs(
+    content: bytes, contract: Contract, ranges: dict[str, Any], feeds: Sequence[dict[str, Array]]
+) -> list[tuple[str, float]]:
+    """Return the operators with weights or sums, and by how much the logits' error falls where one stays float.
+
+    Largest first; relative to the logits' range, over steps spread over `feeds`.
+    """
+    model = read(content)
+    graph = model.subgraphs[0]
+    names = [
+        graph.tensors[operator.outputs[0]].name.decode()
+        for operator in graph.operators
+        if operator_name(model, operator) in _COSTLY
+    ]
+    probes = [feeds[int(index)] for index in np.linspace(0, len(feeds) - 1, min(len(feeds), _PROBES))]
+    wanted = _logits(content, probes)
+
+    def error(kept: Sequence[str]) -> float:
+        found = _logits(_applied(content, contract, ranges, kept), probes)
+        return float(np.abs(found - wanted).mean() / np.ptp(wanted))
+
+    whole = error(())
+    return sorted(((name, whole - error([name])) for name in names), key=lambda item: -item[1])
+
+
+def _logits(content: bytes, feeds: Sequence[dict[str, Array]]) -> Array:
+    run = Interpreter(model_content=content, num_threads=1).get_signature_runner(_SIGNATURE)
+    return np.concatenate([run(**inputs)["logits"] for inputs in feeds])
 
 
 def _half() -> list[dict[str, Any]]:

@@ -132,6 +132,7 @@ def test_a_file_below_the_bar_fails(changes: dict[str, Any], words: str | None) 
         ([ONLINE, "--to", "tflite", "--calibrate", "EMPTY"], ("--calibrate is for int8",)),
         ([ONLINE, "--to", "coreml", "--precision", "int8"], ("not written in int8", "w8")),
         ([ONLINE, "--to", "onnx", "--precision", "int4"], ("not written in int4", "fp16")),
+        ([ONLINE, "--to", "onnx", "--precision", "int8", "--keep-float", "2"], ("--keep-float is for tflite in int8",)),
     ],
 )
 def test_wrong_wishes_are_one_line(arguments: list[str], words: tuple[str, ...], tmp_path: Path) -> None:
@@ -244,7 +245,26 @@ def test_own_videos_calibrate(tmp_path: Path) -> None:
         assert "videos, 14 of 14 videos" in quality["data"]
         assert quality["top1"] is None
     else:  # random weights may fall below the bar; then nothing is left
-        assert "failed its verification" in str(result.exception)
+        assert "failed its verification" in result.stderr
+
+
+@pytest.mark.slow
+def test_the_dearest_operators_stay_float(exported: Callable[[str, str, str], Path], tmp_path: Path) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    out = tmp_path / "kept.tflite"
+    command = ["export", ONLINE, "--to", "tflite", "--precision", "int8", "--keep-float", "2", "-o", str(out), "--json"]
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 0, result.output
+    quality = json.loads(result.stdout)["verification"]["quality"]
+    costs = [cost for _, cost in quality["costs"]]
+    assert costs == sorted(costs, reverse=True)
+    assert quality["kept_float"] == [name for name, _ in quality["costs"][:2]]
+    assert quality["top1"] >= quality["top1_float"] - 1
+    plain = Interpreter(model_path=str(exported(ONLINE, "tflite", "int8")))
+    kept = Interpreter(model_path=str(out))
+    floats = [sum(d["dtype"] == np.float32 for d in each.get_tensor_details()) for each in (plain, kept)]
+    assert floats[1] > floats[0]
 
 
 @pytest.mark.slow

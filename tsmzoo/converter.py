@@ -48,10 +48,14 @@ class Converter(Protocol):
         """Write `model`, a form of tsmzoo.models.forms, to `out` with the tensors that `contract` lists."""
         ...
 
-    def quantise(self, source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path) -> None:
+    def quantise(
+        self, source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path, keep_float: int = 0
+    ) -> list[tuple[str, float]]:
         """Write the float file `source` in the precision of `contract` to `out`.
 
-        `feeds` are the inputs of real clips or streams, step by step (int8).
+        `feeds` are the inputs of real clips or streams, step by step (int8). With `keep_float` that many operators
+        stay float, and what each costs is returned, the kept ones first: by how much of their range the logits'
+        error falls without it (tflite).
         """
         ...
 

@@ -68,6 +68,9 @@ def text(path: Path, contract: Contract, verification: Verification, seconds: fl
             f"  next to the float file on {q.data}: {scores}same first class in {q.agreement:.1%}, "
             f"cosine of logits {q.cosine:.4f}{drift}"
         )
+        if q.costs:
+            dearest = ", ".join(f"{name} {cost:.1e}" for name, cost in q.costs[: max(5, len(q.kept_float))])
+            lines.append(f"  kept float: {', '.join(q.kept_float)}; dearest of {len(q.costs)} operators: {dearest}")
     lines += [f"  structure: {', '.join(v.structure)}", f"  {seconds:.1f} s"]
     return "\n".join(lines)
 
