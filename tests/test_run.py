@@ -6,11 +6,15 @@ The files that are run here are not converted: they are ONNX graphs of three nod
 from __future__ import annotations
 
 import json
+import os
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import msgspec
@@ -20,10 +24,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tsmzoo import artifact, models, registry, sampling, video, views
+from tsmzoo import annotate, artifact, models, registry, sampling, show, video, views
 from tsmzoo.artifact import Contract, StatePair, Tensor
 from tsmzoo.cli import app
 from tsmzoo.errors import VideoError
+from tsmzoo.live import Answer
 from tsmzoo.models.forms import Clips
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -40,11 +45,16 @@ def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def answer(*arguments: str | Path) -> dict[str, Any]:
-    """Return the document of a `run` that succeeds."""
+def answers(*arguments: str | Path) -> list[dict[str, Any]]:
+    """Return the decisions of a `run` that succeeds, a line each."""
     result = invoke("run", *arguments, "--json")
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def top(*arguments: str | Path) -> list[dict[str, Any]]:
+    """Return the last classes of a `run` that succeeds."""
+    return answers(*arguments)[-1]["top5"]
 
 
 def refusal(result: Result) -> str:
@@ -260,53 +270,96 @@ def assert_top(found: list[dict[str, Any]], logits: np.ndarray, names: Sequence[
 
 
 def test_a_stream_is_answered_at_its_own_rate_over_a_window(toy: Path, clip: Path) -> None:
-    every_second = decoded(clip)[::2]
-    document = answer(toy, clip)
-    assert document["model"] == "toy"
-    assert "onnxruntime" in document["runtime"]
-    assert document["video"] == str(clip)
-    assert document["steps"] == 12
-    assert document["seconds_of_video"] == pytest.approx(22 / 30, abs=0.001)
-    assert document["median_ms"] > 0
-    logits = logits_of(every_second)
-    assert_top(document["top"], logits.mean(0))
-    assert_top(answer(toy, clip, "--window", "1")["top"], logits[-1])
-    assert_top(answer(toy, clip, "--window", "5")["top"], logits[-5:].mean(0))
-
-
-def test_every_answer_is_told(toy: Path, clip: Path) -> None:
+    result = invoke("run", toy, clip, "--json")
+    assert "toy on " + str(clip) + ": 12 frames, " in result.stderr
+    assert "onnxruntime" in result.stderr
     logits = logits_of(decoded(clip)[::2])
-    answers = answer(toy, clip, "--window", "3")["answers"]
-    assert [one["time"] for one in answers] == pytest.approx((np.arange(12) / 15).tolist(), abs=0.001)
-    for number, one in enumerate(answers):
-        assert_top(one["top"], logits[max(0, number - 2) : number + 1].mean(0))
+    found = answers(toy, clip)
+    assert len(found) == 12
+    assert found[-1]["time"] == pytest.approx(22 / 30, abs=0.001)
+    assert_top(found[-1]["top5"], logits.mean(0))
+    assert_top(top(toy, clip, "--window", "1"), logits[-1])
+    assert_top(top(toy, clip, "--window", "5"), logits[-5:].mean(0))
+
+
+def test_every_decision_is_a_line_as_it_comes(toy: Path, clip: Path) -> None:
+    logits = logits_of(decoded(clip)[::2])
+    found = answers(toy, clip, "--window", "3", "--threshold", "0.55", "--hold", "3")
+    assert [one["time"] for one in found] == pytest.approx((np.arange(12) / 15).tolist(), abs=0.001)
+    # By hand: what leads with 0.55 for three steps running is shown, and stays.
+    shown: int | None = None
+    leaders: list[int | None] = []
+    for number, one in enumerate(found):
+        mean = logits[max(0, number - 2) : number + 1].mean(0)
+        odds = softmax(mean)
+        assert_top(one["top5"], mean)
+        leaders.append(int(odds.argmax()) if odds.max() >= 0.55 else None)
+        if leaders[-1] is not None and leaders[-3:] == [leaders[-1]] * 3:
+            shown = leaders[-1]
+        assert one["index"] == shown
+        assert one["label"] == (None if shown is None else NAMES[shown])
+        assert one["probability"] == (None if shown is None else pytest.approx(odds[shown], abs=1e-4))
+        assert one["reset"] is False
+        assert one["latency_ms"] >= one["model_ms"] > 0
+    assert [one["index"] for one in found] != [found[-1]["index"]] * 12
+
+
+def test_a_window_is_as_long_at_every_rate(save: Callable[[Contract], Path], clip: Path) -> None:
+    logits = logits_of(decoded(clip)[::3])  # 0.8 s at 10 a second are these 8, at 3 they are 2 of 3
+    assert_top(top(save(contract("online", target_fps=10.0)), clip, "--cut", "0"), logits.mean(0))
+    logits = logits_of(decoded(clip)[::10])
+    assert_top(top(save(contract("online", target_fps=3.0)), clip), logits[-2:].mean(0))
 
 
 def test_without_a_rate_every_frame_is_taken(save: Callable[[Contract], Path], clip: Path) -> None:
-    document = answer(save(contract("online", target_fps=None)), clip, "--window", "24")
-    assert document["steps"] == 24
-    assert_top(document["top"], logits_of(decoded(clip)).mean(0))
+    found = answers(save(contract("online", target_fps=None)), clip, "--window", "24")
+    assert len(found) == 24
+    assert_top(found[-1]["top5"], logits_of(decoded(clip)).mean(0))
 
 
 def test_classes_without_names_are_numbered(save: Callable[[Contract], Path], clip: Path) -> None:
-    document = answer(save(contract("online", labels=None)), clip)
+    found = top(save(contract("online", labels=None)), clip)
     logits = logits_of(decoded(clip)[::2]).mean(0)
-    assert_top(document["top"], logits, [f"class {index}" for index in range(5)])
+    assert_top(found, logits, [f"class {index}" for index in range(5)])
+    assert [row["index"] for row in found] == np.argsort(-logits).tolist()
+
+
+def clip_logits(images: Sequence[Image.Image]) -> np.ndarray:
+    """Return what the offline file answers to four frames."""
+    return np.stack([prepared(image).mean((1, 2)) / 255 for image in images]).reshape(-1) @ BY_FRAME
 
 
 def test_a_clip_is_answered_once(save: Callable[[Contract], Path], clip: Path) -> None:
-    document = answer(save(contract("offline")), clip)
-    assert document["steps"] == 1
+    (found,) = answers(save(contract("offline")), clip)
     images = decoded(clip)
-    colours = np.stack([prepared(images[index]).mean((1, 2)) / 255 for index in (3, 9, 15, 21)])
-    assert_top(document["top"], colours.reshape(-1) @ BY_FRAME)
+    assert_top(found["top5"], clip_logits([images[index] for index in (3, 9, 15, 21)]))
 
 
 def test_a_dense_clip_is_taken_where_the_contract_says(save: Callable[[Contract], Path], clip: Path) -> None:
-    document = answer(save(contract("offline", sampling="dense", stride=3)), clip)
+    (found,) = answers(save(contract("offline", sampling="dense", stride=3)), clip)
     images = decoded(clip)
-    colours = np.stack([prepared(images[index]).mean((1, 2)) / 255 for index in (7, 10, 13, 16)])
-    assert_top(document["top"], colours.reshape(-1) @ BY_FRAME)
+    assert_top(found["top5"], clip_logits([images[index] for index in (7, 10, 13, 16)]))
+
+
+def test_a_clip_slides_over_a_stream(save: Callable[[Contract], Path], tmp_path: Path) -> None:
+    path = write(tmp_path / "long.mp4", moving(70))
+    images = decoded(path)
+    # 4 frames over 0.8 s are 5 a second: every 6th; the fourth is the first that makes a clip, then one every 0.5 s.
+    found = answers(save(contract("offline")), path, "--every", "0.5", "--span", "0.8")
+    ends = (18, 36, 48, 66)
+    assert [one["time"] for one in found] == pytest.approx([end / 30 for end in ends], abs=1e-3)
+    for one, end in zip(found, ends, strict=True):
+        assert_top(one["top5"], clip_logits([images[end - back] for back in (18, 12, 6, 0)]))
+    # With a stride, every 3rd of 30 a second.
+    found = answers(save(contract("offline", sampling="dense", stride=3)), path, "--every", "1")
+    ends = (9, 39, 69)
+    assert [one["time"] for one in found] == pytest.approx([end / 30 for end in ends], abs=1e-3)
+    assert_top(found[1]["top5"], clip_logits([images[index] for index in (30, 33, 36, 39)]))
+
+
+def test_a_stream_too_short_for_a_clip_is_stretched(save: Callable[[Contract], Path], clip: Path) -> None:
+    (found,) = answers(save(contract("offline")), clip, "--every", "1")  # 4 frames in 4 s: the first alone
+    assert_top(found["top5"], clip_logits([decoded(clip)[0]] * 4))
 
 
 def test_a_model_is_run_in_torch(clip: Path, tmp_path: Path) -> None:
@@ -317,8 +370,7 @@ def test_a_model_is_run_in_torch(clip: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert f"warning: the weights of {entry.id} are RANDOM (seed 3)" in result.stderr
     document = json.loads(result.stdout)
-    assert document["steps"] == 1
-    assert document["runtime"].startswith("torch ")
+    assert "torch " in result.stderr
     resize = round(SIZE * 256 / 224)
     images = decoded(clip)
     pixels = np.stack([prepared(images[index], resize=resize) for index in (3, 9, 15, 21)])
@@ -327,7 +379,7 @@ def test_a_model_is_run_in_torch(clip: Path, tmp_path: Path) -> None:
         logits = Clips(models.build(entry, seed=3), 4)(normalised[None])[0].numpy()
     names = ZOO.label_names(entry)
     assert names is not None
-    assert_top(document["top"], logits, names)
+    assert_top(document["top5"], logits, names)
 
 
 def test_text_ends_with_the_answer(toy: Path, clip: Path) -> None:
@@ -362,6 +414,346 @@ def test_wrong_arguments_are_refused(toy: Path, clip: Path, tmp_path: Path) -> N
     assert "leave out --weights" in refusal(invoke("run", toy, clip, "--weights", "random"))
     assert invoke("run", toy, clip, "--window", "0").exit_code == 2
     assert invoke("run", toy).exit_code == 2
+
+
+# --- scenes, sources, and what is saved ------------------------------------------------------------------------------
+
+
+def scenes(count: int, *seeds: int) -> list[np.ndarray]:
+    """Return scenes of `count` frames each: noise in blocks, light or dark, that shimmers."""
+    frames = []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        blocks = rng.integers(0, 120, (9, 12, 3)) + 130 * (seed % 2)
+        still = np.kron(blocks, np.ones((8, 8, 1)))
+        frames += [(still + rng.integers(0, 6, still.shape)).astype("uint8") for _ in range(count)]
+    return frames
+
+
+def by_scene(path: Path, *lengths: int) -> list[np.ndarray]:
+    """Return the online file's logits of scenes after each of which its state is zero."""
+    images, found = decoded(path), []
+    for length in lengths:
+        found.append(logits_of(images[:length]))
+        images = images[length:]
+    assert not images
+    return found
+
+
+def test_a_cut_makes_the_model_forget(save: Callable[[Contract], Path], tmp_path: Path) -> None:
+    toy = save(contract("online", target_fps=None))
+    path = lossless(tmp_path / "cut.mkv", scenes(6, 1, 2))
+    first, second = by_scene(path, 6, 6)
+    found = answers(toy, path, "--threshold", "0")
+    assert [one["reset"] for one in found] == [False] * 6 + [True] + [False] * 5
+    assert_top(found[5]["top5"], first.mean(0))
+    assert_top(found[6]["top5"], second[0])
+    assert_top(found[-1]["top5"], second.mean(0))
+    assert [one["index"] is None for one in found[6:8]] == [True, False]  # what was shown was of another scene
+    assert "12 frames, 1 reset," in invoke("run", toy, path).stdout
+    never = answers(toy, path, "--cut", "0", "--window", "100")
+    assert not any(one["reset"] for one in never)
+    assert_top(never[-1]["top5"], logits_of(decoded(path)).mean(0))
+    assert not any(one["reset"] for one in answers(toy, path, "--cut", "1"))
+
+
+def test_a_model_begins_anew_every_so_often_where_asked(toy: Path, tmp_path: Path) -> None:
+    path = lossless(tmp_path / "v.mkv", scenes(60, 1))
+    found = answers(toy, path, "--reset-every", "0.8")
+    assert [number for number, one in enumerate(found) if one["reset"]] == [12, 24]
+    images = decoded(path)[::2]
+    assert_top(found[23]["top5"], logits_of(images[12:24]).mean(0))
+
+
+def test_a_slow_clip_is_not_held_to_be_cut(save: Callable[[Contract], Path], tmp_path: Path) -> None:
+    path = lossless(tmp_path / "cut.mkv", scenes(60, 1, 2))
+    toy = save(contract("offline"))
+    assert not any(one["reset"] for one in answers(toy, path, "--every", "1", "--span", "2"))
+    assert any(one["reset"] for one in answers(toy, path, "--every", "1", "--span", "0.4"))
+
+
+def folder_of(path: Path, images: Sequence[np.ndarray], name: str = "{}.png") -> Path:
+    path.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(path / name.format(number + 1))
+    return path
+
+
+def test_a_folder_of_images_is_a_video(toy: Path, save: Callable[[Contract], Path], tmp_path: Path) -> None:
+    frames = moving(12)
+    folder = folder_of(tmp_path / "images", frames)
+    (folder / "notes.txt").write_text("no image")
+    logits = logits_of([Image.fromarray(frame) for frame in frames])
+    found = answers(toy, folder)  # 1, 2 … 10: as numbers, not as text
+    assert [one["time"] for one in found] == pytest.approx((np.arange(12) / 15).tolist(), abs=1e-3)
+    assert_top(found[-1]["top5"], logits.mean(0))
+    assert_top(found[0]["top5"], logits[0])
+    # Of 45 a second, a model that takes 15 sees every third.
+    found = answers(toy, folder, "--fps", "45", "--cut", "0")
+    assert len(found) == 4
+    assert_top(found[-1]["top5"], logits_of([Image.fromarray(frame) for frame in frames[::3]]).mean(0))
+    images = [Image.fromarray(frames[index]) for index in (1, 4, 7, 10)]
+    offline = save(contract("offline"))
+    assert_top(top(offline, folder), clip_logits(images))
+
+
+def test_images_of_several_sizes_and_turned_ones_are_answered(toy: Path, tmp_path: Path) -> None:
+    frames = moving(3)
+    folder = folder_of(tmp_path / "images", frames, "photo {}.png")
+    Image.fromarray(frames[1]).resize((48, 90)).save(folder / "photo 2.png")
+    Image.fromarray(np.full((200, 31, 3), 90, "uint8")).convert("L").save(folder / "photo 4.png")
+    # A phone's picture: the pixels lie on their side, and a tag says so.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(frames[0])).save(folder / "photo 1.png", exif=exif)
+    found = answers(toy, folder, "--cut", "0", "--save", tmp_path / "saved.mp4")
+    assert len(found) == 4
+    assert_top(found[0]["top5"], logits_of([Image.fromarray(frames[0])])[0])
+    assert [image.size for image in decoded(tmp_path / "saved.mp4")] == [(96, 72)] * 4
+
+
+def test_a_folder_that_gives_nothing_is_told_in_one_line(toy: Path, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    assert "holds no images" in refusal(invoke("run", toy, tmp_path / "none"))
+    folder = folder_of(tmp_path / "images", moving(1))
+    (folder / "1.png").write_bytes(b"this is no image")
+    assert "1.png: cannot be decoded" in refusal(invoke("run", toy, folder))
+    assert "leave out --fps" in refusal(invoke("run", toy, clip, "--fps", "10"))
+
+
+class Camera:
+    """Stands in for OpenCV's: 30 pictures a second for as long as there are any, then it is gone."""
+
+    pictures: ClassVar[list[np.ndarray]] = []
+    there = True
+    released = 0
+    #: The clock, by which frames are taken.
+    now = 100.0
+
+    def __init__(self, number: int) -> None:
+        self.number, self.left = number, list(self.pictures)
+
+    def isOpened(self) -> bool:
+        return self.there and self.number == 1
+
+    def set(self, *_: object) -> bool:
+        return False
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        if not self.left:
+            return False, None
+        Camera.now += 1 / 30
+        return True, self.left.pop(0)[..., ::-1]
+
+    def release(self) -> None:
+        Camera.released += 1
+
+
+@pytest.fixture
+def camera(monkeypatch: pytest.MonkeyPatch) -> type[Camera]:
+    import cv2
+
+    from tsmzoo import frames
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(frames.time, "monotonic", lambda: Camera.now)
+    monkeypatch.setattr(Camera, "pictures", moving(24))
+    monkeypatch.setattr(Camera, "released", 0)
+    return Camera
+
+
+def test_a_camera_is_answered_till_it_goes(toy: Path, camera: type[Camera], tmp_path: Path) -> None:
+    saved = tmp_path / "saved.mp4"
+    result = invoke("run", toy, "1", "--json", "--save", saved)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "error: camera 1: went away after 0.8 s; check its cable, and that no other program uses it"
+    ]
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(found) == 12
+    assert_top(found[-1]["top5"], logits_of([Image.fromarray(frame) for frame in moving(24)[::2]]).mean(0))
+    assert len(decoded(saved)) == 24
+    assert camera.released == 1
+
+
+def test_an_offline_model_answers_a_camera_every_second(
+    save: Callable[[Contract], Path], camera: type[Camera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(camera, "pictures", moving(90))
+    result = invoke("run", save(contract("offline", sampling="dense", stride=3)), "1", "--json")
+    times = [json.loads(line)["time"] for line in result.stdout.splitlines()]
+    assert times == pytest.approx([10 / 30, 40 / 30, 70 / 30], abs=0.04)
+
+
+def test_a_camera_that_is_absent_is_told_in_one_line(
+    toy: Path, camera: type[Camera], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "camera 0: is not there" in refusal(invoke("run", toy, "0"))
+    assert "camera 3: is not there" in refusal(invoke("run", toy, "/dev/video3", "--save", tmp_path / "v.mp4"))
+    monkeypatch.setattr(camera, "pictures", [])
+    assert "camera 1: gives no picture" in refusal(invoke("run", toy, "1", "--save", tmp_path / "v.mp4"))
+    assert {entry.name for entry in tmp_path.iterdir()} == {"toy.onnx", "toy.json"}
+
+
+def test_a_file_whose_name_is_a_number_is_no_camera(
+    toy: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "0").write_bytes(clip.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert top(toy, "0") == top(toy, clip)
+
+
+def test_a_real_camera_that_is_absent_chatters_not(toy: Path) -> None:
+    # OpenCV tells on stderr, past Python, of all the drivers that it tries.
+    command = [sys.executable, "-m", "tsmzoo", "run", str(toy), "97"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: camera 97: is not there")
+
+
+@pytest.mark.parametrize("rate", [30, 12, Fraction(30000, 1001)])
+def test_what_is_saved_has_the_frames_and_the_rate_of_the_source(rate: Any, toy: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mp4", moving(31), rate=rate)
+    saved = tmp_path / "saved.mp4"
+    result = invoke("run", toy, path, "--save", saved)
+    assert result.exit_code == 0, result.output
+    assert f"saved {saved}" in result.stderr
+    with av.open(str(saved)) as container, av.open(str(path)) as source:
+        assert container.streams.video[0].average_rate == source.streams.video[0].average_rate
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([time for time, _ in video.decode(path)], abs=1e-4)
+    # The bar at the foot is written on; what stands above it is the source's.
+    for ours, theirs in zip(decoded(saved), decoded(path), strict=True):
+        difference = np.abs(np.asarray(ours, float) - np.asarray(theirs, float)).mean(axis=(1, 2))
+        assert difference[:60].mean() < 8
+        assert difference[-8:].mean() > 20
+    assert {entry.name for entry in tmp_path.iterdir()} == {"toy.onnx", "toy.json", "v.mp4", "saved.mp4"}
+
+
+def test_what_is_saved_keeps_uneven_times(toy: Path, tmp_path: Path) -> None:
+    times = [0, 20, 40, 100, 400, 410, 1000, 1033]
+    path = write(tmp_path / "uneven.mkv", moving(8), times=times)
+    assert invoke("run", toy, path, "--save", tmp_path / "saved.mp4").exit_code == 0
+    found = [time for time, _ in video.decode(tmp_path / "saved.mp4")]
+    assert found == pytest.approx(np.array(times) / 1000, abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [(97, 33), (16, 16), (3, 200)])
+def test_odd_sizes_are_saved_even(size: tuple[int, int], toy: Path, tmp_path: Path) -> None:
+    width, height = size
+    frames = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype="uint8")
+    path = lossless(tmp_path / "odd.mkv", frames)
+    result = invoke("run", toy, path, "--save", tmp_path / "saved.mp4")
+    assert result.exit_code == 0, result.output
+    assert decoded(tmp_path / "saved.mp4")[0].size == (width // 2 * 2, height // 2 * 2)
+
+
+def test_a_clips_answer_is_on_all_that_is_saved(
+    save: Callable[[Contract], Path], clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels: list[str] = []
+
+    def texts(answer: Answer) -> tuple[str, str]:
+        labels.append(str(answer.label))
+        return "", ""
+
+    monkeypatch.setattr(annotate, "texts", texts)
+    (found,) = answers(save(contract("offline")), clip, "--threshold", "0", "--save", tmp_path / "saved.mp4")
+    assert labels == [found["label"]] * 24
+
+
+def test_wrong_places_to_save_are_refused(toy: Path, clip: Path, tmp_path: Path) -> None:
+    before = clip.read_bytes()
+    assert "ends in .mp4" in refusal(invoke("run", toy, clip, "--save", tmp_path / "v.avi"))
+    assert "the video itself" in refusal(invoke("run", toy, clip, "--save", clip))
+    assert "its folder" in refusal(invoke("run", toy, clip, "--save", tmp_path / "none" / "v.mp4"))
+    assert clip.read_bytes() == before
+
+
+def test_a_disk_that_is_full_is_told_and_leaves_nothing(
+    toy: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    result = invoke("run", toy, clip, "--save", tmp_path / "saved.mp4")
+    assert result.exit_code == 1
+    assert "error: " in result.stderr
+    assert "No space left on device" in result.stderr
+    assert {entry.name for entry in tmp_path.iterdir()} == {"toy.onnx", "toy.json"}
+
+
+def test_ctrl_c_ends_a_run_and_keeps_what_was_saved(toy: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "long.mp4", moving(3000))
+    command = [sys.executable, "-m", "tsmzoo", "run", str(toy), str(path), "--json", "--save", str(tmp_path / "s.mp4")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    steps = [json.loads(line) for line in [first, *rest.splitlines()]]
+    assert 0 < len(steps) < 1500
+    assert "Traceback" not in errors
+    # Two frames a step, and the last may stand at either.
+    assert len(decoded(tmp_path / "s.mp4")) in (2 * len(steps) - 1, 2 * len(steps))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_options_that_a_model_does_not_take_are_refused(
+    toy: Path, save: Callable[[Contract], Path], clip: Path
+) -> None:
+    assert "is online" in refusal(invoke("run", toy, clip, "--every", "1"))
+    dense = save(contract("offline", sampling="dense", stride=3))
+    assert "leave out --span" in refusal(invoke("run", dense, clip, "--span", "1"))
+
+
+# --- a terminal ------------------------------------------------------------------------------------------------------
+
+
+def test_a_view_says_what_is_there() -> None:
+    answer = Answer(1.5, 1, [(1, 0.75), (0, 0.25)], ("red [b]", "green"), 3.0, 4.0, True, 12.5, 0.75)
+    tally = show.Tally()
+    tally.add(answer)
+    label, *bars, state, _ = show.view(answer, tally).splitlines()
+    assert label.strip() == "green 75%"
+    assert [bar.split()[0] for bar in bars] == ["75.0%", "25.0%"]
+    assert bars[1].endswith("red [b]")
+    assert [bar.count("█") for bar in bars] == [22, 8]  # of 30
+    assert state.strip().split("   ") == ["1.50 s", "12.5 fps", "3.0 ms", "1 step", "1 reset"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
+def test_r_begins_anew_and_ctrl_c_ends_on_a_terminal(toy: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "long.mp4", moving(6000))
+    import pty
+
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["TERM"] = "xterm"
+        os.execv(sys.executable, [sys.executable, "-m", "tsmzoo", "run", str(toy), str(path), "--cut", "0"])
+    shown = b""
+    sent = set()
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+        if b" fps" in shown and "r" not in sent:
+            sent.add("r")
+            os.write(terminal, b"r")
+        if b"1 reset" in shown and "c" not in sent:
+            sent.add("c")
+            os.write(terminal, b"\x03")
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert sent == {"r", "c"}
+    end = shown.decode().rpartition("toy on")[2]
+    assert " frames, 1 reset, " in end
+    assert "Traceback" not in shown.decode()
 
 
 # --- files that are no videos, and videos that are odd ---------------------------------------------------------------
@@ -407,19 +799,17 @@ def test_a_playlist_leads_to_no_other_file(kind: str, clip: Path, tmp_path: Path
 
 
 def test_the_name_of_a_video_does_not_matter(toy: Path, clip: Path, tmp_path: Path) -> None:
-    wanted = answer(toy, clip)["top"]
+    wanted = top(toy, clip)
     for name in ("v.txt", "v.avi", "v", "ein Vidéo, 1%d #2.mp4"):
         (tmp_path / name).write_bytes(clip.read_bytes())
-        assert answer(toy, tmp_path / name)["top"] == wanted
+        assert top(toy, tmp_path / name) == wanted
 
 
 def test_one_frame_is_a_video(toy: Path, save: Callable[[Contract], Path], tmp_path: Path) -> None:
     path = write(tmp_path / "one.mp4", moving(24)[23:])
-    document = answer(toy, path)
-    assert document["steps"] == 1
-    assert_top(document["top"], logits_of(decoded(path))[0])
-    colour = prepared(decoded(path)[0]).mean((1, 2)) / 255
-    assert_top(answer(save(contract("offline")), path)["top"], np.tile(colour, 4) @ BY_FRAME)
+    (found,) = answers(toy, path)
+    assert_top(found["top5"], logits_of(decoded(path))[0])
+    assert_top(top(save(contract("offline")), path), clip_logits(decoded(path) * 4))
 
 
 def test_a_video_that_breaks_off_is_answered_by_what_there_is(toy: Path, tmp_path: Path) -> None:
@@ -428,7 +818,7 @@ def test_a_video_that_breaks_off_is_answered_by_what_there_is(toy: Path, tmp_pat
     content = whole.read_bytes()
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(content[: len(content) // 2])
-    assert 0 < answer(toy, broken)["steps"] < answer(toy, whole)["steps"] == 20
+    assert 0 < len(answers(toy, broken)) < len(answers(toy, whole)) == 20
 
 
 #: Clockwise turns that a phone asks for, as QuickTime's matrix (a, b, c, d) and as Pillow's name for it.
@@ -514,14 +904,14 @@ def test_a_video_gets_mits_logits(name: str, published: Callable[[str], Path]) -
     if not (recorded.is_file() and path.is_file()):
         pytest.skip("the recorded pipeline lies beside the project, not in it")
     case = next(case for case in json.loads(recorded.read_text()) if case["clip"] == name)
-    document = answer("tsm_r50_sthv2", path, "--weights", published("mit_tsm_r50_sthv2"))
+    found = top("tsm_r50_sthv2", path, "--weights", published("mit_tsm_r50_sthv2"))
     names = ZOO.label_names(ZOO.find("tsm_r50_sthv2"))
     assert names is not None
     wanted = softmax(np.array(case["logits"][0]))
     order = np.argsort(-wanted)[:5]
-    assert [row["label"] for row in document["top"]] == [names[index] for index in order]
+    assert [row["label"] for row in found] == [names[index] for index in order]
     # Logits of 25 agree to a thousandth or so.
-    assert [row["probability"] for row in document["top"]] == pytest.approx(wanted[order].tolist(), rel=5e-3, abs=1e-4)
+    assert [row["probability"] for row in found] == pytest.approx(wanted[order].tolist(), rel=5e-3, abs=1e-4)
 
 
 # --- sampling --------------------------------------------------------------------------------------------------------
@@ -561,6 +951,11 @@ def test_in_the_long_run_a_stream_has_its_rate(video_fps: float) -> None:
 def test_after_a_gap_a_stream_goes_on_at_its_rate() -> None:
     times = [0, 1 / 30, 2 / 30, *(5 + index / 30 for index in range(7))]
     assert picked(times, 15) == [0, 2, 3, 5, 7, 9]
+
+
+def test_where_time_jumps_back_a_stream_goes_on_at_its_rate() -> None:
+    joined = [*(9 + index / 30 for index in range(5)), *(index / 30 for index in range(5))]
+    assert picked(joined, 15) == [0, 2, 4, 5, 7, 9]
 
 
 #: Frames of a video, and which are taken for a clip of 8 or 16: computed with MIT's own code (dataset.py).

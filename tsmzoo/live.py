@@ -1,20 +1,29 @@
-"""Running a model over one video and saying what it sees, as the frames go by."""
+"""Running a model over a video, a folder of images or a camera, and saying what it sees as the frames go by."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
-from tsmzoo import sampling, video, views
+from tsmzoo import sampling, views
 from tsmzoo.artifact import Array, Contract
 from tsmzoo.converter import Runner
-from tsmzoo.errors import ZooError
-from tsmzoo.runner import run_clip, stream
+from tsmzoo.decide import CUT, Decision, Smoothing, decide, difference, thumbnail
+from tsmzoo.frames import Frame
+from tsmzoo.runner import run_clip, step
+from tsmzoo.video import Beat, Chosen
+
+#: Seconds that a sliding clip spans of a model that was trained on whole videos: what Something-Something's last.
+SPAN = 4.0
+#: Frames a second of what dense strides were chosen on, where the model does not say.
+_FILMED = 30.0
+#: Answers that the speed is measured over.
+_SPEED = 12
 
 
 @dataclass(frozen=True)
@@ -23,10 +32,25 @@ class Answer:
 
     #: Seconds into the video.
     time: float
-    #: Class names, or indices where no names are at hand, and their probabilities, likeliest first.
-    top: list[tuple[str, float]]
-    #: Milliseconds that the model itself took: a frame of a stream, or a clip.
+    #: Class index of the label to show, and its probability now; None where nothing is decided.
+    shown: int | None
+    #: Class indices and their probabilities, likeliest first.
+    top: list[tuple[int, float]]
+    #: By class index.
+    names: tuple[str, ...]
+    #: Milliseconds that the model itself took, a frame of a stream or a clip; and from the picture to the answer.
     ms: float
+    latency_ms: float
+    #: What the model knew of earlier frames was dropped before this one.
+    reset: bool = False
+    #: Answers a second of late, by the clock on the wall; None with the first.
+    fps: float | None = None
+    #: Of the label to show.
+    probability: float | None = None
+
+    @property
+    def label(self) -> str | None:
+        return None if self.shown is None else self.names[self.shown]
 
 
 class _Timed:
@@ -42,43 +66,163 @@ class _Timed:
         return outputs
 
 
-def watch(runner: Runner, contract: Contract, path: Path, *, window: int, top: int = 5) -> Iterator[Answer]:
-    """Yield an answer after each frame (online), or one for the whole video (offline).
+def names(contract: Contract) -> tuple[str, ...]:
+    """Return the class names, or stand-ins where none are at hand."""
+    return contract.labels or tuple(f"class {index}" for index in range(contract.classes))
 
-    An online model's logits are averaged over the last `window` steps, as in MIT's demo; frames are
-    taken at the contract's target rate. An offline model sees T frames as it was trained to, spread over
-    the video or dense in its middle. Raises VideoError, or ZooError for a model that no video alone can feed.
+
+# --- the whole of a video --------------------------------------------------------------------------------------------
+
+
+def whole(
+    runner: Runner, contract: Contract, pick: Callable[[Callable[[int], list[int]]], Chosen], smoothing: Smoothing
+) -> Answer:
+    """Return the answer of an offline model for a whole video, whose frames `pick` gives by index.
+
+    It sees T frames as it was trained to, spread over the video or dense in its middle. Raises VideoError.
     """
-    if contract.channel_order == "flow":
-        raise ZooError(f"{contract.model} sees optical flow, not video; choose an RGB model")
-    names = contract.labels or tuple(f"class {index}" for index in range(contract.classes))
-    timed = _Timed(runner)
-    if contract.mode == "offline":
-        indices: list[int] = []
+    timed, indices = _Timed(runner), list[int]()
 
-        def choose(total: int) -> list[int]:
-            indices[:] = sampling.clip(total, contract.frames, contract.stride)
-            return indices
+    def choose(total: int) -> list[int]:
+        indices[:] = sampling.clip(total, contract.frames, contract.stride)
+        return indices
 
-        chosen = video.pick(path, choose)
-        clip = np.stack([views.prepared(chosen.images[index], contract.resize, contract.size) for index in indices])
-        logits = run_clip(timed, contract, clip[None])["logits"]
-        yield Answer(chosen.times[indices[-1]], _top(logits[0], names, top), timed.ms)
-        return
-    times: list[float] = []
-
-    def pixels() -> Iterator[Array]:
-        for seconds, image in video.at_rate(video.decode(path), contract.target_fps):
-            times.append(seconds)
-            yield views.prepared(image, contract.resize, contract.size)[None]
-
-    recent: deque[Array] = deque(maxlen=window)
-    for outputs in stream(timed, contract, pixels()):
-        recent.append(outputs["logits"][0])
-        yield Answer(times[-1], _top(np.mean(recent, axis=0), names, top), timed.ms)
+    chosen = pick(choose)
+    begun = time.perf_counter()
+    clip = np.stack([views.prepared(chosen.images[index], contract.resize, contract.size) for index in indices])
+    decision = decide(smoothing, run_clip(timed, contract, clip[None])["logits"][0])
+    return _answer(contract, decision, chosen.times[max(indices)], timed.ms, begun)
 
 
-def _top(logits: Array, names: tuple[str, ...], count: int) -> list[tuple[str, float]]:
-    odds = np.exp(logits - logits.max())
-    order = logits.argsort()[::-1][:count]
-    return [(names[index], float(odds[index] / odds.sum())) for index in order]
+def _answer(contract: Contract, decision: Decision, seconds: float, ms: float, begun: float) -> Answer:
+    order = decision.odds.argsort()[::-1]
+    return Answer(
+        time=seconds,
+        shown=decision.shown,
+        probability=None if decision.shown is None else float(decision.odds[decision.shown]),
+        top=[(int(index), float(decision.odds[index])) for index in order[:5]],
+        names=names(contract),
+        ms=ms,
+        latency_ms=1000 * (time.perf_counter() - begun),
+    )
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+class _Model(Protocol):
+    """A model that is fed a stream, a frame at a time."""
+
+    def feed(self, pixels: Array, seconds: float) -> Array | None:
+        """Return the logits, or None where no answer is due yet."""
+
+    def rest(self) -> Array | None:
+        """Return the logits of a stream that ended before there were any, or None."""
+
+    def reset(self) -> None:
+        """Forget all frames."""
+
+
+class _Steps:
+    """An online model: a frame and the states in, logits and the next states out."""
+
+    def __init__(self, runner: Runner, contract: Contract) -> None:
+        self._runner, self._contract = runner, contract
+        self.reset()
+
+    def reset(self) -> None:
+        self._states: dict[str, Array] | None = None
+
+    def feed(self, pixels: Array, seconds: float) -> Array | None:  # noqa: ARG002 - each frame is answered
+        outputs, self._states = step(self._runner, self._contract, pixels[None], self._states)
+        return np.asarray(outputs["logits"][0])
+
+    def rest(self) -> Array | None:
+        return None
+
+
+class _Sliding:
+    """An offline model: every so many seconds the last T frames are a clip."""
+
+    def __init__(self, runner: Runner, contract: Contract, every: float) -> None:
+        self._runner, self._contract = runner, contract
+        self._recent: deque[Array] = deque(maxlen=contract.frames)
+        self._turn = Beat(1 / every)
+
+    def reset(self) -> None:
+        self._recent.clear()
+
+    def feed(self, pixels: Array, seconds: float) -> Array | None:
+        self._recent.append(pixels)
+        full = len(self._recent) == self._contract.frames
+        return self.rest() if full and self._turn.takes(seconds) else None
+
+    def rest(self) -> Array | None:
+        if not self._recent:
+            return None
+        # Too short a stream is stretched, as training stretches too short a video.
+        clip = np.stack([self._recent[index] for index in sampling.centres(len(self._recent), self._contract.frames)])
+        return np.asarray(run_clip(self._runner, self._contract, clip[None])["logits"][0])
+
+
+def rate(contract: Contract, span: float = SPAN) -> float | None:
+    """Return the frames a second that a model is fed from a stream; None are all.
+
+    An offline model's are those that make T frames `span` seconds, or its stride's where it was trained with one.
+    """
+    if contract.mode == "online":
+        return contract.target_fps
+    if contract.stride:
+        return (contract.target_fps or _FILMED) / contract.stride
+    return contract.frames / span
+
+
+def watch(
+    runner: Runner,
+    contract: Contract,
+    frames: Iterable[Frame],
+    smoothing: Smoothing,
+    *,
+    fps: float | None,
+    every: float = 1.0,
+    cut: float = CUT,
+    reset: Callable[[float], bool] = lambda _: False,
+) -> Iterator[tuple[Frame, Answer | None]]:
+    """Yield each frame, and with those that made the model answer the answer.
+
+    The model sees `fps` of them a second. An offline one answers `every` so many seconds. It begins anew where two
+    frames that it sees differ by `cut` (0: never), and where `reset`, told the time, asks for it.
+    """
+    timed, beat = _Timed(runner), Beat(fps)
+    model: _Model = _Steps(timed, contract) if contract.mode == "online" else _Sliding(timed, contract, every)
+    decision: Decision | None = None
+    before: Array | None = None
+    frame, anew, answered = None, False, False
+    clock: deque[float] = deque(maxlen=_SPEED)
+
+    def answer(logits: Array, at: Frame, begun: float) -> Answer:
+        nonlocal decision, anew
+        decision = decide(smoothing, logits, decision)
+        made = _answer(contract, decision, at.time, timed.ms, begun)
+        clock.append(time.perf_counter())
+        speed = (len(clock) - 1) / (clock[-1] - clock[0]) if len(clock) > 1 else None
+        made, anew = replace(made, reset=anew, fps=speed), False
+        return made
+
+    for frame in frames:
+        if not beat.takes(frame.time):
+            yield frame, None
+            continue
+        begun = time.perf_counter()
+        image = frame.image()
+        seen = thumbnail(image)
+        changed = before is not None and cut > 0 and difference(before, seen) >= cut
+        if (reset(frame.time) or changed) and before is not None:
+            model.reset()
+            decision, anew = None, True
+        before = seen
+        logits = model.feed(views.prepared(image, contract.resize, contract.size), frame.time)
+        answered = answered or logits is not None
+        yield frame, None if logits is None else answer(logits, frame, begun)
+    if frame is not None and not answered and (logits := model.rest()) is not None:
+        yield frame, answer(logits, frame, time.perf_counter())

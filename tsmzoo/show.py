@@ -1,75 +1,126 @@
-"""What `run` prints: the running top-5 of a video as it goes by, and the sum of it at the end."""
+"""What `run` prints: the label and the running top-5 of a video as it goes by, and the sum of it at the end."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tsmzoo.live import Answer
 
 _BAR = 30
+#: Times that the median is of: a camera has no end, memory has.
+_TIMES = 10_000
 
 
-def summary(answers: Iterable[Answer], show: Callable[[Answer], None]) -> dict[str, Any]:
-    """Go through `answers`, showing each; return them and the times."""
-    seen = []
-    for answer in answers:
-        show(answer)
-        seen.append(answer)
-    # The first call pays for allocations that no other does.
-    steady = [answer.ms for answer in seen[1:] or seen]
+@dataclass
+class Tally:
+    """What is kept of the answers so far."""
+
+    steps: int = 0
+    resets: int = 0
+    last: Answer | None = None
+    #: Milliseconds of the model; the first call pays for allocations that no other does.
+    first: float = 0.0
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
+
+    def add(self, answer: Answer) -> None:
+        """Count an answer."""
+        if self.steps:
+            self.times.append(answer.ms)
+        else:
+            self.first = answer.ms
+        self.steps, self.resets, self.last = self.steps + 1, self.resets + answer.reset, answer
+
+    @property
+    def median_ms(self) -> float:
+        return statistics.median(self.times or [self.first])
+
+
+def document(answer: Answer) -> dict[str, Any]:
+    """Return a decision as JSON has it."""
     return {
-        "steps": len(seen),
-        "seconds_of_video": round(seen[-1].time, 3),
-        "median_ms": round(statistics.median(steady), 2),
-        "top": _top(seen[-1]),
-        "answers": [{"time": round(a.time, 3), "ms": round(a.ms, 2), "top": _top(a)} for a in seen],
+        "time": round(answer.time, 3),
+        "label": answer.label,
+        "index": answer.shown,
+        "probability": None if answer.probability is None else round(answer.probability, 4),
+        "top5": [
+            {"label": answer.names[index], "index": index, "probability": round(value, 4)}
+            for index, value in answer.top
+        ],
+        "reset": answer.reset,
+        "latency_ms": round(answer.latency_ms, 2),
+        "model_ms": round(answer.ms, 2),
     }
 
 
-def _top(answer: Answer) -> list[dict[str, Any]]:
-    return [{"label": label, "probability": round(value, 4)} for label, value in answer.top]
-
-
 @contextmanager
-def screen(*, live: bool) -> Iterator[Callable[[Answer], None]]:
-    """Give a function that shows an answer: bars that change in place where `live`, else a line a second."""
+def screen(*, live: bool) -> Iterator[Callable[[Answer, Tally], None]]:
+    """Give a function that shows an answer: a view that changes in place where `live`, else lines."""
     if live:
         from rich.live import Live
         from rich.text import Text
 
         with Live(refresh_per_second=12, transient=True) as display:
             # As text: brackets in a label are no markup.
-            yield lambda answer: display.update(Text(_bars(answer)))
+            yield lambda answer, tally: display.update(Text(view(answer, tally)))
         return
-    last = -1
+    last: tuple[int, int | None] | None = None
 
-    def line(answer: Answer) -> None:
+    def line(answer: Answer, _: Tally) -> None:
+        """Print a line a second, and one where the label changes."""
         nonlocal last
-        if int(answer.time) > last:
-            last = int(answer.time)
-            print(f"{answer.time:7.2f} s  " + ", ".join(f"{label} {value:.0%}" for label, value in answer.top))
+        now = (int(answer.time), answer.shown)
+        if now != last or answer.reset:
+            last = now
+            print(_line(answer), flush=True)
 
     yield line
 
 
-def _bars(answer: Answer) -> str:
-    rows = [f"{value:6.1%} {'█' * round(value * _BAR):<{_BAR}} {label}" for label, value in answer.top]
-    return "\n".join([f"{answer.time:6.2f} s  {answer.ms:6.1f} ms", *rows])
+def _decision(answer: Answer) -> str:
+    return "no decision" if answer.label is None else f"{answer.label} {answer.probability:.0%}"
 
 
-def text(document: dict[str, Any]) -> str:
-    """Return the end of a video to read."""
-    d = document
-    unit = "frame" if d["mode"] == "online" else "clip"
-    lines = [
-        f"{d['model']} on {d['video']}: {d['steps']} {unit}{'s' if d['steps'] > 1 else ''}, "
-        f"{d['median_ms']:.1f} ms per {unit} (median, {d['runtime']})"
-    ]
-    lines += [f"  {row['probability']:6.1%}  {row['label']}" for row in d["top"]]
-    return "\n".join(lines)
+def _line(answer: Answer) -> str:
+    top = ", ".join(f"{answer.names[index]} {value:.0%}" for index, value in answer.top)
+    return f"{answer.time:7.2f} s  {_decision(answer)}{'  (new scene)' if answer.reset else ''}  [{top}]"
+
+
+def view(answer: Answer, tally: Tally) -> str:
+    """Return what stands on a terminal after an answer."""
+    speed = f"{answer.fps:.1f} fps   " if answer.fps else ""
+    resets = f"   {_count(tally.resets, 'reset')}" if tally.resets else ""
+    return "\n".join(
+        [
+            f"  {_decision(answer)}",
+            *_bars(answer),
+            f"  {answer.time:.2f} s   {speed}{answer.ms:.1f} ms   {_count(tally.steps, 'step')}{resets}",
+            "  r: begin anew   Ctrl-C: end",
+        ]
+    )
+
+
+def _bars(answer: Answer) -> list[str]:
+    return [f"  {value:6.1%} {'█' * round(value * _BAR):<{_BAR}} {answer.names[index]}" for index, value in answer.top]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def summary(head: str, unit: str, runtime: str, tally: Tally) -> str:
+    """Return the end of a video in a line."""
+    resets = f", {_count(tally.resets, 'reset')}" if tally.resets else ""
+    return f"{head}: {_count(tally.steps, unit)}{resets}, {tally.median_ms:.1f} ms per {unit} (median, {runtime})"
+
+
+def text(head: str, unit: str, runtime: str, tally: Tally) -> str:
+    """Return the end of a video to read: the line, and what the model last held it to be."""
+    assert tally.last is not None
+    top = [f"  {value:6.1%}  {tally.last.names[index]}" for index, value in tally.last.top]
+    return "\n".join([summary(head, unit, runtime, tally), f"  {_decision(tally.last)}", *top])

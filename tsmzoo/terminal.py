@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
+
+
+def print_json_line(document: Any) -> None:
+    """Print one JSON document on one line, at once: another program may be waiting for it."""
+    print(json.dumps(document, ensure_ascii=False), flush=True)
 
 
 def print_json(document: Any) -> None:
@@ -134,3 +141,54 @@ def videos_bar(*, show: bool = True) -> Iterator[Callable[[str, int, int], None]
     ):
         task = progress.add_task("starting", total=None)
         yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether Ctrl-C was pressed, so that work ends between two frames, not in one.
+
+    A second Ctrl-C ends it at once.
+    """
+    pressed = False
+
+    def press(number: int, frame: object) -> None:  # noqa: ARG001 - what a handler is called with
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, before)
+
+    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def keys(*, live: bool) -> Iterator[Callable[[], str]]:
+    """Give a function that returns the keys pressed since it was last called; never any unless `live`.
+
+    Nor where the terminal is not ours, or of a system that reads it otherwise.
+    """
+    try:
+        import select
+        import termios
+        import tty
+
+        if not live or not sys.stdin.isatty() or os.tcgetpgrp(0) != os.getpgrp():
+            raise OSError
+        before = termios.tcgetattr(0)
+    except (ImportError, OSError, ValueError):
+        yield lambda: ""
+        return
+
+    def pressed() -> str:
+        return os.read(0, 64).decode(errors="replace") if select.select([0], [], [], 0)[0] else ""
+
+    tty.setcbreak(0)  # keys come as they are pressed; Ctrl-C still interrupts
+    try:
+        yield pressed
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -8,6 +8,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +20,7 @@ from tsmzoo.artifact import Array
 from tsmzoo.errors import VideoError
 
 #: Seconds by which a frame's time may be early: containers round to a millisecond.
-_CLOCK_SLACK = 2e-3
+CLOCK_SLACK = 2e-3
 
 
 def decode(path: Path) -> Iterator[tuple[float, Image.Image]]:
@@ -26,8 +28,20 @@ def decode(path: Path) -> Iterator[tuple[float, Image.Image]]:
 
     A file that breaks off ends early. Raises VideoError where it gives no frame at all.
     """
+    for time, image in decode_lazily(path):
+        yield time, image()
+
+
+def decode_lazily(path: Path) -> Iterator[tuple[float, Callable[[], Image.Image]]]:
+    """Do as `decode`, but turn a frame into an image only where it is asked for: most of a stream's are skipped."""
     for time, frame in _frames(path):
-        yield time, _image(frame)
+        yield time, partial(_image, frame)
+
+
+def rate(path: Path) -> Fraction | None:
+    """Return the frames a second that a video says it has. Raises VideoError."""
+    with _open(path) as (_, stream):
+        return stream.average_rate or None
 
 
 def _frames(path: Path, threads: int = 0) -> Iterator[tuple[float, av.VideoFrame]]:
@@ -98,16 +112,30 @@ def encode(path: Path, frames: Array, fps: int) -> None:
         container.mux(stream.encode())
 
 
+class Beat:
+    """Tells which frames a stream of `fps` frames a second would have seen; all of them without `fps`."""
+
+    def __init__(self, fps: float | None) -> None:
+        self._step = 1 / fps if fps else 0.0
+        self._due = -math.inf
+
+    def takes(self, time: float) -> bool:
+        """Say whether the frame at `time` is the first at or after its turn; ask once a frame, in order."""
+        if not self._step:
+            return True
+        # Where time jumps back, as in files that were joined, it goes on from there.
+        if self._due - self._step - CLOCK_SLACK <= time < self._due - CLOCK_SLACK:
+            return False
+        # The clock keeps its beat, whatever the frames' own; after a gap it starts anew.
+        kept = self._due <= time + CLOCK_SLACK and time < self._due + self._step
+        self._due = (self._due if kept else time) + self._step
+        return True
+
+
 def at_rate(frames: Iterator[tuple[float, Image.Image]], fps: float | None) -> Iterator[tuple[float, Image.Image]]:
     """Yield the frames that a stream of `fps` frames a second would have seen; all of them without `fps`."""
-    due = -math.inf
-    for time, image in frames:
-        if fps is None:
-            yield time, image
-        elif time >= due - _CLOCK_SLACK:
-            yield time, image
-            # The clock keeps its beat, whatever the frames' own; after a gap it starts anew.
-            due = (due if time < due + 1 / fps else time) + 1 / fps
+    beat = Beat(fps)
+    return ((time, image) for time, image in frames if beat.takes(time))
 
 
 # --- some frames of a video ------------------------------------------------------------------------------------------
