@@ -1083,6 +1083,28 @@ def test_our_files_tell_the_options_of_their_shift(model: str, changes: dict[str
             checkpoints.load(models.build(wanted), wanted, path)
 
 
+def test_our_files_tell_the_inflation(tmp_path: Path) -> None:
+    """That of pytorchvideo has the names and shapes of mmaction2's, and other strides."""
+    one, other = like("resnet50_i3d", family="i3d"), like("resnet50_i3d_8x8", family="i3d")
+    path = tmp_path / "mine.safetensors"
+    for held, wanted in ((one, other), (other, one)):
+        checkpoints.save(models.build(held, seed=1), held, path)
+        checkpoints.load(models.build(held), held, path)
+        with pytest.raises(CheckpointError, match=f"holds {held.backbone}, but .* is {wanted.backbone};"):
+            checkpoints.load(models.build(wanted), wanted, path)
+    state = safetensors.torch.load_file(path)
+    older = {"tsmzoo": json.dumps({"model": "mine", "shift": None})}  # of before
+    safetensors.torch.save_file(state, path, older)
+    checkpoints.load(models.build(one), one, path)
+
+
+def test_a_format_of_another_inflation_is_refused_naming_its_own(published: Published) -> None:
+    entry = like("resnet50_i3d", family="i3d", classes=400)
+    path = published("pytorchvideo_i3d_r50_k400")
+    with pytest.raises(CheckpointError, match=r"as pytorchvideo for resnet50_i3d; .* known for resnet50_i3d_8x8$"):
+        checkpoints.load(models.build(entry), entry, path)
+
+
 # --- what a training may start from ----------------------------------------------------------------------------------
 
 
@@ -1145,9 +1167,9 @@ def inflated_by_hand(kernel: Tensor, reach: int) -> Tensor:
     return out
 
 
-def mit_tsm_file() -> State:
+def mit_file(edits: Edits) -> State:
     state = image("resnet50", classes=400)
-    for pattern, replacement in MIT_BRANCH:
+    for pattern, replacement in edits:
         state = {re.sub(pattern, replacement, key): tensor for key, tensor in state.items()}
     return state
 
@@ -1160,7 +1182,7 @@ I3D = [name for name in keys._MMACTION_I3D if name != "resnet50_i3d_heavy"]
 def test_an_inflated_network_starts_from_one_of_frames(backbone: str, tmp_path: Path) -> None:
     """A still clip, its ends repeated in the place of zeros, then has the features of its frame."""
     state = image("resnet50")
-    torch.save(state if backbone == I3D[0] else mit_tsm_file(), path := tmp_path / "frames.pth")
+    torch.save(state if backbone == I3D[0] else mit_file(MIT_WRAPPED), path := tmp_path / "frames.pth")
     entry = like(backbone, family="i3d", classes=9)
     before, after = started(entry, path)
     for key, tensor in after.items():
@@ -1188,6 +1210,75 @@ def test_an_inflated_network_starts_from_one_of_frames(backbone: str, tmp_path: 
     got = net(frame.expand(8, -1, -1, -1), 8, lambda x, _: x)
     assert got.shape == wanted.shape == (1, 9)
     assert (got - wanted).abs().max() <= 1e-4 * (wanted.max() - wanted.min())
+
+
+@pytest.mark.parametrize("div", [None, 8, 4])
+@torch.no_grad()
+def test_a_shift_is_learned_on_from_where_it_was(div: int | None, tmp_path: Path) -> None:
+    """TSM, § 5.4, I3D replace: the features of the TSM that it starts from, by a kernel in the shift's place."""
+    tsm = like("resnet50", family="tsm", classes=9, shift_div=div or 8)
+    flat = models.build(tsm, seed=11)
+    if div:
+        checkpoints.save(flat, tsm, path := tmp_path / "tsm.safetensors")
+    else:
+        torch.save(mit_file(MIT_BRANCH), path := tmp_path / "tsm.pth")
+    entry = like("resnet50_i3d_replace", family="i3d", classes=9)
+    net = models.build(entry, seed=3)
+    assert checkpoints.start(net, entry, path)
+    net.load_state_dict({key: t for key, t in flat.state_dict().items() if key.startswith("fc.")}, strict=False)
+    clips = torch.randn(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(Clips(net, 4)(clips), Clips(flat, 4)(clips), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "edits", "held"),
+    [
+        *((name, MIT_BRANCH, "bidirectional") for name in I3D if name != "resnet50_i3d_replace"),
+        ("resnet50_i3d_replace", MIT_BLOCK, "bidirectional"),
+        ("resnet50_i3d_replace", None, "unidirectional"),
+    ],
+)
+def test_a_shift_that_no_kernel_can_be_is_not_lost_silently(
+    backbone: str, edits: Edits | None, held: str, tmp_path: Path
+) -> None:
+    if edits:
+        torch.save(mit_file(edits), path := tmp_path / "tsm.pth")
+    else:
+        online = like("resnet50", mode="online")
+        checkpoints.save(models.build(online, seed=1), online, path := tmp_path / "online.safetensors")
+    entry = like(backbone, family="i3d", classes=9)
+    with pytest.raises(CheckpointError, match=f"{held} shift, which .* cannot keep; start from a network without one"):
+        checkpoints.start(models.build(entry, seed=3), entry, path)
+
+
+def test_trained_non_local_blocks_are_kept(tmp_path: Path) -> None:
+    entry = like("resnet50", family="tsm", non_local="embedded_gaussian", classes=9)
+    frames = msgspec.structs.replace(entry, family="tsn")
+    given = models.build(frames, seed=11)
+    checkpoints.save(given, frames, path := tmp_path / "tsn.safetensors")
+    _, after = started(entry, path)
+    blocks = {key: tensor for key, tensor in given.state_dict().items() if ".nl." in key}
+    assert len(blocks) > 50
+    for key, tensor in blocks.items():
+        assert torch.equal(after[key], tensor), key
+    other = msgspec.structs.replace(frames, non_local="gaussian")  # which has no theta
+    checkpoints.save(models.build(other, seed=11), other, path)
+    with pytest.raises(CheckpointError, match=r"missing: layer2\.0\.nl\.phi"):
+        checkpoints.start(models.build(entry, seed=3), entry, path)
+
+
+def test_a_bninception_that_was_not_wrapped_has_no_shift(tmp_path: Path) -> None:
+    tsm, tsn = like("bninception", **IN_PLACE, classes=9), like("bninception", **TSN_, classes=9)
+    given = models.build(tsn, seed=11).state_dict()
+    torch.save(given, path := tmp_path / "bare.pth")
+    with pytest.raises(CheckpointError, match="was trained with no shift"):
+        checkpoints.load(models.build(tsm), tsm, path)
+    before, after = started(tsm, path)
+    for key, tensor in given.items():
+        assert keys.is_counter(key) or torch.equal(after[key], before[key] if key.startswith("fc.") else tensor), key
+    wrapped = {key: tensor for key, tensor in respelt(tsm, MIT_WRAPPED).items()}
+    torch.save(wrapped, path)
+    assert not checkpoints.start(models.build(tsm, seed=3), tsm, path), "the entry is trusted"
 
 
 def test_a_network_without_a_shift_starts_one_with(tmp_path: Path) -> None:

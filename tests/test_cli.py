@@ -295,12 +295,14 @@ def test_piped_table_has_one_line_per_model() -> None:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("i3d_inception_k400_flow", "64 x 2 x 224 x 224 (T,C,H,W), x, y of a flow image, dense sampling\n"),
+        ("i3d_inception_k400_flow", "64 x 2 x 224 x 224 (T,C,H,W), x, y of a flow image, dense sampling at 25 frames a second\n"),
         ("tsm_r50_k400_flow", "8 x 10 x 224 x 224 (T,C,H,W), five x, y flow images, uniform sampling\n"),
         ("i3d_r50_k400", "32 x 3 x 224 x 224 (T,C,H,W), RGB, dense sampling, one frame of 2\n"),
         ("tsn_bninception_k400", "8 x 3 x 224 x 224 (T,C,H,W), BGR, uniform sampling\n"),
         ("i3d_r50_replace_8f", "none: no weights were published"),
         ("i3d_inception_k600_rgb_scratch", "beside it  model.ckpt.index"),
+        ("tsm_mbv2_motion_online", "RGB, stream sampling at 4 frames a second\n"),
+        ("tsm_r50_k400_flow", "      note: the crop is presumed; the README does not say\n"),
         ("i3d_inception_k400_rgb", "1 clip of all frames, 300 at most, as one; OpenCV bilinear; centre crop"),
     ],
 )

@@ -321,6 +321,20 @@ def test_a_row_for_each_view_crop_by_crop(clips: Path, few: Path, tmp_path: Path
         assert close(row["logits"], Clips(network(TSM).backbone, 8)(torch.stack(views)))
 
 
+def test_too_few_frames_for_a_network_are_one_line(clips: Path, few: Path, tmp_path: Path) -> None:
+    own = own_registry(tmp_path / "own.yaml", family="i3d", backbone="resnet50_i3d", width=1.0, frames=8)
+    options = ("--registry", own, "--data", clips, "--list", few, "--weights", "random", "--frames", "4")
+    assert "this model needs clips of 5 frames at least, not of 4" in refusal("mine", *options)
+
+
+def test_what_one_should_know_of_a_protocol_is_told(clips: Path, few: Path) -> None:
+    options = ("--data", clips, "--list", few, "--weights", "random")
+    told = "of mit_sth_fullres_2clip: the README's table says full resolution"
+    found = answer(TSM, *options, "--protocol", "accurate", "--crops", "1")["differences"]
+    assert any(line.startswith(told) for line in found)
+    assert not any("README" in line for line in answer(TSM, *options)["differences"])
+
+
 def test_a_blind_model_answers_a_scene_backwards_alike(saved: Callable[..., Path]) -> None:
     """Clips come in twins, one the other backwards: TSN cannot tell them apart, TSM can."""
     # motion.write names the clips in this order, twins side by side.

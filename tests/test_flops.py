@@ -510,6 +510,13 @@ def test_online_model_takes_no_frames() -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_too_few_frames_are_one_line() -> None:
+    result = CliRunner().invoke(app, ["flops", "i3d_r50_k400", "--frames", "4"])
+    assert isinstance(result.exception, SystemExit), f"a traceback: {result.exception!r}"
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("error: this model needs clips of 5 frames at least, not of 4;")
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["tsm_r50_sthv2", "--all"], ["tsm_r50_sthv2", "--size", "8"], ["tsm_r50_sthv2", "--frames", "0"]]
 )

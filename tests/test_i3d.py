@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tsmzoo.errors import ZooError
 from tsmzoo.models.flat import Stack, Taps, flatten
 from tsmzoo.models.forms import Clips, OneClip, fold_batch_norm
 from tsmzoo.models.i3d import (
@@ -219,6 +220,24 @@ def test_clips_of_a_batch_do_not_meet(name: str) -> None:
         together = Clips(net, 8)(x)
         for clip, row in zip(x, together, strict=True):
             torch.testing.assert_close(Clips(net, 8)(clip[None])[0], row, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_fewest_frames_are_those_that_a_network_can_take(name: str) -> None:
+    net = NETS[name]().eval()
+    fewest = {"resnet50_i3d": 5, "non-local": 5, "resnet50_i3d_3x3x3": 5, "resnet50_i3d_replace": 1}
+    wanted = fewest.get(name, 1 if "inception" in name else 2)
+    clip = torch.zeros(1, wanted, 2 if "flow" in name else 3, 32, 32)
+    with torch.inference_mode():
+        assert Clips(net, wanted)(clip).shape == (1, 5)
+        flat_net = flatten(fold_batch_norm(net), channels_last=False)
+        assert OneClip(flat_net, wanted)(clip).shape == (1, 5)
+        if wanted > 1:
+            with pytest.raises(RuntimeError):
+                net(clip[0, 1:], wanted - 1, shift_clips(1))
+            for form, backbone in ((Clips, net), (OneClip, net), (OneClip, flat_net)):
+                with pytest.raises(ZooError, match=f"needs clips of {wanted} frames at least, not of {wanted - 1};"):
+                    form(backbone, wanted - 1)
 
 
 def test_no_tensor_of_a_flat_network_has_five_axes() -> None:

@@ -266,6 +266,15 @@ def test_a_file_gets_the_first_protocol_that_fits(
         ("tsm_r50_sthv2_8f_mit", 4, 224, None, "takes 4 frames of 224 px, protocol mit_sth_fullres_2clip gives 8 of"),
         ("tsn_r50_k400_3seg", 3, 224, None, "gives 25 of 224; .*--protocol efficient --frames 3"),
         ("tsm_mbv2_motion_online", 1, 96, None, "96 px, protocol uniform8_center_1clip gives 8 of 64"),
+        # What is measured otherwise is sampled as the model was trained, and of the file's size.
+        (
+            "i3d_r50_k400",
+            8,
+            224,
+            None,
+            "gives 32 of 256; .*--size 256, or .*: --protocol dense_center_1clip --frames 8$",
+        ),
+        ("tsn_r50_k400_3seg", 3, 128, None, "gives 25 of 224; export with --frames 25 --size 224$"),
         # Whole videos are of any length.
         ("i3d_inception_k400_rgb", 64, 224, None, "gives all of a video; .* --protocol deepmind_test --frames 64$"),
         ("i3d_inception_k400_rgb", 300, 224, None, "gives all of a video; .* --protocol deepmind_test --frames 300$"),

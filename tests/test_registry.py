@@ -464,6 +464,20 @@ def without(key: str) -> dict[str, Any]:
             for names in (["mine.pth"], ["x", "x"])
         ],
         pytest.param({"models": [OWN | FILE | {"file": 3}]}, ("'my_tsm'", "$.file"), id="number for a file"),
+        pytest.param({"models": [OWN | {"family": "i3d"}]}, ("'my_tsm'", "resnet50", "family i3d"), id="flat i3d"),
+        pytest.param(
+            {"models": [OWN | {"family": "tsn", "backbone": "resnet50_i3d"}]},
+            ("'my_tsm'", "resnet50_i3d", "family tsn"),
+            id="i3d of no family",
+        ),
+        *[
+            pytest.param(
+                {"models": [OWN | {"family": family, "backbone": backbone, "non_local": "gaussian"}]},
+                ("'my_tsm'", "non_local", backbone),
+                id=f"non-local {backbone}",
+            )
+            for family, backbone in (("tsm", "mobilenet_v2"), ("tsn", "densenet161"), ("i3d", "inception_v1_i3d"))
+        ],
         pytest.param({"models": [OWN | {"width": 0}]}, ("'my_tsm'", "$.width"), id="no width"),
         pytest.param({"models": [OWN | {"width": "half"}]}, ("'my_tsm'", "$.width"), id="text for a width"),
         pytest.param({"models": OWN}, ("models", "list"), id="models as a mapping"),

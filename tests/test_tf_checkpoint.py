@@ -186,7 +186,7 @@ def test_a_checkpoint_goes_by_many_names(tmp_path: Path) -> None:
     folder = write(tmp_path / "rgb_imagenet", arrays)
     (folder / "model.ckpt.meta").write_bytes(b"the graph")
     (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"')
-    for path in (folder, folder / "model.ckpt", folder / INDEX, folder / DATA):
+    for path in (folder, folder / "model.ckpt", folder / "model.ckpt.meta", folder / INDEX, folder / DATA):
         assert checkpoints.located(path) == folder / DATA
     assert_loads(folder / "model.ckpt", entry, wanted)
 

@@ -38,6 +38,11 @@ from tsmzoo.registry import Entry
 
 ZOO = registry.load()
 CLASSES = ("red", "blue")
+#: An entry's, of a model that nobody published.
+NO_FILE: dict[str, Any] = {
+    **{"urls": (), "beside": (), "file": None, "format": "tsmzoo"},
+    **{"sha256": None, "sha256_prefix": None, "git_blob_sha1": None},
+}
 STEPS = 3  # of an epoch, where a test does not say otherwise: 24 videos in batches of 8
 
 
@@ -82,10 +87,17 @@ def zoo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes: dict[str, Any] = {"size": 32, "width": 0.25, "classes": 2, "labels": "colours", "file": "no.safetensors"}
     offline = msgspec.structs.replace(ZOO.find("tsm_mbv2_motion"), **changes, id="tiny", frames=4, results=())
     online = msgspec.structs.replace(ZOO.find("tsm_mbv2_motion_online"), **changes, id="tiny_online", results=())
+    changes = {"width": 1.0, "results": (), "sampling": "uniform", "stride": None, "frames": 5}
+    small = {"size": 32, "classes": 2, "labels": "colours", **changes}
+    volumes = [
+        msgspec.structs.replace(ZOO.find(model), **small, id=name, **NO_FILE)
+        for name, model in (("tiny_i3d", "i3d_inception_k400_rgb"), ("tiny_i3d_r50", "i3d_r50_k400"))
+    ]
+    several = msgspec.structs.replace(offline, id="tiny_several", multi_label=True)
     content = {
         "models": [
             {key: value for key, value in msgspec.to_builtins(entry).items() if value is not None}
-            for entry in (offline, online)
+            for entry in (offline, online, several, *volumes)
         ],
         "labels": {"colours": {"classes": 2, "order": "here", "names": list(CLASSES)}},
     }
@@ -577,6 +589,48 @@ def test_workers_and_memory_change_nothing(zoo: registry.Registry, data: Path, v
         fit(zoo, recipe, data, val, tmp_path / name)
         results.append((bits(tmp_path / name), timeless(tmp_path / name)))
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize(("model", "partial"), [("tiny_i3d", False), ("tiny_i3d_r50", True)])
+def test_an_inflated_network_is_trained_and_measured(
+    train: Train, val: Path, tmp_path: Path, model: str, partial: bool
+) -> None:
+    succeeded(train(model=model, partial_bn=partial, lr=0.002))
+    out = tmp_path / "out"
+    before = models.build(entry_of(out), seed=0).state_dict()
+    after = load_file(out / "model.safetensors")
+    norms = [key.removesuffix("running_mean") for key in before if key.endswith("running_mean")]
+    statistics = {norm + part for norm in norms for part in ("running_mean", "running_var")}
+    moved = {key for key in statistics if not torch.equal(before[key], after[key])}
+    assert moved == ({key for key in statistics if key.startswith(norms[0])} if partial else statistics)
+    assert not any(torch.equal(before[key], after[key]) for key in after if after[key].dim() == 5)
+    options = ["--data", str(val), "--registry", str(out / "registry.yaml"), "--json"]
+    measured = json.loads(succeeded(CliRunner().invoke(app, ["eval", "mine", *options])))
+    assert measured["top1"] == metrics(out)[-1]["val_top1"]
+    assert entry_of(out).params == sum(tensor.numel() for key, tensor in after.items() if key not in statistics)
+
+
+def test_a_clip_too_short_for_a_network_is_one_line(train: Train) -> None:
+    assert_fails(train(model="tiny_i3d_r50", frames=4), "5 frames at least", "not of 4")
+
+
+def test_validation_takes_as_many_clips_as_their_frames_allow(
+    zoo: registry.Registry, data: Path, val: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = Mock(wraps=loop._batches)
+    monkeypatch.setattr(loop, "_batches", batches)
+    monkeypatch.setattr(loop, "_FRAMES", 12)
+    for frames, size in ((4, 3), (16, 1)):
+        fit(zoo, made(frames=frames), data, val, tmp_path / str(frames))
+        assert batches.call_args.args[1] == size
+        assert len(batches.call_args.args[2]) == 10
+
+
+def test_a_model_of_several_classes_a_video_is_trained_to_one(train: Train, val: Path, tmp_path: Path) -> None:
+    succeeded(train(model="tiny_several"))
+    assert not entry_of(tmp_path / "out").multi_label
+    options = ["--data", str(val), "--registry", str(tmp_path / "out" / "registry.yaml"), "--json"]
+    assert json.loads(succeeded(CliRunner().invoke(app, ["eval", "mine", *options])))["videos"] == 10
 
 
 # --- what training starts from and leaves --------------------------------------------------------------------------

@@ -70,6 +70,27 @@ class Case(_Record, frozen=True, kw_only=True):
     max_rel_error: float
 
 
+class Quality(_Record, frozen=True, kw_only=True):
+    """How a file in fewer bits answers on real clips, next to the same file in float."""
+
+    #: What the clips are.
+    data: str
+    clips: int
+    #: Share of clips whose first class is the same.
+    agreement: float
+    #: Mean cosine between both files' logits, their means taken off.
+    cosine: float
+    #: Operators that stayed float, and what each operator cost, largest first: by how much of their range the logits'
+    #: error falls without its rounding.
+    kept_float: tuple[str, ...] = ()
+    costs: tuple[tuple[str, float], ...] = ()
+    #: In percent, where labels are known.
+    top1_float: float | None = None
+    top1: float | None = None
+    #: Mean cosine after each frame of long streams (online): errors of states must not add up.
+    drift: tuple[float, ...] = ()
+
+
 class Verification(_Record, frozen=True, kw_only=True):
     """How an artifact's bytes compared with the torch model.
 
@@ -89,6 +110,7 @@ class Verification(_Record, frozen=True, kw_only=True):
     top1_agreement: float | None = None
     steps: int = 0
     cases: tuple[Case, ...] = ()
+    quality: Quality | None = None
     #: What was checked of the file without running it.
     structure: tuple[str, ...] = ()
 

@@ -19,11 +19,7 @@ def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
     document["shift"] = entry.shift
     document["mparams"] = round(entry.mparams, 3)
     document["source"] = msgspec.to_builtins(zoo.sources[entry.source])
-    document["results"] = [
-        msgspec.to_builtins(result)
-        | {"measured": recipe.protocol(result.protocol).text(entry.frames) if result.protocol else None}
-        for result in entry.results
-    ]
+    document["results"] = [msgspec.to_builtins(result) | _measured(entry, result.protocol) for result in entry.results]
     document["input"] = {
         "shape": [entry.frames, entry.channels, entry.size, entry.size],
         "axes": "T,C,H,W",
@@ -44,6 +40,14 @@ def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
         "max_bytes": entry.max_bytes,
     }
     return document
+
+
+def _measured(entry: Entry, protocol: str | None) -> dict[str, str | None]:
+    """Return in words how a figure was measured, and what one should know of that."""
+    if protocol is None:
+        return {"measured": None, "note": None}
+    followed = recipe.protocol(protocol)
+    return {"measured": followed.text(entry.frames), "note": followed.note}
 
 
 def text(document: dict[str, Any]) -> str:
@@ -69,6 +73,7 @@ def text(document: dict[str, Any]) -> str:
         publisher += f" at {d['source']['commit'][:10]}"
     unit = "frame" if d["mode"] == "online" else "clip"
     stride = f", one frame of {d['stride']}" if d["stride"] and d["stride"] > 1 else ""
+    rate = f" at {d['target_fps']:g} frames a second" if d["target_fps"] else ""
     rows = [
         ("source", publisher),
         ("cite", d["source"]["citation"]),
@@ -84,7 +89,7 @@ def text(document: dict[str, Any]) -> str:
         (
             "input",
             f"{' x '.join(map(str, d['input']['shape']))} ({d['input']['axes']}), "
-            f"{d['input']['order']}, {d['sampling']} sampling{stride}",
+            f"{d['input']['order']}, {d['sampling']} sampling{stride}{rate}",
         ),
         ("mean, std", f"{_numbers(d['input']['mean'])}; {_numbers(d['input']['std'])} on 0…1"),
     ]
@@ -109,6 +114,8 @@ def text(document: dict[str, Any]) -> str:
         )
         if measured := result["measured"]:
             lines.append(f"      {measured}")
+        if note := result["note"]:
+            lines.append(f"      note: {note}")
         lines.append(f"      from {result['source']}")
     for heading, key in (("doubtful", "doubt"), ("notes", "notes")):
         if d[key]:

@@ -64,7 +64,7 @@ def load(
         format_ = weights_format or tell_format(state, metadata)
         held = _shift(entry, format_, state, metadata)
         mismatch = _check_fit(entry, format_, state, held, allow_shift_mismatch=allow_shift_mismatch)
-        _check_options(entry, format_, state, metadata)
+        _check_told(entry, format_, state, metadata)
         _fill(net, _renamed(state, RULES[format_, entry.backbone]))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -75,8 +75,9 @@ def start(net: nn.Module, entry: Entry, path: Path) -> bool:
     """Fill `net`, which holds weights already, with a network that only a training may start from; return whether.
 
     That is an image network (torchvision's names), one of frames where `entry` is its inflation, or one without a
-    shift, which `entry` gives it. The classifier stays what it is, and so do non-local blocks, which add nothing yet.
-    Any other file is left to `load`, and False returned. Raises CheckpointError, which names the file.
+    shift, which `entry` gives it. The classifier stays what it is, and so do non-local blocks that the file lacks,
+    which add nothing yet. Any other file is left to `load`, and False returned. Raises CheckpointError, which names
+    the file.
     """
     try:
         file = located(path)
@@ -84,19 +85,26 @@ def start(net: nn.Module, entry: Entry, path: Path) -> bool:
         state, metadata = read_state(file), read_metadata(file)
         format_, found = tell_format(state, metadata), tell_backbone(state)
         flat = "resnet50" if entry.backbone.startswith("resnet50_i3d") else entry.backbone
-        shifted = entry.shift and not _shift(entry, format_, state, metadata)  # by the entry alone
+        held = _shift(entry, format_, state, metadata)
+        shifted = entry.shift and not held  # by the entry alone
         if format_ != "torchvision" and (found != flat or (found == entry.backbone and not shifted)):
             return False
         if found != flat or (format_, flat) not in RULES:
             raise CheckpointError(f"holds {found}, and {entry.id} is {entry.backbone}; start from a network that fits")
+        div = _shift_to_learn(entry, held, _options(format_, state, metadata)) if entry.family == "i3d" else None
         ours = net.state_dict()
         name, _ = classifier(net)
-        kept = {key: tensor for key, tensor in ours.items() if key.startswith(f"{name}.") or ".nl." in key}
-        kept |= {key: torch.zeros_like(tensor) for key, tensor in kept.items() if key.endswith(".nl.bn.weight")}
         given = {
-            key: _inflated(key, ours[key], tensor) if key in ours else tensor
+            key: _inflated(key, ours[key], tensor, div) if key in ours else tensor
             for key, tensor in _renamed(state, RULES[format_, flat]).items()
             if not key.startswith(f"{name}.")
+        }
+        # All or none: half of a block, of another kind of attention, is none.
+        lacks_blocks = not any(".nl." in key for key in given)
+        kept = {
+            key: torch.zeros_like(tensor) if key.endswith(".nl.bn.weight") else tensor
+            for key, tensor in ours.items()
+            if key.startswith(f"{name}.") or (lacks_blocks and ".nl." in key)
         }
         _fill(net, given | {key: tensor for key, tensor in kept.items() if not is_counter(key)})
     except CheckpointError as error:
@@ -159,6 +167,8 @@ def save(net: nn.Module, entry: Entry, path: Path) -> None:
     state = {key: tensor.cpu().contiguous() for key, tensor in net.state_dict().items() if not is_counter(key)}
     # One key, since safetensors writes several in any order.
     options = {key: value for key in _OPTIONS if (value := getattr(entry, key)) != _OPTIONS[key]}
+    if entry.family == "i3d":  # whose inflations may have the same names and shapes, but other strides
+        options["backbone"] = entry.backbone
     metadata = {_METADATA: json.dumps({"model": entry.id, "shift": entry.shift} | options)}
     path.write_bytes(safetensors.torch.save(state, metadata))
 
@@ -216,7 +226,9 @@ def _shift(entry: Entry, format_: str, state: Mapping[str, Tensor], metadata: Ma
     if format_ == "tsmzoo":
         return metadata.get("shift")
     if (format_, entry.backbone, entry.mode) == ("mit-tsm", "bninception", "offline"):
-        return entry.shift  # a function there, no module: the keys are the same with and without
+        # A function there, no module: with and without, the keys are the same, and the entry is trusted. A file that
+        # their trainer did not wrap is no TSM.
+        return entry.shift if any("base_model." in key for key in state) else None
     if any(".net." in key for key in state):
         return "bidirectional"
     return "unidirectional" if format_ == "mit-tsm-online" else None
@@ -234,7 +246,9 @@ def _check_fit(
             f"holds an image network: its classifier is not that of {entry.id}; start a training from it"
         )
     if (format_, entry.backbone) not in RULES:
-        raise CheckpointError(f"is not known as {format_} for {entry.backbone}; formats are {', '.join(FORMATS)}")
+        takes = ", ".join(backbone for known, backbone in RULES if known == format_)
+        hint = f"that format is known for {takes}" if takes else f"formats are {', '.join(FORMATS)}"
+        raise CheckpointError(f"is not known as {format_} for {entry.backbone}; {hint}")
     if held == entry.shift:
         return False
     if entry.mode == "online" and held == "bidirectional":
@@ -250,29 +264,59 @@ def _check_fit(
     )
 
 
-def _check_options(entry: Entry, format_: str, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Check what a file tells of its shift beside the direction: our own all, others the place."""
-    if not entry.shift:
-        return
+def _options(format_: str, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file tells of its shift beside the direction: our own all, others the place."""
     held = {key: metadata.get(key, default) for key, default in _OPTIONS.items()} if format_ == "tsmzoo" else {}
     if any(".net." in key for key in state):
         held["shift_place"] = "in-place" if any(re.search(_IN_PLACE, key) for key in state) else "residual"
-    for key, value in held.items():
+    return held
+
+
+def _check_told(entry: Entry, format_: str, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Check what keys and shapes do not tell: a file of ours names its inflation; and the options of the shift."""
+    if format_ == "tsmzoo" and (held := metadata.get("backbone", entry.backbone)) != entry.backbone:
+        raise CheckpointError(f"holds {held}, but {entry.id} is {entry.backbone}; choose a model that fits the file")
+    if not entry.shift:
+        return
+    for key, value in _options(format_, state, metadata).items():
         if value != (wanted := getattr(entry, key)):
             raise CheckpointError(
                 f"was trained with {key} {value}, but {entry.id} has {wanted}; choose a model that fits the file"
             )
 
 
-def _inflated(key: str, ours: Tensor, tensor: Tensor) -> Tensor:
+def _shift_to_learn(entry: Entry, held: str | None, options: Mapping[str, Any]) -> int | None:
+    """Return `shift_div` of a TSM whose shift an I3D is to start with; None of a network without a shift.
+
+    Raises CheckpointError where no kernel of `entry` can take the shift's place.
+    """
+    if held is None:
+        return None
+    div: Any = options.get("shift_div", _OPTIONS["shift_div"])
+    exact = entry.backbone == "resnet50_i3d_replace" and held == "bidirectional" and isinstance(div, int) and div > 1
+    if not exact or options.get("shift_place") == "in-place":
+        raise CheckpointError(
+            f"was trained with {held} shift, which {entry.id} cannot keep; start from a network without one"
+        )
+    return int(div)
+
+
+def _inflated(key: str, ours: Tensor, tensor: Tensor, shift_div: int | None) -> Tensor:
     """Repeat a kernel of frames along the time that ours reaches over, and divide: a still clip gives the same.
 
-    Carreira and Zisserman: Quo Vadis, Action Recognition?, § 2.4 (Bootstrapping 3D filters from 2D filters).
+    Carreira and Zisserman: Quo Vadis, Action Recognition?, § 2.4 (Bootstrapping 3D filters from 2D filters). Where a
+    shift stood in front (`shift_div`), the kernel takes each channel from the frame that the shift took it from.
     """
     if (ours.dim(), tensor.dim()) != (5, 4):
         return tensor
-    reach = ours.shape[2]
-    return _dense(key, tensor).unsqueeze(2).expand(-1, -1, reach, -1, -1) / reach
+    tensor, reach = _dense(key, tensor).unsqueeze(2), ours.shape[2]
+    if reach == 1 or not shift_div:
+        return tensor.expand(-1, -1, reach, -1, -1) / reach
+    fold = tensor.shape[1] // shift_div
+    kernel = torch.zeros_like(tensor).repeat(1, 1, reach, 1, 1)
+    for channels, tap in ((slice(fold), 2), (slice(fold, 2 * fold), 0), (slice(2 * fold, None), 1)):
+        kernel[:, channels, tap] = tensor[:, channels, 0]
+    return kernel
 
 
 def _renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:

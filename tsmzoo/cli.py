@@ -339,7 +339,16 @@ def export(
     out: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="PATH", help="Default: <model>-<precision>.<ending>")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, or for coreml fp16 (its default).")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, int8 (weights and activations) or w8 (weights).")
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Videos that int8 takes its ranges from; the bundled have theirs."),
+    ] = None,
+    keep_float: Annotated[
+        int, typer.Option(help="How many of the operators that int8 costs most stay float (tflite).", min=0)
+    ] = 0,
     preprocess: Annotated[
         str | None, typer.Option(help="embedded (default): camera values in; external: normalised values in.")
     ] = None,
@@ -352,6 +361,10 @@ def export(
     size: Size = None,
     frames: Frames = None,
     clip: Clip = None,
+    kit: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A new folder for an app: the file, a class that runs it, a test vector."),
+    ] = None,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
@@ -361,11 +374,14 @@ def export(
     start = time.perf_counter()
     zoo = _load(registry_file)
     from tsmzoo import export as exporter
+    from tsmzoo import kit as kit_
     from tsmzoo import weights as weights_
     from tsmzoo.subject import resized
 
     entry = zoo.find(model)
     entry = resized(entry, _frames(entry, frames), size)
+    if kit is not None:
+        kit_.check(kit)
 
     with terminal.stages() as stage:
         stage(f"loading the {to} converter")
@@ -376,15 +392,21 @@ def export(
             precision=precision,
             preprocess=preprocess,  # type: ignore[arg-type]  # checked above
             dynamic_batch=dynamic_batch,
+            calibrate=calibrate,
+            keep_float=keep_float,
         )
     pixels = _video(clip, zoo.find(model), entry.size)
     network = _network(entry, weights, seed, weights_format, allow_mismatch=allow_shift_mismatch)
     with terminal.stages() as stage:
         contract = exporter.export(zoo, network, plan, video=pixels, stage=stage)
+        if kit is not None:
+            stage("writing the kit")
+            answering = kit_.answering(zoo, network, plan.out, contract, plan.converter)
+            kit_.write(kit, plan.out, contract, kit_.vector(contract, answering))
     if network.weights == "local" and contract.checkpoint and weights:
         weights_.remember(contract.checkpoint, weights)  # for `verify`
     assert contract.verification is not None
-    _report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json)
+    _report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json, kit=kit)
 
 
 @app.command()
@@ -418,13 +440,18 @@ def _choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
         raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}", param_hint=option)
 
 
-def _report(path: Path, contract: Contract, report: Verification, seconds: float, *, json: bool) -> None:
+def _report(
+    path: Path, contract: Contract, report: Verification, seconds: float, *, json: bool, kit: Path | None = None
+) -> None:
     from tsmzoo import report as report_
 
     if json:
-        terminal.print_json(report_.document(path, contract, report, seconds))
+        document = report_.document(path, contract, report, seconds)
+        terminal.print_json(document | ({"kit": str(kit)} if kit else {}))
     else:
         print(report_.text(path, contract, report, seconds))
+        if kit:
+            print(f"  kit in {kit}: its README.md says how to use it")
 
 
 @app.command("eval")
@@ -541,31 +568,99 @@ def _numbers(option: str, text: str | None) -> list[float]:
 @app.command()
 def run(
     model: Annotated[str, typer.Argument(help="An exported file, or a model's id or alias.")],
-    video: Annotated[Path, typer.Argument(help="A video file.")],
-    window: Annotated[int, typer.Option(help="Steps of a stream that an answer is averaged over.", min=1)] = 12,
+    video: Annotated[
+        str, typer.Argument(metavar="VIDEO|FOLDER|CAMERA", help="A video, a folder of images, or a camera's number: 0.")
+    ],
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE.mp4", help="Write the video with the answers on it, all its frames.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(metavar="N", help="Answers that are averaged; 0.8 s of a stream without.", min=1)
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="Below this probability nothing is decided; 0.5 without.", min=0, max=1),
+    ] = None,
+    hold: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Steps running that a new label must lead; 2 of a stream without.", min=1),
+    ] = None,
+    cut: Annotated[
+        float | None,
+        typer.Option(
+            metavar="D", help="Difference of two frames, 0…1, that begins anew; 0.4 without, 0: never.", min=0
+        ),
+    ] = None,
+    reset_every: Annotated[
+        float | None, typer.Option(metavar="S", help="Begin anew every so many seconds.", min=0.01)
+    ] = None,
+    every: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Seconds from answer to answer of an offline model; a camera's: 1.", min=0.01),
+    ] = None,
+    span: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Seconds that a clip of such answers spans; 4 without.", min=0.01),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(metavar="F", help="Images a second of a folder; each is a step without.", min=0.01, max=1000),
+    ] = None,
     weights: Weights = None,
     seed: Seed = 0,
     weights_format: WeightsFormat = None,
     registry_file: RegistryFile = None,
-    json: Json = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document a decision, each on a line.")] = False,
 ) -> None:
-    """Run a model over a video: the running top-5, and milliseconds per frame."""
-    from tsmzoo import show
-    from tsmzoo.live import watch
+    """Run a model over a video, images or a camera, live: the label, the top-5, milliseconds per frame.
+
+    An online model answers at its own rate; the mean of its last answers must reach the threshold and hold before
+    its label is shown, and it begins anew when the scene is cut, or at the key r. An offline model gives one answer
+    to a whole video, and a camera one every second. Ctrl-C ends it, and keeps what was saved.
+    """
+    zoo = _load(registry_file)
+    from contextlib import nullcontext
+
+    from tsmzoo import annotate, frames, play, show
     from tsmzoo.subject import Subject
 
-    zoo = _load(registry_file)
+    settings = play.Settings(
+        window=window,
+        threshold=threshold,
+        hold=hold,
+        cut=cut,
+        reset_every=reset_every,
+        every=every,
+        span=span,
+        save=save,
+    )
+    if save is not None:
+        annotate.check(save, video)
     with terminal.download_bar(model) as progress:
         subject = Subject(model, weights, seed, weights_format)
         runner, contract = subject.open(zoo, progress=progress, notify=terminal.note)
-    answers = watch(runner, contract, video, window=window)
-    document = {"model": contract.model, "mode": contract.mode, "runtime": runner.runtime, "video": str(video)}
-    if json:
-        terminal.print_json(document | show.summary(answers, show=lambda _: None))
+    play.check(settings, contract)
+    source = frames.source(video, fps, contract.target_fps if contract.mode == "online" else None)
+    on_terminal = sys.stdout.isatty() and not json
+    lines = nullcontext(lambda answer, _: terminal.print_json_line(show.document(answer)))
+    with (
+        terminal.interruptible() as stopped,
+        terminal.keys(live=on_terminal) as pressed,
+        lines if json else show.screen(live=on_terminal) as screen,
+    ):
+        tally = play.play(
+            runner, contract, source, settings, show=screen, stopped=stopped, asked=lambda: "r" in pressed()
+        )
+    if tally.last is None:
+        terminal.note(f"{source.name}: ended before the first answer")
         return
-    with show.screen(live=sys.stdout.isatty()) as screen:
-        document |= show.summary(answers, screen)
-    print(show.text(document))
+    about = (f"{contract.model} on {source.name}", "frame" if contract.mode == "online" else "clip", runner.runtime)
+    if json:
+        terminal.note(show.summary(*about, tally))
+    else:
+        print(show.text(*about, tally))
+    if save is not None:
+        terminal.note(f"saved {save}")
 
 
 @app.command()

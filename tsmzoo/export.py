@@ -7,11 +7,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 import msgspec
 
-from tsmzoo import artifact, recipe
-from tsmzoo.artifact import Array, Contract, Verification
+from tsmzoo import artifact, calibration, recipe
+from tsmzoo.artifact import Array, Contract, Quality, Verification
+from tsmzoo.calibration import Material, material
 from tsmzoo.converter import Converter, load_converter, missing_extra
 from tsmzoo.describe import Preprocess, describe
 from tsmzoo.errors import ArtifactError, ExportError
@@ -43,6 +45,10 @@ class Plan:
     precision: str
     preprocess: Preprocess
     dynamic_batch: bool
+    #: What int8 is calibrated and judged with.
+    material: Material | None = None
+    #: Operators that stay float in int8.
+    keep_float: int = 0
 
 
 def plan(
@@ -53,6 +59,8 @@ def plan(
     precision: str | None = None,
     preprocess: Preprocess | None = None,
     dynamic_batch: bool = False,
+    calibrate: Path | None = None,
+    keep_float: int = 0,
 ) -> Plan:
     """Settle an export of `entry`; what is not given comes from the format's recipe.
 
@@ -78,7 +86,14 @@ def plan(
         raise ExportError(f"{out}: cannot be written ({error.strerror}); choose another place with -o") from None
     with quiet():
         converter = load_converter(format_)
-    return Plan(entry, format_, converter, out, precision, preprocess or target.preprocess, dynamic_batch)
+    if keep_float and (format_, precision) != (Format.TFLITE, "int8"):
+        raise ExportError("--keep-float is for tflite in int8; leave it out")
+    given = material(entry, calibrate) if precision in target.bars else None
+    if calibrate is not None and given is None:
+        raise ExportError(f"--calibrate is for {' and '.join(target.bars) or 'other formats'}; leave it out")
+    return Plan(
+        entry, format_, converter, out, precision, preprocess or target.preprocess, dynamic_batch, given, keep_float
+    )
 
 
 def export(
@@ -111,11 +126,11 @@ def export(
             stage(f"converting {plan.entry.id} to {plan.format}")
             with quiet():
                 try:
-                    converter.convert(_deployed(network, contract), contract, made)
+                    quality = _write(network, contract, plan, made, stage)
                 except ModuleNotFoundError as error:
                     raise missing_extra(plan.format, error) from None
             stage("verifying")
-            report = check(registry, network, made, contract, converter, video=video)
+            report = judged(check(registry, network, made, contract, converter, video=video), quality, contract)
             if report.status == "failed":
                 raise ExportError(f"{out.name} failed its verification and was not kept: {report.reason}")
             sha256, size = artifact.digest(made)
@@ -134,6 +149,52 @@ def export(
             f"{out}: cannot be written ({error.strerror or error}); choose another place with -o"
         ) from None
     return contract
+
+
+def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: Stage) -> Quality | None:
+    """Write the file; in fewer bits than the converter's own, by way of a float one, with which it is compared."""
+    converter, given = plan.converter, plan.material
+    if contract.precision in converter.precisions:
+        converter.convert(_deployed(network, contract), contract, made)
+        return None
+    float_ = msgspec.structs.replace(contract, precision=converter.precisions[-1])
+    source = made.with_name(f"float{made.suffix}")
+    converter.convert(_deployed(network, float_), float_, source)
+    runner = converter.load(source, float_, 1) if given else None
+    feeds = calibration.feeds(runner, float_, given.clips) if runner and given else []
+    stage(f"quantising to {contract.precision}")
+    costs = converter.quantise(source, contract, feeds, made, plan.keep_float)
+    if runner is None or given is None:
+        return None
+    stage("comparing on real clips")
+    candidate = converter.load(made, contract, 1)
+    assert candidate is not None
+    quality = calibration.judge((runner, float_), (candidate, contract), given)
+    kept = tuple(name for name, _ in costs[: plan.keep_float])
+    return msgspec.structs.replace(quality, kept_float=kept, costs=tuple(costs))
+
+
+def judged(report: Verification, quality: Quality | None, contract: Contract) -> Verification:
+    """Return `report` with what real clips showed, failed where that is below the target's bar."""
+    bar = recipe.target(contract.format).bars.get(contract.precision)
+    if quality is None or bar is None:
+        return report
+    report = msgspec.structs.replace(report, quality=quality)
+    reason = None
+    if quality.top1 is not None and quality.top1_float is not None:
+        if quality.top1 < quality.top1_float - bar.lost:
+            reason = f"top-1 falls from {quality.top1_float:.2f} to {quality.top1:.2f} % on {quality.data}"
+    elif quality.agreement < bar.agreement:
+        reason = (
+            f"{quality.agreement:.1%} of the first classes are those of the float file, less than {bar.agreement:.0%}"
+        )
+    if quality.cosine < bar.cosine:
+        reason = f"its logits turn away from the float file's: cosine {quality.cosine:.3f}, below {bar.cosine}"
+    elif quality.drift and (last := mean(quality.drift[-16:])) < bar.cosine:
+        reason = f"errors of its states add up: cosine {last:.3f} at the end of a long stream, below {bar.cosine}"
+    if reason is None or report.status == "failed":
+        return report
+    return msgspec.structs.replace(report, status="failed", reason=f"{reason}; calibrate with more videos, or take w8")
 
 
 def _deployed(network: Network, contract: Contract) -> Deployed:

@@ -258,7 +258,10 @@ def tell_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str
 
 
 def tell_backbone(state: Mapping[str, Tensor]) -> str:
-    """Return what the keys say of the architecture, for the message when it is not the model's."""
+    """Return what keys and shapes say of the architecture, to be compared with the model's.
+
+    Every inflation of ResNet-50 is `resnet50_i3d`: what differs among them is told by shapes, or by nothing.
+    """
     joined = "\n".join(state)
     if re.search(r"(?i)(^|/)conv3d_1a_7x7[./]", joined, re.M):
         return "inception_v1_i3d"

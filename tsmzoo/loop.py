@@ -36,8 +36,8 @@ METRICS = "metrics.jsonl"
 _RESUME = "last.pt"
 #: Lines of metrics that an epoch leaves.
 _LINES = 10
-#: Clips of a step of validation.
-_BATCH = 64
+#: Clips of a step of validation at most, and their frames together: 64 clips of 8 frames take a few GB.
+_BATCH, _FRAMES = 64, 512
 #: Batches that the batch norms are settled over.
 _SETTLE = 200
 
@@ -76,8 +76,10 @@ def fit(
         if not steps:
             raise TrainingError(f"{len(drawn)} videos make no batch of {recipe.batch}; lower `batch`")
         set_dropout(net, recipe.dropout)
-        # Channels last is how the processor's convolutions want it: a quarter faster.
-        net.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Channels last is how the processor's convolutions want it: a quarter faster. Volumes know no such order.
+        volumes = any(parameter.dim() == 5 for parameter in net.parameters())
+        layout = torch.preserve_format if volumes else torch.channels_last
+        net.to(place.device, memory_format=layout)  # type: ignore[call-overload]
         optimizer = torch.optim.SGD(parameter_groups(net, recipe), lr=recipe.lr, momentum=recipe.momentum)
         alone = Clips(net, frames, entry.shift_frames, online=entry.mode == "online")
         model = DistributedDataParallel(alone) if place.count > 1 else alone
@@ -198,7 +200,8 @@ def _top1(model: nn.Module, clips: ClipSet, normalise: _Normalise, place: _Place
     model.eval()
     mine = range(place.rank, len(clips), place.count)
     right = torch.zeros((), device=place.device)
-    for pixels, labels in _batches(clips, _BATCH, mine, workers):
+    batch = max(1, min(_BATCH, _FRAMES // clips.frames))
+    for pixels, labels in _batches(clips, batch, mine, workers):
         right += (model(normalise(pixels)).argmax(1) == labels.to(place.device)).sum()
     return round(100 * place.count * float(place.mean(right)) / len(clips), 2)
 

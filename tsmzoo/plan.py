@@ -93,10 +93,15 @@ def choose(entry: Entry, contract: Contract | None, protocol: str | None, change
             f"{contract.artifact or contract.model} takes {contract.frames} frames, protocol {plan.name} gives all of "
             f"a video; give it those in the middle: --protocol {plan.protocol} --frames {contract.frames}"
         )
+    advice = f"export with --frames {plan.frames} --size {plan.size}"
+    usual = default(entry)
+    followed = recipe.protocol(usual)
+    if _fits(_resolve(usual, followed, entry, Changes(frames=contract.frames)), contract):
+        name = followed.short or usual
+        advice += f", or measure it otherwise: --protocol {name} --frames {contract.frames}"
     raise DataError(
         f"{contract.artifact or contract.model} takes {contract.frames} frames of {contract.size} px, protocol "
-        f"{plan.name} gives {plan.frames} of {plan.size}; export with --frames {plan.frames} --size {plan.size}, "
-        f"or measure it otherwise: --protocol efficient --frames {contract.frames}"
+        f"{plan.name} gives {plan.frames} of {plan.size}; {advice}"
     )
 
 

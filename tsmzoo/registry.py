@@ -419,6 +419,10 @@ def _check(registry: Registry, path: Path) -> None:
             raise RegistryError(f"{where}: beside names a file twice, or that of urls")
         if entry.width != 1 and entry.backbone != "mobilenet_v2":
             raise RegistryError(f"{where}: width is for backbone mobilenet_v2")
+        if (entry.family == "i3d") != ("i3d" in entry.backbone):
+            raise RegistryError(f"{where}: backbone {entry.backbone} is not for family {entry.family}")
+        if entry.non_local and not entry.backbone.startswith(("resnet", "resnext")):
+            raise RegistryError(f"{where}: non_local is for the ResNets, not for backbone {entry.backbone}")
         if wrong := _wrong_shift(entry):
             raise RegistryError(f"{where}: {wrong}")
         if entry.format == "torchvision":

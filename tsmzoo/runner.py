@@ -43,15 +43,22 @@ def run_clip(runner: Runner, contract: Contract, pixels: Array) -> dict[str, Arr
     return _canonical(contract, runner.run({contract.main_input.name: feed(pixels, contract)}))
 
 
+def step(
+    runner: Runner, contract: Contract, pixels: Array, states: dict[str, Array] | None = None
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return the outputs after a frame of camera values 0…255, N, C, H, W, and the next states; None are zeros."""
+    if states is None:
+        states = contract.initial_states(len(pixels))
+    outputs = runner.run({contract.main_input.name: feed(pixels, contract), **states})
+    return _canonical(contract, outputs), {pair.input: outputs[pair.output] for pair in contract.states}
+
+
 def stream(runner: Runner, contract: Contract, frames: Iterable[Array]) -> Iterator[dict[str, Array]]:
     """Yield the outputs after each frame of camera values 0…255, N, C, H, W, the states fed back from zero."""
     states: dict[str, Array] | None = None
     for pixels in frames:
-        if states is None:
-            states = contract.initial_states(len(pixels))
-        outputs = runner.run({contract.main_input.name: feed(pixels, contract), **states})
-        states = {pair.input: outputs[pair.output] for pair in contract.states}
-        yield _canonical(contract, outputs)
+        outputs, states = step(runner, contract, pixels, states)
+        yield outputs
 
 
 def _canonical(contract: Contract, outputs: dict[str, Array]) -> dict[str, Array]:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tsmzoo import metrics, predictions
+from tsmzoo import metrics, predictions, recipe
 from tsmzoo.errors import DataError
 from tsmzoo.metrics import Tally
 from tsmzoo.plan import Changes
@@ -198,6 +198,8 @@ def _differences(zoo: Registry, scored: Scored) -> list[str]:
             found.append(f"the protocol was changed: {header.plan.name}")
         elif entry and all(result.protocol != header.plan.protocol for result in entry.results):
             found.append(f"no figure of {header.model} is published under {header.plan.protocol}")
+        if note := recipe.protocol(header.plan.protocol).note:
+            found.append(f"of {header.plan.protocol}: {note}")
         if not header.named:
             found.append(f"the list names no classes: its indices are taken in the order of {header.model}")
         if header.format != "torch":

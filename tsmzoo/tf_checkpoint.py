@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tsmzoo.artifact import Array
 
 INDEX = ".index"
+#: The graph, which nothing here reads; but one may name the checkpoint by it.
+_META = ".meta"
 #: DeepMind's are of one piece.
 DATA = ".data-00000-of-00001"
 
@@ -29,7 +31,7 @@ def data_file(path: Path) -> Path | None:
     """
     if path.is_dir():
         names = sorted({file.with_suffix("") for file in path.iterdir() if file.suffix in (INDEX, DATA)})
-    elif path.suffix in (INDEX, DATA):
+    elif path.suffix in (INDEX, DATA, _META):
         names = [path.with_suffix("")]
     else:
         names = [] if path.exists() else [path]

@@ -78,7 +78,8 @@ def _start(
     classes = (
         len(videos.classes) if videos.classes else 1 + max(video.label for video in (*videos.videos, *held_out.videos))
     )
-    trained = msgspec.structs.replace(entry, id=recipe.name, classes=classes)
+    # A video of the list is of one class.
+    trained = msgspec.structs.replace(entry, id=recipe.name, classes=classes, multi_label=False)
     if recipe.weights == "random":
         return models.build(trained, seed=recipe.seed), trained
     if recipe.weights != "published":

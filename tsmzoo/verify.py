@@ -104,7 +104,8 @@ def verify(
         (_, forward), (_, backward) = results[:2]
         expected, found = _change(forward.expected, backward.expected), _change(forward.found, backward.found)
         if found < _ORDER_MATTERS * expected - tolerance:
-            reason = f"a reversed clip changes the logits by {found:.1e}, in torch by {expected:.1e}: the shift is lost"
+            change = f"a reversed clip changes the logits by {found:.1e}, in torch by {expected:.1e}"
+            reason = f"{change}: {'the shift' if contract.family == 'tsm' else 'the order of frames'} is lost"
     return Verification(
         status="failed" if reason else "passed",
         runtime=candidate[0].runtime,
@@ -148,8 +149,8 @@ def _compare(reference: tuple[Runner, Contract], candidate: tuple[Runner, Contra
 def _cases(contract: Contract, steps: int, video: Array | None) -> Iterator[tuple[str, Array]]:
     """Yield names and pixels, N, T, C, H, W, of what a file is fed."""
     channels, length = len(contract.mean), contract.frames if contract.mode == "offline" else steps
-    noise = _moving_noise(0, length, channels, contract.size)[None]
-    other = _moving_noise(1, length, channels, contract.size)[None]
+    noise = moving_noise(0, length, channels, contract.size)[None]
+    other = moving_noise(1, length, channels, contract.size)[None]
     if contract.mode == "offline":
         yield "noise", noise
         yield "the same reversed in time", noise[:, ::-1]
@@ -164,7 +165,7 @@ def _cases(contract: Contract, steps: int, video: Array | None) -> Iterator[tupl
         yield "video", video[chosen][None]
 
 
-def _moving_noise(seed: int, frames: int, channels: int, size: int) -> Array:
+def moving_noise(seed: int, frames: int, channels: int, size: int) -> Array:
     """Return blotches that drift, under a veil of noise: T, C, H, W, uint8."""
     rng = np.random.default_rng(seed)
     cell, drift = max(size // 14, 1), max(size // 56, 1)

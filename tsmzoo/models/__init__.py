@@ -1,7 +1,8 @@
 """From a registry entry to a network, and from a network to the forms that are run and exported.
 
-A backbone (`resnet.py`, `mobilenet_v2.py`, …) maps frames to logits of each frame; `forms.py` wraps it
-as a model of clips or of a stream. Offline and online models hold the same backbone and weights.
+A backbone (`resnet.py`, `mobilenet_v2.py`, …) maps frames to logits of each frame, I3D (`i3d.py`) to those of each
+clip; `forms.py` wraps it as a model of clips or of a stream. Offline and online models hold the same backbone and
+weights.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from tsmzoo.models.shift import OnlineShift, ZeroShift, shift_clips, shift_clips
 class Clips(nn.Module):
     """Clips, N, T, C, H, W, to logits, N, classes: the mean over the T frames (TSN's consensus).
 
+    I3D gives one row of logits a clip, whose mean it is itself.
     The form for training and for batches of any size; T is fixed, N is not. An `online` model shifts forward
     only: frame by frame, `Step` gives the same logits, which are averaged here. `group` frames shift among
     themselves, all T without.
@@ -28,7 +29,7 @@ class Clips(nn.Module):
 
     def __init__(self, backbone: nn.Module, frames: int, group: int | None = None, *, online: bool = False) -> None:
         super().__init__()
-        _check_groups(frames, group)
+        _check_frames(backbone, frames, group)
         self.backbone, self.frames = backbone, frames
         self._shift = (shift_clips_forward if online else shift_clips)(group or frames)
 
@@ -42,7 +43,7 @@ class OneClip(nn.Module):
 
     def __init__(self, backbone: nn.Module, frames: int, group: int | None = None) -> None:
         super().__init__()
-        _check_groups(frames, group)
+        _check_frames(backbone, frames, group)
         self.backbone, self.frames = backbone, frames
         self._shift = shift_one_clip(group if group != frames else None)
 
@@ -51,8 +52,13 @@ class OneClip(nn.Module):
         return logits.mean(0, keepdim=True)
 
 
-def _check_groups(frames: int, group: int | None) -> None:
-    """Raise ZooError where a clip does not divide into the groups that shift: frames would cross from clip to clip."""
+def _check_frames(backbone: nn.Module, frames: int, group: int | None) -> None:
+    """Raise ZooError where a clip is too short for the network, whose pools over time (I3D) would find nothing.
+
+    And where it does not divide into the groups that shift: frames would cross from clip to clip.
+    """
+    if frames < (fewest := getattr(backbone, "fewest_frames", 1)):
+        raise ZooError(f"this model needs clips of {fewest} frames at least, not of {frames}; give as many")
     if group and frames % group:
         raise ZooError(f"{frames} frames do not divide into the {group} that this model shifts; give a multiple")
 

@@ -132,6 +132,11 @@ class Variant:
     #: Window of the average pool in the head; all of the volume without.
     head: Sizes | None = None
 
+    @property
+    def fewest_frames(self) -> int:
+        """The smallest T: of the two frames that the pool behind layer1 takes, the second must be there."""
+        return self.stem_stride * self.pool_stride + 1 if self.halved else 1
+
 
 VARIANTS = {
     # open-mmlab/mmaction2:configs/_base_/models/i3d_r50.py
@@ -191,6 +196,7 @@ class I3DResNet(nn.Module):
     ) -> None:
         super().__init__()
         is_ = VARIANTS[variant]
+        self.fewest_frames = is_.fewest_frames
         self.volume = AsVolume()
         self.conv1 = nn.Conv3d(
             channels, 64, (is_.stem, 7, 7), (is_.stem_stride, 2, 2), (is_.stem // 2, 3, 3), bias=False
