@@ -295,7 +295,10 @@ def test_piped_table_has_one_line_per_model() -> None:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("i3d_inception_k400_flow", "64 x 2 x 224 x 224 (T,C,H,W), x, y of a flow image, dense sampling at 25 frames a second\n"),
+        (
+            "i3d_inception_k400_flow",
+            "64 x 2 x 224 x 224 (T,C,H,W), x, y of a flow image, dense sampling at 25 frames a second\n",
+        ),
         ("tsm_r50_k400_flow", "8 x 10 x 224 x 224 (T,C,H,W), five x, y flow images, uniform sampling\n"),
         ("i3d_r50_k400", "32 x 3 x 224 x 224 (T,C,H,W), RGB, dense sampling, one frame of 2\n"),
         ("tsn_bninception_k400", "8 x 3 x 224 x 224 (T,C,H,W), BGR, uniform sampling\n"),

@@ -146,6 +146,8 @@ def test_a_kit_is_whole_and_says_all_that_the_contract_does(case: str, tmp_path:
             for facts in (contract.mean, contract.std) if "preprocess" in CASES[case][2] else ():
                 assert ", ".join(map(str, facts)) in text
     readme = (folder / "README.md").read_text("utf-8")
+    assert "before it got its name" in readme
+    assert "structure alone" not in readme
     assert ("litert" in readme) == (contract.format == "tflite")
     assert ("Xcode" in readme) == (contract.format == "coreml")
     assert all(doubt in readme for doubt in contract.doubt)
@@ -324,6 +326,7 @@ def test_core_mls_answers_are_torchs(kits: Callable[..., Path]) -> None:
     )
     assert header["runtime"].startswith("torch")
     assert header["tolerance"] == 1e-2
+    assert "its structure alone was checked" in (folder / "README.md").read_text("utf-8")
     assert header["input"]["sha256"] == other["input"]["sha256"]
     logits = [
         np.frombuffer((path / "vector" / "logits.bin").read_bytes(), "<f4") for path in (folder, kits(ONLINE, "onnx"))

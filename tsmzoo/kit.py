@@ -241,6 +241,7 @@ def _flags(contract: Contract) -> set[str]:
         "rgb": len(contract.mean) == 3,
         "paced": contract.target_fps is not None,
         "dense": contract.stride is not None,
+        "verified": contract.verification is not None and contract.verification.status == "passed",
         "random": contract.weights == "random",
         "doubted": bool(contract.doubt),
         "fp16": contract.precision == "fp16",
