@@ -1,6 +1,6 @@
 """What fewer bits cost and give: size, time, error and top-1 of exported files, by format and precision.
 
-Run by `make bench`. All files of a model run in turns, one thread, states fed back; ratios are to fp32 of the format.
+Run by `make bench`. All files of a model run in turns, one thread; ratios are to fp32 of the format.
 Top-1 is that of the file's own report (clips of the bundled task that training never saw).
 """
 
@@ -17,8 +17,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
-from tsmzoo import calibration
 from tsmzoo.artifact import Contract, read_contract
 from tsmzoo.converter import load_converter
 from tsmzoo.formats import Format
@@ -65,15 +65,8 @@ def _compare(folder: Path, model: str, format_: Format, options: tuple[str, ...]
 
 def _race(paths: list[Path]) -> list[list[float]]:
     """Return seconds a frame (a clip of an offline model) of each round of each file."""
-    files = []
-    for path in paths:
-        contract = read_contract(path)
-        with quiet():
-            runner = load_converter(Format(contract.format)).load(path, contract, 1)
-        assert runner is not None
-        files.append((runner, contract))
-    times: list[list[float]] = [[] for _ in files]
-    steps = [_step(*each) for each in files]
+    steps = [_step(path, read_contract(path)) for path in paths]
+    times: list[list[float]] = [[] for _ in steps]
     for turn in range(ROUNDS + 1):
         for each, step in zip(times, steps, strict=True):
             began = time.perf_counter()
@@ -83,15 +76,30 @@ def _race(paths: list[Path]) -> list[list[float]]:
     return times
 
 
-def _step(runner: Any, contract: Contract) -> Callable[[], object]:
-    """Return what runs the file once, inputs in place: a frame after some others, or a clip."""
+def _step(path: Path, contract: Contract) -> Callable[[], object]:
+    """Return what runs the file once, on one thread, inputs in place."""
     random = np.random.default_rng(0)
-    length = contract.frames if contract.mode == "offline" else 4
-    pixels = random.integers(0, 256, (1, length, 3, contract.size, contract.size), dtype="uint8")
-    inputs = calibration.feeds(runner, contract, pixels)[-1]
-    runner.run(inputs)
-    # Python's own way into LiteRT costs as much as a small network: the interpreter alone is what a phone runs.
-    return runner._interpreter.invoke if contract.format == Format.TFLITE else lambda: runner.run(inputs)
+    inputs = {
+        tensor.name: random.integers(0, 256, tensor.shape).astype(tensor.dtype)
+        if tensor.dtype == "uint8"
+        # States of no frame: what they hold changes no time.
+        else np.zeros([int(n) for n in tensor.shape], tensor.dtype)
+        for tensor in contract.inputs
+    }
+    if contract.format == Format.ONNX:
+        with quiet():
+            runner = load_converter(Format.ONNX).load(path, contract, 1)
+        assert runner is not None
+        return lambda: runner.run(inputs)
+    # Not by the signature: Python's way into LiteRT costs as much as a small network.
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    for about in interpreter.get_input_details():
+        pixels = about["dtype"] == np.uint8
+        interpreter.set_tensor(
+            about["index"], inputs[contract.main_input.name] if pixels else np.zeros(about["shape"], "float32")
+        )
+    return interpreter.invoke
 
 
 def _tsmzoo(*arguments: str) -> Any:
