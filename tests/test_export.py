@@ -903,9 +903,7 @@ TFLITE_FILES = {
     "resnet": ("tsm_r50_sthv2", "random", "--size", "64"),
     "non-local": ("tsm_r50_nl_k400", "random", "--size", "64"),
     "i3d": ("i3d_r50_k400_8x8", "random", "--size", "64"),
-    "i3d, non-local": ("i3d_r50_nl_embedded_gaussian_k400", "random", "--size", "64", "--frames", "16"),
     "inception": ("i3d_inception_k400_rgb_piergiaj", "random", "--size", "64", "--frames", "16"),
-    "mobileone": ("tsm_mobileone_s4_k400_16f", "random", "--size", "64"),
 }
 
 

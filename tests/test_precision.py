@@ -187,9 +187,14 @@ SIZES = {"fp16": 0.56, "w8": 0.36, "int8": 0.43}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", SIZES)
-@pytest.mark.parametrize("to", ["tflite", "onnx"])
-@pytest.mark.parametrize("model", [OFFLINE, ONLINE])
+@pytest.mark.parametrize(
+    ("model", "to", "precision"),
+    [
+        *((ONLINE, "tflite", precision) for precision in SIZES),
+        *((ONLINE, "onnx", precision) for precision in SIZES),
+        (OFFLINE, "tflite", "int8"),
+    ],
+)
 def test_fewer_bits_lose_at_most_a_point(
     model: str, to: str, precision: str, exported: Callable[[str, str, str], Path]
 ) -> None:
@@ -210,12 +215,11 @@ def test_fewer_bits_lose_at_most_a_point(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", ["tflite", "onnx"])
-def test_eval_scores_the_file_itself(to: str, exported: Callable[[str, str, str], Path], tmp_path: Path) -> None:
+def test_eval_scores_the_file_itself(exported: Callable[[str, str, str], Path], tmp_path: Path) -> None:
     motion.write(tmp_path / "videos", 70, 5)
     scores = {}
     for precision in ("fp32", "int8"):
-        command = ["eval", str(exported(ONLINE, to, precision)), "--data", str(tmp_path / "videos"), "--json"]
+        command = ["eval", str(exported(ONLINE, "tflite", precision)), "--data", str(tmp_path / "videos"), "--json"]
         result = CliRunner().invoke(cli.app, command)
         assert result.exit_code == 0, result.output
         scores[precision] = json.loads(result.stdout)["top1"]
@@ -249,9 +253,13 @@ def test_own_videos_calibrate(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_dearest_operators_stay_float(exported: Callable[[str, str, str], Path], tmp_path: Path) -> None:
+def test_the_dearest_operators_stay_float(
+    exported: Callable[[str, str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ai_edge_litert.interpreter import Interpreter
+    from tsmzoo.converters import tflite_quantise
 
+    monkeypatch.setattr(tflite_quantise, "_COSTLY", ("ADD", "FULLY_CONNECTED", "MEAN"))  # 13 of 65 are quicker
     out = tmp_path / "kept.tflite"
     command = ["export", ONLINE, "--to", "tflite", "--precision", "int8", "--keep-float", "2", "-o", str(out), "--json"]
     result = CliRunner().invoke(cli.app, command)
