@@ -1,0 +1,151 @@
+"""Files for phones: export, verify."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsmzoo import terminal
+from tsmzoo.cli.options import (
+    AllowMismatch,
+    Clip,
+    Frames,
+    Json,
+    Model,
+    RegistryFile,
+    Seed,
+    Size,
+    Weights,
+    WeightsFormat,
+    choice,
+    frames_of,
+    load,
+    obtained,
+    video_of,
+)
+from tsmzoo.cli.root import app
+from tsmzoo.errors import ZooError
+from tsmzoo.formats import Format
+
+if TYPE_CHECKING:
+    from tsmzoo.artifact import Contract, Verification
+
+
+@app.command()
+def export(
+    model: Model,
+    to: Annotated[Format, typer.Option(help="The format to write.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="PATH", help="Default: <model>-<precision>.<ending>")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, int8 (weights and activations) or w8 (weights).")
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Videos that int8 takes its ranges from; the bundled have theirs."),
+    ] = None,
+    keep_float: Annotated[
+        int, typer.Option(help="How many of the operators that int8 costs most stay float (tflite).", min=0)
+    ] = 0,
+    preprocess: Annotated[
+        str | None, typer.Option(help="embedded (default): camera values in; external: normalised values in.")
+    ] = None,
+    state: Annotated[str, typer.Option(help="explicit: states are inputs and outputs.")] = "explicit",
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Any number of clips a call (onnx).")] = False,
+    weights: Weights = None,
+    seed: Seed = 0,
+    weights_format: WeightsFormat = None,
+    allow_shift_mismatch: AllowMismatch = False,
+    size: Size = None,
+    frames: Frames = None,
+    clip: Clip = None,
+    kit: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A new folder for an app: the file, a class that runs it, a test vector."),
+    ] = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Convert a model, with its contract beside it, verified before it gets its name."""
+    choice("--preprocess", preprocess, ("embedded", "external"))
+    choice("--state", state, ("explicit",))
+    start = time.perf_counter()
+    zoo = load(registry_file)
+    from tsmzoo import export as exporter
+    from tsmzoo import kit as kit_
+    from tsmzoo import weights as weights_
+    from tsmzoo.subject import resized
+
+    entry = zoo.find(model)
+    entry = resized(entry, frames_of(entry, frames), size)
+    if kit is not None:
+        kit_.check(kit)
+
+    with terminal.stages() as stage:
+        stage(f"loading the {to} converter")
+        plan = exporter.plan(
+            entry,
+            to,
+            out=out,
+            precision=precision,
+            preprocess=preprocess,  # type: ignore[arg-type]  # checked above
+            dynamic_batch=dynamic_batch,
+            calibrate=calibrate,
+            keep_float=keep_float,
+        )
+    pixels = video_of(clip, zoo.find(model), entry.size)
+    network = obtained(entry, weights, seed, weights_format, allow_mismatch=allow_shift_mismatch)
+    with terminal.stages() as stage:
+        contract = exporter.export(zoo, network, plan, video=pixels, stage=stage)
+        if kit is not None:
+            stage("writing the kit")
+            answering = kit_.answering(zoo, network, plan.out, contract, plan.converter)
+            kit_.write(kit, plan.out, contract, kit_.vector(contract, answering))
+    if network.weights == "local" and contract.checkpoint and weights:
+        weights_.remember(contract.checkpoint, weights)  # for `verify`
+    assert contract.verification is not None
+    _report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json, kit=kit)
+
+
+@app.command()
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="A file that `tsmzoo export` wrote, its JSON beside it.")],
+    weights: Weights = None,
+    steps: Annotated[int | None, typer.Option(help="Frames of each stream.", min=2, max=10_000)] = None,
+    clip: Clip = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Compare a file with its torch model over a stream, or find that it was changed."""
+    start = time.perf_counter()
+    zoo = load(registry_file)
+    from tsmzoo import artifact as artifact_
+    from tsmzoo.export import reverify
+
+    pixels = None
+    if clip is not None:
+        contract = artifact_.read_contract(artifact)
+        pixels = video_of(clip, zoo.find(contract.model), contract.size)
+    with terminal.stages() as stage:
+        contract, report = reverify(zoo, artifact, weights=weights, steps=steps, video=pixels, stage=stage)
+    _report(artifact, contract, report, time.perf_counter() - start, json=json)
+    if report.status == "failed":
+        raise ZooError(f"{artifact}: failed its verification: {report.reason}; export it again")
+
+
+def _report(
+    path: Path, contract: Contract, report: Verification, seconds: float, *, json: bool, kit: Path | None = None
+) -> None:
+    from tsmzoo import report as report_
+
+    if json:
+        document = report_.document(path, contract, report, seconds)
+        terminal.print_json(document | ({"kit": str(kit)} if kit else {}))
+    else:
+        print(report_.text(path, contract, report, seconds))
+        if kit:
+            print(f"  kit in {kit}: its README.md says how to use it")

@@ -1,0 +1,63 @@
+"""Models of your own: data, train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tsmzoo import terminal
+from tsmzoo.cli.options import DataFolder, Json, ListFile, RegistryFile, load
+from tsmzoo.cli.root import app
+
+
+@app.command()
+def data(
+    task: Annotated[
+        Literal["motion"], typer.Argument(help="motion: clips whose classes only the order of frames tells apart.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    videos: Annotated[int, typer.Option(help="Clips to write, an even number.", min=2, max=1_000_000)] = 1000,
+    seed: Annotated[int, typer.Option(help="Another seed gives other clips.", min=0, max=2**63 - 1)] = 0,
+    json: Json = False,
+) -> None:
+    """Write labelled videos, made here, in the layout that `eval` and `train` read."""
+    from tsmzoo import motion
+
+    with terminal.steps_bar() as progress:
+        motion.write(folder, videos, seed, lambda done, total: progress("writing", done, total))
+    if json:
+        terminal.print_json({"task": task, "folder": str(folder), "videos": videos, "seed": seed})
+    else:
+        print(f"{folder}: {videos} videos of {len(motion.CLASSES)} classes, seed {seed}; annotations.txt lists them")
+
+
+@app.command()
+def train(
+    recipe_name: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe of tsmzoo's, or a .yaml file of your own.")
+    ],
+    data: DataFolder,
+    val: Annotated[Path, typer.Option(metavar="DIR", help="The same, to measure on; never trained on.")],
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A run begun there is resumed.")],
+    list_file: ListFile = None,
+    val_list: Annotated[Path | None, typer.Option(metavar="FILE", help="The list of --val.")] = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Train a model on your own videos; `torchrun --nproc-per-node N -m tsmzoo train …` uses several devices."""
+    zoo = load(registry_file)
+    from tsmzoo import layouts, processes, recipe, training
+
+    how = recipe.training(recipe_name)
+    videos, held_out = layouts.read(data, list_file), layouts.read(val, val_list)
+    with terminal.steps_bar() as progress:
+        entry, last = training.train(zoo, how, videos, held_out, out, progress=progress, notify=terminal.note)
+    if not processes.is_first():
+        return
+    if json:
+        terminal.print_json({"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256} | last)
+        return
+    print(f"{entry.id}: {last['val_top1']:.2f} % on {len(held_out)} videos after {last['epoch']:g} epochs")
+    print(f"use it: tsmzoo export {entry.id} --registry {out / training.REGISTRY} --to tflite")

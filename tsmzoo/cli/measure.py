@@ -1,0 +1,111 @@
+"""Accuracy: eval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tsmzoo import terminal
+from tsmzoo.cli.options import Frames, Json, ListFile, RegistryFile, Seed, Weights, WeightsFormat, load, numbers
+from tsmzoo.cli.root import app
+from tsmzoo.errors import ZooError
+
+
+@app.command("eval")
+def eval_(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL|FILE…",
+            help="A model's id, an exported file, or predictions that were saved; several add up.",
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The dataset as it was published, or lists of your own.")
+    ] = None,
+    list_file: ListFile = None,
+    layout: Annotated[
+        str | None, typer.Option("--format", metavar="LAYOUT", help="The data's layout, else told by what lies there.")
+    ] = None,
+    split: Annotated[int, typer.Option(help="Of UCF101 and HMDB51.", min=1, max=3)] = 1,
+    protocol: Annotated[
+        str | None, typer.Option(help="An id or short name, else that of the first published figure.")
+    ] = None,
+    clips: Annotated[int | None, typer.Option(help="Clips a video, in place of the protocol's.", min=1)] = None,
+    crops: Annotated[Literal["1", "3", "5", "10"] | None, typer.Option(help="In place of the protocol's.")] = None,
+    frames: Frames = None,
+    observe: Annotated[
+        str | None, typer.Option(metavar="P,P…", help="Percents of each video after which to score, too.")
+    ] = None,
+    weights_of_scores: Annotated[
+        str | None, typer.Option(metavar="W,W…", help="Factors of the scores of several models; 1 each without.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Keep predictions; a stopped run goes on from there.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with the confusion matrix.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at a video that cannot be decoded.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core without, 0 for this one.", min=0)] = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    weights_format: WeightsFormat = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Measure accuracy over labelled videos under a published protocol, beside the published figure."""
+    levels, factors = numbers("--observe", observe), numbers("--weights-of-scores", weights_of_scores)
+    if not all(level.is_integer() and 1 <= level <= 100 for level in levels):
+        raise typer.BadParameter(f"{observe!r} must be whole percents, 1…100", param_hint="--observe")
+    zoo = load(registry_file)
+    from contextlib import ExitStack
+
+    from tsmzoo import evaluate, layouts, page, processes, scored
+    from tsmzoo.evaluate import Settings
+    from tsmzoo.plan import Changes
+    from tsmzoo.subject import Subject
+
+    settings = Settings(
+        protocol=protocol,
+        changes=Changes(clips=clips, crops=int(crops) if crops else None, frames=frames),  # type: ignore[arg-type]
+        observe=tuple(sorted({int(level) for level in levels} - {100})),  # the whole is scored anyway
+        strict=strict,
+        workers=workers,
+        registries=(registry_file,) if registry_file else (),
+    )
+    live = [model for model in models if not evaluate.is_saved(model)]
+    if live and data is None:
+        raise typer.BadParameter("give the folder of the data with --data")
+    if not live and (predictions is not None or levels):
+        raise typer.BadParameter("saved predictions are scored as they are; leave out --predictions and --observe")
+    if factors and len(factors) != len(models):
+        raise typer.BadParameter(f"{len(models)} models need as many --weights-of-scores")
+    if len(live) > 1 and weights not in (None, "random"):
+        raise typer.BadParameter("one checkpoint is not that of several models; predict one by one with --predictions")
+    if html is not None:
+        page.check(html)
+    first = processes.is_first()
+    with ExitStack() as stack:
+        listed = layouts.read(data, list_file, layout, split) if data is not None and live else None
+        places = evaluate.places(models, predictions, stack)
+        speed = None
+        progress = stack.enter_context(terminal.videos_bar(show=first))
+        for model, path in zip(models, places, strict=True):
+            if listed is not None and model in live:
+                subject = Subject(model, weights, seed, weights_format)
+                notify = terminal.note if first else terminal.silent
+                speed = evaluate.evaluate(zoo, subject, listed, settings, path, progress=progress, notify=notify)
+        if not first:
+            return
+        found = scored.score(places, factors)
+        if strict and found.skipped:
+            video, why = found.skipped[0]
+            raise ZooError(f"--strict: {video} was skipped before ({why}); mend it and delete {places[0]} to try again")
+        document = scored.summary(zoo, found, speed)
+    if json:
+        terminal.print_json(document)
+    else:
+        print(scored.text(document))
+    if html is not None:
+        page.write(html, document, found)

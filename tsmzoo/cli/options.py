@@ -1,0 +1,105 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsmzoo import terminal
+from tsmzoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from tsmzoo.artifact import Array
+    from tsmzoo.registry import Entry, Registry
+    from tsmzoo.weights import Network
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+RegistryFile = Annotated[
+    Path | None, typer.Option("--registry", metavar="FILE", help="A registry of your own, on top of tsmzoo's.")
+]
+Model = Annotated[str, typer.Argument(help="A model's id or alias; `tsmzoo list` shows them.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|random", help="A local checkpoint, or `random`, in place of the published weights."),
+]
+Seed = Annotated[int, typer.Option(help="Seed of random weights.", min=0, max=2**63 - 1)]
+WeightsFormat = Annotated[str | None, typer.Option(help="The checkpoint's format, else told from its keys.")]
+AllowMismatch = Annotated[
+    bool, typer.Option("--allow-shift-mismatch", help="Load a bidirectional checkpoint into an online model.")
+]
+Size = Annotated[int | None, typer.Option(metavar="PX", help="Side of the input.", min=32, max=2048)]
+Frames = Annotated[
+    int | None,
+    typer.Option(metavar="T", help="Frames of a clip; with eval, of an online model's stream, too.", min=1, max=256),
+]
+DataFolder = Annotated[
+    Path, typer.Option(metavar="DIR", help="Videos, with annotations.txt (`path index` a line) and labels.txt.")
+]
+ListFile = Annotated[Path | None, typer.Option("--list", metavar="FILE", help="A list in place of annotations.txt.")]
+Clip = Annotated[
+    Path | None, typer.Option(metavar="VIDEO", help="A real video to verify with, beside the seeded noise.")
+]
+
+
+def load(registry_file: Path | None) -> Registry:
+    from tsmzoo import registry
+
+    return registry.load(*([registry_file] if registry_file else []))
+
+
+def frames_of(entry: Entry, frames: int | None) -> int | None:
+    if frames is not None and entry.mode == "online" and frames != 1:
+        raise ZooError(f"{entry.id} is online and takes one frame a step; leave out --frames")
+    return frames
+
+
+def obtained(
+    entry: Entry, weights: str | None, seed: int, weights_format: str | None = None, *, allow_mismatch: bool = False
+) -> Network:
+    from tsmzoo.weights import obtain, warnings
+
+    with terminal.download_bar(entry.id) as progress:
+        network = obtain(
+            entry,
+            weights,
+            seed=seed,
+            weights_format=weights_format,
+            allow_shift_mismatch=allow_mismatch,
+            progress=progress,
+            notify=terminal.note,
+        )
+    for warning in warnings(entry.id, network):
+        terminal.note(warning)
+    return network
+
+
+def video_of(clip: Path | None, entry: Entry, size: int) -> Array | None:
+    """Return the frames of --clip as `entry` takes them at `size`."""
+    if clip is None:
+        return None
+    if entry.modality == "flow":
+        raise ZooError(f"{entry.id} sees optical flow, not video; leave out --clip")
+    from tsmzoo import source
+
+    return source.first(clip, max(entry.short_side, size), size)
+
+
+def numbers(option: str, text: str | None) -> list[float]:
+    """Return the numbers of an option such as `1,1.5`."""
+    from math import isfinite
+
+    try:
+        found = [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        found = [float("nan")]
+    if not all(isfinite(number) for number in found):
+        raise typer.BadParameter(f"{text!r} must be numbers with commas between", param_hint=option)
+    return found
+
+
+def choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}", param_hint=option)
