@@ -19,6 +19,7 @@ from tsmzoo.errors import ArtifactError
 frame_layout: Layout = "NCHW"
 clip_layout: Layout = "NTCHW"
 pixel_type: Literal["tensor", "image"] = "image"
+packed_state = "packed_state"  # `state` is a word of ML Programs, which coremltools renames
 precisions = ("fp32", "fp16")
 libraries = ("torch", "coremltools")
 
@@ -31,7 +32,7 @@ def pixel_dtype(mode: str) -> DType:
 
 
 def convert(model: nn.Module, contract: Contract, out: Path) -> None:
-    """Write `model` as an ML Program for iOS 15 and later."""
+    """Write `model` as an ML Program for iOS 15 and later; 18 where it keeps its states itself."""
     examples = tuple(torch.zeros([int(n) for n in tensor.shape]) for tensor in contract.inputs)
     with torch.no_grad():
         program = torch.export.export(model, examples, strict=False).run_decompositions({})
@@ -39,9 +40,11 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
         program,
         inputs=[_input(tensor) for tensor in contract.inputs],
         outputs=[ct.TensorType(name=tensor.name, dtype=np.float32) for tensor in contract.outputs],
+        states=[_state(part) for part in _kept(contract)] or None,
         convert_to="mlprogram",
         compute_precision=_PRECISIONS[contract.precision],
-        minimum_deployment_target=ct.target.iOS15,
+        # States inside the file came with iOS 18.
+        minimum_deployment_target=ct.target.iOS18 if contract.state == "implicit" else ct.target.iOS15,
         skip_model_load=True,
     )
     _save(package, contract, out)
@@ -77,6 +80,15 @@ def _input(tensor: Tensor) -> Any:
     return ct.TensorType(name=tensor.name, shape=tensor.shape, dtype=np.float32)
 
 
+def _kept(contract: Contract) -> tuple[Tensor, ...]:
+    """Return the states that the file keeps itself."""
+    return contract.parts if contract.state == "implicit" else ()
+
+
+def _state(part: Tensor) -> Any:
+    return ct.StateType(wrapped_type=ct.TensorType(shape=part.shape, dtype=np.float16), name=part.name)
+
+
 def check(path: Path, contract: Contract) -> list[str]:
     """Names, shapes and types of the saved specification as in the contract; every weight blob in place."""
     try:
@@ -85,11 +97,12 @@ def check(path: Path, contract: Contract) -> list[str]:
         raise ArtifactError(f"{path}: is no Core ML package ({type(error).__name__}); export it again") from None
     if spec.WhichOneof("Type") != "mlProgram":
         raise ArtifactError(f"{path}: is no ML Program; export it again")
-    found = {item.name: _described(item) for item in (*spec.description.input, *spec.description.output)}
+    description = spec.description
+    found = {item.name: _described(item) for item in (*description.input, *description.output, *description.state)}
     wanted = {
         tensor.name: ("image", (tensor.shape[2], tensor.shape[3])) if _is_image(tensor) else ("float32", tensor.shape)
         for tensor in (*contract.inputs, *contract.outputs)
-    }
+    } | {part.name: ("float16", part.shape) for part in _kept(contract)}
     check_tensors(path, found, wanted)
     contract.check_copy(path, spec.description.metadata.userDefined.get(METADATA_KEY))
     function = next(iter(spec.mlProgram.functions.values()))
@@ -102,11 +115,24 @@ def check(path: Path, contract: Contract) -> list[str]:
     ]
 
 
+def advise(path: Path, contract: Contract) -> list[str]:
+    """What a state inside the file costs."""
+    if contract.state != "implicit":
+        return []
+    sides = sorted({int(n) for part in contract.parts for n in part.shape[2:]})
+    return [
+        f"it keeps its {len(contract.parts)} states itself, in half precision: iOS 18, macOS 15 and later, one stream "
+        "an MLState",
+        f"the Neural Engine refuses states whose sides ({', '.join(map(str, sides))}) are no multiples of 32 "
+        "(github.com/apple/coremltools/issues/2631): it runs on CPU and GPU",
+    ]
+
+
 def _described(item: Model_pb2.FeatureDescription) -> tuple[str, tuple[int, ...]]:
     kind = item.type.WhichOneof("Type")
     if kind == "imageType":
         return "image", (item.type.imageType.height, item.type.imageType.width)
-    array = item.type.multiArrayType
+    array = item.type.stateType.arrayType if kind == "stateType" else item.type.multiArrayType
     dtype = FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name(array.dataType).lower()
     return dtype, tuple(array.shape)
 
@@ -134,6 +160,8 @@ class CoremlRunner:
     def __init__(self, path: Path, contract: Contract) -> None:
         self._model = ct.models.MLModel(str(path))
         self._images = {tensor.name for tensor in contract.inputs if _is_image(tensor)}
+        self._implicit = contract.state == "implicit"
+        self._state: Any = None
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         from PIL import Image
@@ -142,8 +170,12 @@ class CoremlRunner:
             name: Image.fromarray(value[0].transpose(1, 2, 0)) if name in self._images else value
             for name, value in inputs.items()
         }
-        outputs: dict[str, Array] = self._model.predict(values)
+        outputs: dict[str, Array] = self._model.predict(values, state=self._state)
         return outputs
+
+    def reset(self) -> None:
+        """Begin anew: a new state is all zeros."""
+        self._state = self._model.make_state() if self._implicit else None
 
 
 def load(path: Path, contract: Contract, threads: int | None = None) -> CoremlRunner | None:

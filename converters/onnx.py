@@ -17,6 +17,7 @@ from tsmzoo.errors import ArtifactError
 frame_layout: Layout = "NCHW"
 clip_layout: Layout = "NTCHW"
 pixel_type: Literal["tensor", "image"] = "tensor"
+packed_state = "state"
 precisions = ("fp32",)
 libraries = ("torch", "onnx", "onnxscript", "onnxruntime")
 
@@ -112,6 +113,11 @@ def _described(value: onnx.ValueInfoProto) -> tuple[str, tuple[int | str, ...]]:
     tensor = value.type.tensor_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     return dtype, tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+
+
+def advise(path: Path, contract: Contract) -> list[str]:
+    """Nothing is known of the accelerators behind ONNX Runtime."""
+    return []
 
 
 class OnnxRunner:

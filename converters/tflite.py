@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, check_tensors
 from tsmzoo.errors import ArtifactError
 
+from . import gpu
 from .flatbuffer import operator_name, read, write
 
 frame_layout: Layout = "NHWC"
 clip_layout: Layout = "THWC"
 pixel_type: Literal["tensor", "image"] = "tensor"
+packed_state = "state"
 precisions = ("fp32",)
 libraries = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
 
@@ -120,7 +122,7 @@ def _dequantize_pixels(model: Any) -> None:
 
 
 def check(path: Path, contract: Contract) -> list[str]:
-    """Names, shapes and types as in the contract; rank 4 at most; builtin operators only."""
+    """Names, shapes and types as in the contract; rank 4 at most; builtin operators only; what GPUs make of it."""
     try:
         model = read(path.read_bytes())
         graph = model.subgraphs[0]
@@ -146,7 +148,12 @@ def check(path: Path, contract: Contract) -> list[str]:
         f"tensors as named ({len(wanted)})",
         f"rank {rank} at most",
         f"{operators.total()} builtin operators, TRANSPOSE {operators['TRANSPOSE']}",
+        gpu.summary(gpu.findings(model)),
     ]
+
+
+def advise(path: Path, contract: Contract) -> list[str]:
+    return []
 
 
 class TfliteRunner:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from tsmzoo import live, motion, registry
-from tsmzoo.decide import CUT, OFFLINE, ONLINE, Decision, Smoothing, decide, difference, softmax, thumbnail, usual
+from tsmzoo.artifact import probabilities
+from tsmzoo.decide import CUT, OFFLINE, ONLINE, Decision, Smoothing, decide, difference, thumbnail, usual
 from tsmzoo.frames import Frame
 from tsmzoo.subject import Subject
 
@@ -87,7 +88,7 @@ def test_the_first_of_equals_leads() -> None:
 
 
 def test_large_logits_overflow_nothing() -> None:
-    assert softmax(np.array([1e4, 0, -1e4], "float32")).tolist() == [1, 0, 0]
+    assert probabilities(np.array([1e4, 0, -1e4], "float32"), "softmax").tolist() == [1, 0, 0]
 
 
 def test_the_usual_window_is_as_long_at_every_rate() -> None:

@@ -166,6 +166,9 @@ def test_contract_tells_all_that_glue_code_needs(quick: Quick) -> None:
         "precision": "fp32",
         "preprocess": "embedded",
         "state": "explicit",
+        "activation": "softmax",
+        "gpu_safe": False,
+        "parts": [],
         "classes": 27,
         "channel_order": "RGB",
         "mean": [0.485, 0.456, 0.406],
@@ -457,6 +460,7 @@ class Fake:
     frame_layout: artifact.Layout = "NCHW"
     clip_layout: artifact.Layout = "NTCHW"
     pixel_type: Literal["tensor", "image"] = "tensor"
+    packed_state = "state"
     precisions = ("fp32", "fp16")
     libraries = ("torch",)
 
@@ -487,6 +491,9 @@ class Fake:
         assert path.exists()
         self._step("check")
         return ["looked at"]
+
+    def advise(self, _: Path, __: Contract) -> list[str]:
+        return ["mind the gap"]
 
     def load(self, _: Path, contract: Contract, _threads: int | None = None) -> Direct | None:
         self._step("load")
@@ -691,7 +698,29 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "format": (["tsm_mbv2_online", "--to", "onxx"], 2, "--to"),
     "no format": (["tsm_mbv2_online"], 2, "--to"),
     "preprocess": (["tsm_mbv2_online", "--to", "onnx", "--preprocess", "baked"], 2, "--preprocess"),
-    "state": (["tsm_mbv2_online", "--to", "onnx", "--state", "implicit"], 2, "--state"),
+    "state": (["tsm_mbv2_online", "--to", "onnx", "--state", "hidden"], 2, "--state"),
+    "implicit": (["tsm_mbv2_online", "--to", "onnx", "--state", "implicit"], 1, "--state implicit is for coreml"),
+    "implicit in fp32": (
+        ["tsm_mbv2_online", "--to", "coreml", "--state", "implicit", "--precision", "fp32"],
+        1,
+        "half precision",
+    ),
+    "states of clips": (["tsm_mbv2_k400", "--to", "onnx", "--state", "packed"], 1, "offline and has no states"),
+    "GPU": (["tsm_mbv2_online", "--to", "onnx", "--gpu-safe"], 1, "--gpu-safe is for tflite"),
+    "softmax": (["tsm_mbv2_online", "--to", "tflite", "--softmax", "--precision", "int8"], 1, "take it of the logits"),
+    "kit of probabilities": (
+        ["tsm_mbv2_online", "--to", "onnx", "--softmax", "--kit", "kit"],
+        1,
+        "leave out --softmax",
+    ),
+    "kit that keeps states": (
+        ["tsm_mbv2_online", "--to", "coreml", "--state", "implicit", "--kit", "kit"],
+        1,
+        "leave out --state implicit",
+    ),
+    "two targets": (["tsm_mbv2_online", "--to", "onnx", "--recipe", "ios"], 2, "--to"),
+    "recipe": (["tsm_mbv2_online", "--recipe", "androd"], 1, "there are android, coreml, ios, onnx, tflite"),
+    "recipe's file": (["tsm_mbv2_online", "--recipe", "none.yaml"], 1, "none.yaml: cannot be read"),
     "size": (["tsm_mbv2_online", "--to", "onnx", "--size", "16"], 2, "--size"),
     "number of frames": (["tsm_mbv2_k400", "--to", "onnx", "--frames", "0"], 2, "--frames"),
     "seed": (["tsm_mbv2_online", "--to", "onnx", "--seed", "-1"], 2, "--seed"),

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from tsmzoo import calibration, cli, motion, registry
 from tsmzoo.artifact import Array, Contract, Quality, StatePair, Tensor, Verification
 from tsmzoo.export import judged
+from tsmzoo.recipe import Bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +102,7 @@ def test_quality_by_hand() -> None:
     assert turned.cosine == pytest.approx(-1)
 
 
+BAR = Bar(agreement=0.95, cosine=0.99, lost=1.0)
 PASSED = Verification(status="passed", runtime="", tolerance=1.0)
 GOOD = Quality(data="clips", clips=100, agreement=0.99, cosine=0.999, top1_float=90.0, top1=89.5, drift=(0.999,) * 64)
 
@@ -117,11 +119,12 @@ GOOD = Quality(data="clips", clips=100, agreement=0.99, cosine=0.999, top1_float
     ],
 )
 def test_a_file_below_the_bar_fails(changes: dict[str, Any], words: str | None) -> None:
-    report = judged(PASSED, msgspec.structs.replace(GOOD, **changes), contract())
+    report = judged(PASSED, msgspec.structs.replace(GOOD, **changes), contract(), BAR)
     assert report.status == ("failed" if words else "passed")
     assert words is None or words in str(report.reason)
     assert report.quality is not None
-    assert judged(PASSED, None, contract("fp16")) == PASSED
+    assert judged(PASSED, None, contract(), BAR) == PASSED
+    assert judged(PASSED, GOOD, contract("fp16"), None) == PASSED
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import yaml
 
 from tsmzoo import cache, models, paths, recipe, registry
 from tsmzoo.errors import RegistryError
+from tsmzoo.formats import Format
 from tsmzoo.models.forms import state_shapes
 from tsmzoo.registry import Entry
 
@@ -581,9 +582,9 @@ def test_every_protocol_is_read_and_used(path: Path) -> None:
     assert ours or path.stem.startswith(("dense_center", "mm_i3d"))
 
 
-@pytest.mark.parametrize("format_", ["onnx", "tflite", "coreml"])
-def test_every_target_is_read(format_: str) -> None:
-    target = recipe.target(format_)
+@pytest.mark.parametrize(("name", "format_"), [*((f, f) for f in Format), ("android", "tflite"), ("ios", "coreml")])
+def test_every_target_is_read(name: str, format_: str) -> None:
+    target = recipe.target(name)
     assert target.format == format_
     assert target.precision in target.tolerance
     assert target.tolerance["fp32"] <= 1e-4
@@ -601,6 +602,6 @@ def test_recipe_that_is_wrong(
     if content is not None:
         path.write_text(content)
     with pytest.raises(RegistryError) as caught:
-        read("x")
+        read("x" if kind == "eval" else str(path))
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)

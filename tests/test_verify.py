@@ -538,7 +538,7 @@ def test_layout_and_preprocessing_of_the_file_are_its_own() -> None:
 
 
 def test_not_run_is_never_passed() -> None:
-    found = with_structure(not_run("no Mac here", 1e-2), ["tensors as named (22)"])
+    found = with_structure(not_run("no Mac here", 1e-2), ["tensors as named (22)"], [])
     assert found.status == "not run"
     assert found.reason == "no Mac here"
     assert (found.max_rel_error, found.top1_agreement, found.steps, found.cases) == (None, None, 0, ())
@@ -553,7 +553,7 @@ def test_not_run_is_never_passed() -> None:
 
 def test_what_was_checked_without_running_does_not_change_the_verdict() -> None:
     failed = verify((Toy(), contract()), (Faulty(Toy(), never_read), contract()), tolerance=1e-4, steps=4)
-    with_more = with_structure(failed, ["valid"])
+    with_more = with_structure(failed, ["valid"], ["a GPU may not"])
     assert with_more.status == "failed"
     assert with_more.reason == failed.reason
     document = report.document(Path("m.onnx"), contract(), with_more, 1.0)

@@ -21,6 +21,10 @@ Array = NDArray[Any]
 #: Axes in order; N is the batch, T the frames of a clip.
 Layout = Literal["NCHW", "NHWC", "NTCHW", "THWC", "NC"]
 DType = Literal["uint8", "float32"]
+#: How the states of an online model are handed on: as inputs and outputs, as one of each, or kept by the file itself.
+State = Literal["explicit", "packed", "implicit"]
+#: What makes probabilities of logits: classes exclude one another, or each may hold.
+Activation = Literal["softmax", "sigmoid"]
 
 #: Key of the contract among a file's own metadata, in every format.
 METADATA_KEY = "tsmzoo"
@@ -113,6 +117,8 @@ class Verification(_Record, frozen=True, kw_only=True):
     quality: Quality | None = None
     #: What was checked of the file without running it.
     structure: tuple[str, ...] = ()
+    #: What keeps the file from a phone's accelerator, or what it needs there.
+    advice: tuple[str, ...] = ()
 
 
 class Contract(_Record, frozen=True, kw_only=True):
@@ -127,10 +133,16 @@ class Contract(_Record, frozen=True, kw_only=True):
     format: str
     precision: str
     preprocess: Literal["embedded", "external"]
-    state: Literal["explicit"] = "explicit"
+    state: State = "explicit"
+    #: What turns logits into probabilities.
+    activation: Activation = "softmax"
+    #: Outputs are no tensors that the network goes on with, which some mobile GPUs corrupt (tflite).
+    gpu_safe: bool = False
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     states: tuple[StatePair, ...]
+    #: States that have no input of their own: one after another in the packed one, or kept by the file itself.
+    parts: tuple[Tensor, ...] = ()
     classes: int
     #: None where the class names are not at hand.
     labels: tuple[str, ...] | None
@@ -164,6 +176,11 @@ class Contract(_Record, frozen=True, kw_only=True):
     def main_input(self) -> Tensor:
         """`frame` of an online model, `clip` of an offline one."""
         return self.inputs[0]
+
+    @property
+    def answer(self) -> str:
+        """`logits`, or `probabilities` of a file that makes them itself."""
+        return self.outputs[0].name
 
     def initial_states(self, batch: int = 1) -> dict[str, Array]:
         """Return the states of the first step of `batch` streams, in the file's own layout."""
@@ -294,6 +311,33 @@ def from_layout(array: Array, layout: Layout) -> Array:
     if layout == "THWC":
         return array.transpose(0, 3, 1, 2)[None]
     return array
+
+
+def unpacked(packed: Array, parts: tuple[Tensor, ...]) -> dict[str, Array]:
+    """Return the states that lie one after another in `packed`, N, S, by their names."""
+    sizes = [int(np.prod([int(n) for n in part.shape[1:]])) for part in parts]
+    pieces = np.split(packed, np.cumsum(sizes)[:-1], axis=1)
+    return {
+        part.name: piece.reshape(-1, *(int(n) for n in part.shape[1:]))
+        for part, piece in zip(parts, pieces, strict=True)
+    }
+
+
+def probabilities(logits: Array, activation: Activation) -> Array:
+    """Return the probabilities, 0…1, of logits, …, classes."""
+    if activation == "sigmoid":
+        return np.asarray(1 / (1 + np.exp(-logits)))
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(odds / odds.sum(-1, keepdims=True))
+
+
+def logits(probabilities: Array, activation: Activation) -> Array:
+    """Return the logits that gave `probabilities`, …, classes; of softmax, which forgets it, without their constant."""
+    least = np.finfo(np.float32).tiny
+    values = np.log(np.maximum(probabilities, least))
+    if activation == "sigmoid":
+        values -= np.log(np.maximum(1 - probabilities, least))
+    return np.asarray(values)
 
 
 def normalise(pixels: Array, contract: Contract) -> Array:

@@ -28,6 +28,14 @@ class Runner(Protocol):
         ...
 
 
+class StatefulRunner(Runner, Protocol):
+    """A file that keeps its states itself (`--state implicit`)."""
+
+    def reset(self) -> None:
+        """Begin anew, from states of zero."""
+        ...
+
+
 class Converter(Protocol):
     """A module of `converters/`."""
 
@@ -35,6 +43,8 @@ class Converter(Protocol):
     clip_layout: Layout
     #: What an input of bytes is.
     pixel_type: Literal["tensor", "image"]
+    #: The name of a packed state's input.
+    packed_state: str
     #: What `convert` writes; other precisions are made by `quantise` from the last of these.
     precisions: tuple[str, ...]
     #: Libraries whose versions belong in the contract.
@@ -65,6 +75,10 @@ class Converter(Protocol):
         Raises ArtifactError where the file, or the copy of the contract in it, and `contract` disagree, or
         a rule of the format is broken.
         """
+        ...
+
+    def advise(self, path: Path, contract: Contract) -> list[str]:
+        """Return what keeps the file from a phone's accelerator, or what it needs there, a sentence each."""
         ...
 
     def load(self, path: Path, contract: Contract, threads: int | None = None) -> Runner | None:

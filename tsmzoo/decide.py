@@ -1,7 +1,8 @@
 """From a stream's logits to the label that is shown: a rule of four steps, which apps repeat; and where scenes change.
 
 1. the mean of the last `window` logits (fewer at the start);
-2. its softmax, and the class that it holds likeliest: the leader;
+2. its probabilities (softmax, or sigmoids where several classes may hold), and the class that it holds likeliest:
+   the leader;
 3. a leader below `threshold` is none: what was shown stays, and whoever leads next begins its count anew;
 4. a leader is shown once it has led `hold` steps running; till then, what was shown stays.
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from tsmzoo.artifact import Array
+from tsmzoo.artifact import Activation, Array, probabilities
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,12 @@ class Decision:
     streak: int
 
 
-def decide(smoothing: Smoothing, logits: Array, before: Decision | None = None) -> Decision:
+def decide(
+    smoothing: Smoothing, logits: Array, before: Decision | None = None, activation: Activation = "softmax"
+) -> Decision:
     """Return the decision after a step of `logits`, one a class; `before` is that of the last step, None at a start."""
     recent = (*(before.recent if before else ()), logits)[-smoothing.window :]
-    odds = softmax(np.mean(recent, axis=0))
+    odds = probabilities(np.mean(recent, axis=0), activation)
     leader: int | None = int(odds.argmax())
     if odds[leader] < smoothing.threshold:
         leader = None
@@ -72,12 +75,6 @@ def decide(smoothing: Smoothing, logits: Array, before: Decision | None = None) 
     if leader is not None and streak >= smoothing.hold:
         shown = leader
     return Decision(odds, shown, recent, leader, streak)
-
-
-def softmax(logits: Array) -> Array:
-    """Return probabilities."""
-    odds = np.exp(logits - logits.max())
-    return np.asarray(odds / odds.sum())
 
 
 # --- scenes ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tsmzoo import evaluate, export, layouts, live, motion, report, scored, video, weights
+from tsmzoo import evaluate, export, layouts, live, motion, recipe, report, scored, video, weights
 from tsmzoo import frames as frames_
 from tsmzoo.dataset import Dataset
 from tsmzoo.decide import Smoothing
@@ -48,7 +48,8 @@ def demo(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}); give another folder with --keep") from None
-    plan = export.plan(zoo.find(MODELS[-1]), Format.TFLITE, out=artifact)  # first: what it needs may be missing
+    # First, since what it needs may be missing.
+    plan = export.plan(zoo.find(MODELS[-1]), recipe.target(Format.TFLITE), out=artifact)
 
     say(f"$ tsmzoo data motion {clips} --videos {videos} --seed {SEED}")
     motion.write(clips, videos, SEED, lambda *steps: progress("drawing clips", *steps))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from math import prod
 from typing import Literal
 
+import msgspec
+
 from tsmzoo import __version__
-from tsmzoo.artifact import Contract, DType, Layout, StatePair, Tensor
+from tsmzoo.artifact import Activation, Contract, DType, Layout, State, StatePair, Tensor
 from tsmzoo.models.forms import state_shapes
 from tsmzoo.registry import Registry
 from tsmzoo.weights import Network
@@ -26,11 +29,19 @@ def describe(
     frame_layout: Layout = "NCHW",
     clip_layout: Layout = "NTCHW",
     dynamic_batch: bool = False,
+    state: State = "explicit",
+    packed_state: str = "state",
+    gpu_safe: bool = False,
+    activated: bool = False,
     libraries: tuple[str, ...] = ("torch",),
 ) -> Contract:
-    """Return the contract of `network` in a format; by default that of the network run in torch."""
+    """Return the contract of `network` in a format; by default that of the network run in torch.
+
+    `activated`: its first output are probabilities, not logits.
+    """
     entry = network.entry
     normalisation = registry.normalisations[entry.normalisation]
+    activation: Activation = "sigmoid" if entry.multi_label else "softmax"
     inputs, outputs = _tensors(
         network,
         pixel_dtype=pixel_dtype if preprocess == "embedded" else "float32",
@@ -42,6 +53,25 @@ def describe(
         order="RGB" if preprocess == "embedded" else normalisation.order,
         values="camera values 0…255" if preprocess == "embedded" else "(value / 255 - mean) / std",
     )
+    if activated:
+        meaning = f"probabilities of the classes, 0…1: {activation} of their scores"
+        outputs = (msgspec.structs.replace(outputs[0], name="probabilities", meaning=meaning), *outputs[1:])
+    parts: tuple[Tensor, ...] = ()
+    if state != "explicit":
+        parts = inputs[1:]
+        inputs, outputs = inputs[:1], outputs[:1]
+    if state == "packed":
+        size = sum(prod(int(n) for n in part.shape[1:]) for part in parts)
+        packed = Tensor(
+            name=packed_state,
+            shape=(inputs[0].shape[0], size),
+            dtype="float32",
+            layout="NC",
+            meaning=f"features of the frame before at {len(parts)} shifted blocks, one after another; zeros at first",
+        )
+        inputs = (*inputs, packed)
+        meaning = f"what {packed_state} is for the next frame"
+        outputs = (*outputs, msgspec.structs.replace(packed, name="next_state", meaning=meaning))
     return Contract(
         model=entry.id,
         family=entry.family,
@@ -51,12 +81,16 @@ def describe(
         format=format_,
         precision=precision,
         preprocess=preprocess,
+        state=state,
+        activation=activation,
+        gpu_safe=gpu_safe,
         inputs=inputs,
         outputs=outputs,
         states=tuple(
             StatePair(input=state.name, output=next_state.name)
             for state, next_state in zip(inputs[1:], outputs[1:], strict=True)
         ),
+        parts=parts,
         classes=entry.classes,
         labels=registry.label_names(entry),
         channel_order=normalisation.order,
@@ -92,7 +126,11 @@ def _tensors(
     entry = network.entry
     kind = order if entry.modality == "rgb" else entry.flow_images
     logits = Tensor(
-        name="logits", shape=(batch, entry.classes), dtype="float32", layout="NC", meaning="class scores before softmax"
+        name="logits",
+        shape=(batch, entry.classes),
+        dtype="float32",
+        layout="NC",
+        meaning="class scores before any softmax or sigmoid",
     )
     if entry.mode == "offline":
         axes = {"N": batch, "T": entry.frames, "C": entry.channels, "H": entry.size, "W": entry.size}

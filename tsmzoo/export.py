@@ -8,23 +8,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from tsmzoo import artifact, calibration, recipe
-from tsmzoo.artifact import Array, Contract, Quality, Verification
+from tsmzoo.artifact import Array, Contract, Quality, State, Verification
 from tsmzoo.calibration import Material, material
 from tsmzoo.converter import Converter, load_converter, missing_extra
 from tsmzoo.describe import Preprocess, describe
 from tsmzoo.errors import ArtifactError, ExportError
 from tsmzoo.formats import Format, format_of
 from tsmzoo.models.flat import flatten
-from tsmzoo.models.forms import Clips, Deployed, OneClip, Step, fold_batch_norm
+from tsmzoo.models.forms import Clips, Deployed, OneClip, Packed, Stateful, Step, fold_batch_norm
 from tsmzoo.quiet import quiet
+from tsmzoo.recipe import Bar, Target
 from tsmzoo.registry import Entry, Registry
 from tsmzoo.runner import TorchRunner
 from tsmzoo.verify import not_run, verify, with_structure
 from tsmzoo.weights import Network, obtain, recall
+
+if TYPE_CHECKING:
+    from torch import nn
 
 #: Told what is going on, a few words at a time.
 Stage = Callable[[str], None]
@@ -39,11 +44,14 @@ class Plan:
     """What is to be written and where: checked before anything long begins."""
 
     entry: Entry
-    format: Format
+    target: Target
     converter: Converter
     out: Path
     precision: str
     preprocess: Preprocess
+    state: State
+    gpu_safe: bool
+    softmax: bool
     dynamic_batch: bool
     #: What int8 is calibrated and judged with.
     material: Material | None = None
@@ -53,22 +61,36 @@ class Plan:
 
 def plan(
     entry: Entry,
-    format_: Format,
+    target: Target,
     *,
     out: Path | None = None,
     precision: str | None = None,
     preprocess: Preprocess | None = None,
+    state: State | None = None,
+    gpu_safe: bool = False,
+    softmax: bool = False,
     dynamic_batch: bool = False,
     calibrate: Path | None = None,
     keep_float: int = 0,
 ) -> Plan:
-    """Settle an export of `entry`; what is not given comes from the format's recipe.
+    """Settle an export of `entry`; what is not given comes from the recipe `target`.
 
     Raises ExportError or ArtifactError where the format cannot do it, its extra is missing, or the
     place is taken.
     """
-    target = recipe.target(format_)
-    precision = precision or target.precision
+    format_, precision = target.format, precision or target.precision
+    gpu_safe, softmax = gpu_safe or target.gpu_safe, softmax or target.softmax
+    if entry.mode == "offline" and state not in (None, "explicit"):
+        raise ExportError(f"{entry.id} is offline and has no states; leave out --state")
+    state = "explicit" if entry.mode == "offline" else state or target.state
+    if state == "implicit" and format_ != Format.COREML:
+        raise ExportError(f"--state implicit is for coreml; {format_} files keep no states, take packed or explicit")
+    if state == "implicit" and precision == "fp32":
+        raise ExportError("--state implicit keeps states in half precision (Core ML knows no other); take fp16 or w8")
+    if gpu_safe and format_ != Format.TFLITE:
+        raise ExportError("--gpu-safe is for tflite; leave it out")
+    if softmax and precision == "int8":
+        raise ExportError("--softmax leaves 256 steps of probability in int8; leave it out, and take it of the logits")
     if dynamic_batch and format_ != Format.ONNX:
         raise ExportError(f"--dynamic-batch is for onnx; {format_} files take one clip or frame a call")
     if precision not in target.tolerance:
@@ -92,7 +114,18 @@ def plan(
     if calibrate is not None and given is None:
         raise ExportError(f"--calibrate is for {' and '.join(target.bars) or 'other formats'}; leave it out")
     return Plan(
-        entry, format_, converter, out, precision, preprocess or target.preprocess, dynamic_batch, given, keep_float
+        entry,
+        target,
+        converter,
+        out,
+        precision,
+        preprocess or target.preprocess,
+        state,
+        gpu_safe,
+        softmax,
+        dynamic_batch,
+        given,
+        keep_float,
     )
 
 
@@ -108,7 +141,7 @@ def export(
     contract = describe(
         registry,
         network,
-        format_=plan.format,
+        format_=plan.target.format,
         precision=plan.precision,
         preprocess=plan.preprocess,
         # An image is three channels of bytes; stacked flow has ten.
@@ -117,20 +150,26 @@ def export(
         frame_layout=converter.frame_layout,
         clip_layout=converter.clip_layout,
         dynamic_batch=plan.dynamic_batch,
+        state=plan.state,
+        packed_state=converter.packed_state,
+        gpu_safe=plan.gpu_safe,
+        activated=plan.softmax,
         libraries=converter.libraries,
     )
     try:
         # Beside the target, so that the renames below stay within one file system.
         with tempfile.TemporaryDirectory(prefix=".tsmzoo-", dir=out.parent) as folder:
             made = Path(folder) / out.name
-            stage(f"converting {plan.entry.id} to {plan.format}")
+            stage(f"converting {plan.entry.id} to {plan.target.format}")
             with quiet():
                 try:
                     quality = _write(network, contract, plan, made, stage)
                 except ModuleNotFoundError as error:
-                    raise missing_extra(plan.format, error) from None
+                    raise missing_extra(plan.target.format, error) from None
             stage("verifying")
-            report = judged(check(registry, network, made, contract, converter, video=video), quality, contract)
+            tolerance = plan.target.tolerance[plan.precision]
+            report = check(registry, network, made, contract, converter, tolerance, plan.target.steps, video=video)
+            report = judged(report, quality, contract, plan.target.bars.get(plan.precision))
             if report.status == "failed":
                 raise ExportError(f"{out.name} failed its verification and was not kept: {report.reason}")
             sha256, size = artifact.digest(made)
@@ -174,9 +213,8 @@ def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: 
     return msgspec.structs.replace(quality, kept_float=kept, costs=tuple(costs))
 
 
-def judged(report: Verification, quality: Quality | None, contract: Contract) -> Verification:
+def judged(report: Verification, quality: Quality | None, contract: Contract, bar: Bar | None) -> Verification:
     """Return `report` with what real clips showed, failed where that is below the target's bar."""
-    bar = recipe.target(contract.format).bars.get(contract.precision)
     if quality is None or bar is None:
         return report
     report = msgspec.structs.replace(report, quality=quality)
@@ -197,7 +235,7 @@ def judged(report: Verification, quality: Quality | None, contract: Contract) ->
     return msgspec.structs.replace(report, status="failed", reason=f"{reason}; calibrate with more videos, or take w8")
 
 
-def _deployed(network: Network, contract: Contract) -> Deployed:
+def _deployed(network: Network, contract: Contract) -> nn.Module:
     form: Step | Clips | OneClip
     if contract.mode == "online":
         form = Step(network.backbone)
@@ -208,13 +246,18 @@ def _deployed(network: Network, contract: Contract) -> Deployed:
     embedded = contract.preprocess == "embedded"
     channels_last = contract.main_input.layout in ("NHWC", "THWC")
     folded = fold_batch_norm(form)
-    return Deployed(
+    deployed = Deployed(
         flatten(folded, channels_last=channels_last) if isinstance(form, OneClip) else folded,
         contract.mean if embedded else None,
         contract.std if embedded else None,
         channels_last=channels_last,
         bgr=contract.channel_order == "BGR",
-    ).eval()
+        activation=contract.activation if contract.answer != "logits" else None,
+    )
+    shapes = [[int(n) for n in part.shape[1:]] for part in contract.parts]
+    if contract.state == "packed":
+        return Packed(deployed, shapes).eval()
+    return (Stateful(deployed, shapes) if contract.state == "implicit" else deployed).eval()
 
 
 def check(
@@ -223,28 +266,27 @@ def check(
     path: Path,
     contract: Contract,
     converter: Converter,
+    tolerance: float,
+    steps: int,
     *,
-    steps: int | None = None,
     video: Array | None = None,
 ) -> Verification:
     """Compare the file at `path` with `network`: its structure, then, where a runtime exists, its numbers."""
-    target = recipe.target(contract.format)
-    tolerance = target.tolerance[contract.precision]
     with quiet():
-        structure = converter.check(path, contract)
+        structure, advice = converter.check(path, contract), converter.advise(path, contract)
         runner = converter.load(path, contract)
         if runner is None:
             reason = f"nothing on this system runs {contract.format}; its structure alone was checked"
-            return with_structure(not_run(reason, tolerance), structure)
+            return with_structure(not_run(reason, tolerance), structure, advice)
         plain = describe(registry, network, dynamic_batch=True)
         report = verify(
             (TorchRunner(network, plain), plain),
             (runner, contract),
             tolerance=tolerance,
-            steps=steps or target.steps,
+            steps=steps,
             video=video,
         )
-    return with_structure(report, structure)
+    return with_structure(report, structure, advice)
 
 
 def open_artifact(path: Path) -> tuple[Contract, Converter]:
@@ -307,4 +349,7 @@ def reverify(
             f"{found.sha256[:12]}…); give those with --weights FILE"
         )
     stage("verifying")
-    return contract, check(registry, network, path, contract, converter, steps=steps, video=video)
+    # Of the recipe it was made by, which may be a file of somebody's.
+    tolerance = contract.verification.tolerance if contract.verification else 0.0
+    steps = steps or recipe.target(contract.format).steps
+    return contract, check(registry, network, path, contract, converter, tolerance, steps, video=video)

@@ -27,6 +27,7 @@ from tsmzoo.converter import Converter, Runner
 from tsmzoo.decide import usual
 from tsmzoo.describe import describe
 from tsmzoo.errors import ExportError
+from tsmzoo.export import Plan
 from tsmzoo.formats import Format
 from tsmzoo.quiet import quiet
 from tsmzoo.registry import Registry
@@ -62,6 +63,14 @@ class Vector:
     runtime: str
     #: Largest difference allowed, relative to the range of the logits.
     tolerance: float
+
+
+def check_plan(plan: Plan) -> None:
+    """Raise ExportError where the kit's class could not run what `plan` will write."""
+    if plan.softmax:
+        raise ExportError("the kit's class makes probabilities of logits itself, after smoothing; leave out --softmax")
+    if plan.state == "implicit":
+        raise ExportError("the kit's class holds the states itself; leave out --state implicit")
 
 
 def check(folder: Path) -> None:
@@ -245,6 +254,7 @@ def _flags(contract: Contract) -> set[str]:
         "random": contract.weights == "random",
         "doubted": bool(contract.doubt),
         "fp16": contract.precision == "fp16",
+        "sigmoid": contract.activation == "sigmoid",
     }
     return {name for name, holds in conditions.items() if holds}
 

@@ -6,13 +6,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
 from tsmzoo import sampling, views
 from tsmzoo.artifact import Array, Contract
-from tsmzoo.converter import Runner
+from tsmzoo.converter import Runner, StatefulRunner
 from tsmzoo.decide import CUT, Decision, Smoothing, decide, difference, thumbnail
 from tsmzoo.frames import Frame
 from tsmzoo.runner import run_clip, step
@@ -65,6 +65,9 @@ class _Timed:
         self.ms = 1000 * (time.perf_counter() - start)
         return outputs
 
+    def reset(self) -> None:
+        cast("StatefulRunner", self._runner).reset()
+
 
 def names(contract: Contract) -> tuple[str, ...]:
     """Return the class names, or stand-ins where none are at hand."""
@@ -90,7 +93,8 @@ def whole(
     chosen = pick(choose)
     begun = time.perf_counter()
     clip = np.stack([views.prepared(chosen.images[index], contract.resize, contract.size) for index in indices])
-    decision = decide(smoothing, run_clip(timed, contract, clip[None])["logits"][0])
+    logits = run_clip(timed, contract, clip[None])["logits"][0]
+    decision = decide(smoothing, logits, activation=contract.activation)
     return _answer(contract, decision, chosen.times[max(indices)], timed.ms, begun)
 
 
@@ -202,7 +206,7 @@ def watch(
 
     def answer(logits: Array, at: Frame, begun: float) -> Answer:
         nonlocal decision, anew
-        decision = decide(smoothing, logits, decision)
+        decision = decide(smoothing, logits, decision, contract.activation)
         made = _answer(contract, decision, at.time, timed.ms, begun)
         clock.append(time.perf_counter())
         speed = (len(clock) - 1) / (clock[-1] - clock[0]) if len(clock) > 1 else None

@@ -11,6 +11,7 @@ import yaml
 
 from tsmzoo import paths
 from tsmzoo.errors import RegistryError
+from tsmzoo.formats import Format
 from tsmzoo.registry import Count, Id, Loader
 
 RECIPES = paths.DATA / "recipes"
@@ -81,9 +82,9 @@ class Bar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `export` writes unless told otherwise (`recipes/export/<format>.yaml`)."""
+    """What `export` writes unless told otherwise (`recipes/export/<name>.yaml`, or a file of the user's)."""
 
-    format: str
+    format: Format
     precision: str
     preprocess: Literal["embedded", "external"]
     #: Largest error by precision, relative to the range of each output.
@@ -92,6 +93,12 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: int
     #: By precision: what is judged on real clips beside the tolerance.
     bars: dict[str, Bar] = {}
+    #: Of online models.
+    state: Literal["explicit", "packed", "implicit"] = "explicit"
+    #: For the GPUs of Android phones (tflite).
+    gpu_safe: bool = False
+    #: Probabilities in place of logits.
+    softmax: bool = False
 
 
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -163,19 +170,23 @@ def find_protocol(name: str) -> tuple[str, Protocol]:
 
 
 def target(name: str) -> Target:
-    """Read the export target `name`. Raises RegistryError naming file and key."""
-    return _read(RECIPES / "export" / f"{name}.yaml", Target)
+    """Read the export target `name`, or the file it is the path of. Raises RegistryError naming file and key."""
+    return _read(_recipe_path("export", name), Target)
 
 
 def training(name: str) -> Training:
     """Read the training recipe `name`, or the file it is the path of. Raises RegistryError naming file and key."""
+    return _read(_recipe_path("train", name), Training)
+
+
+def _recipe_path(kind: str, name: str) -> Path:
     if name.endswith(".yaml"):
-        return _read(Path(name), Training)
-    path = RECIPES / "train" / f"{name}.yaml"
+        return Path(name)
+    path = RECIPES / kind / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in path.parent.glob("*.yaml")))
-        raise RegistryError(f"no training recipe is called {name!r}; there are {known}, or give a .yaml file")
-    return _read(path, Training)
+        raise RegistryError(f"no recipe to {kind} is called {name!r}; there are {known}, or give a .yaml file")
+    return path
 
 
 def _read(path: Path, kind: type[_T]) -> _T:

@@ -71,7 +71,9 @@ def text(path: Path, contract: Contract, verification: Verification, seconds: fl
         if q.costs:
             dearest = ", ".join(f"{name} {cost:.1e}" for name, cost in q.costs[: max(5, len(q.kept_float))])
             lines.append(f"  kept float: {', '.join(q.kept_float)}; dearest of {len(q.costs)} operators: {dearest}")
-    lines += [f"  structure: {', '.join(v.structure)}", f"  {seconds:.1f} s"]
+    lines.append(f"  structure: {', '.join(v.structure)}")
+    lines += [f"  note: {advice}" for advice in v.advice]
+    lines.append(f"  {seconds:.1f} s")
     return "\n".join(lines)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tsmzoo.artifact import Array, Contract, feed, from_layout
-from tsmzoo.converter import Runner
+from tsmzoo.artifact import Array, Contract, feed, from_layout, logits, unpacked
+from tsmzoo.converter import Runner, StatefulRunner
 from tsmzoo.models.forms import Clips, Step
 from tsmzoo.threads import one_thread
 from tsmzoo.weights import Network
@@ -46,9 +47,14 @@ def run_clip(runner: Runner, contract: Contract, pixels: Array) -> dict[str, Arr
 def step(
     runner: Runner, contract: Contract, pixels: Array, states: dict[str, Array] | None = None
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the outputs after a frame of camera values 0…255, N, C, H, W, and the next states; None are zeros."""
+    """Return the outputs after a frame of camera values 0…255, N, C, H, W, and the next states.
+
+    Without `states` it begins anew, from zeros.
+    """
     if states is None:
         states = contract.initial_states(len(pixels))
+        if contract.state == "implicit":
+            cast("StatefulRunner", runner).reset()
     outputs = runner.run({contract.main_input.name: feed(pixels, contract), **states})
     return _canonical(contract, outputs), {pair.input: outputs[pair.output] for pair in contract.states}
 
@@ -62,8 +68,15 @@ def stream(runner: Runner, contract: Contract, frames: Iterable[Array]) -> Itera
 
 
 def _canonical(contract: Contract, outputs: dict[str, Array]) -> dict[str, Array]:
-    """Return outputs with channels first, whatever the file's layout."""
-    return {tensor.name: from_layout(outputs[tensor.name], tensor.layout) for tensor in contract.outputs}
+    """Return outputs as those of the network in torch: channels first, each state by itself, logits."""
+    found = {tensor.name: from_layout(outputs[tensor.name], tensor.layout) for tensor in contract.outputs}
+    if contract.state == "packed":
+        layouts = {part.name: part.layout for part in contract.parts}
+        states = unpacked(found.pop("next_state"), contract.parts)
+        found |= {f"next_{name}": from_layout(state, layouts[name]) for name, state in states.items()}
+    if contract.answer != "logits":
+        found["logits"] = logits(found[contract.answer], contract.activation)
+    return found
 
 
 def clips_logits(runner: Runner, contract: Contract, clips: Array) -> Array:

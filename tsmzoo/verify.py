@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from tsmzoo.artifact import Array, Case, Contract, Verification
+from tsmzoo.artifact import Array, Case, Contract, Verification, probabilities
 from tsmzoo.converter import Runner
 from tsmzoo.runner import run_clip, stream
 
@@ -27,6 +27,8 @@ class _Comparison:
     high: dict[str, float] = field(default_factory=dict)
     worst: dict[str, float] = field(default_factory=dict)
     total: dict[str, float] = field(default_factory=dict)
+    #: The first output, logits or probabilities.
+    answer: str = "logits"
     steps: int = 0
     same_top1: int = 0
     answers: int = 0
@@ -52,10 +54,10 @@ class _Comparison:
             self.total[name] = self.total.get(name, 0.0) + float(difference.mean())
             self.low[name] = min(self.low.get(name, np.inf), float(reference.min()))
             self.high[name] = max(self.high.get(name, -np.inf), float(reference.max()))
-        agree = expected["logits"].argmax(-1) == found["logits"].argmax(-1)
+        agree = expected[self.answer].argmax(-1) == found[self.answer].argmax(-1)
         self.same_top1 += int(agree.sum())
         self.answers += agree.size
-        self.expected, self.found = expected["logits"], found["logits"]
+        self.expected, self.found = expected[self.answer], found[self.answer]
 
     def relative(self, values: dict[str, float]) -> dict[str, float]:
         """Divide each output's value by its range in torch; a constant output's counts as it is."""
@@ -128,22 +130,33 @@ def not_run(reason: str, tolerance: float) -> Verification:
     return Verification(status="not run", runtime="none", reason=reason, tolerance=tolerance)
 
 
-def with_structure(report: Verification, structure: list[str]) -> Verification:
+def with_structure(report: Verification, structure: list[str], advice: list[str]) -> Verification:
     """Return `report` with what was found without running the file."""
-    return msgspec.structs.replace(report, structure=tuple(structure))
+    return msgspec.structs.replace(report, structure=tuple(structure), advice=tuple(advice))
 
 
 def _compare(reference: tuple[Runner, Contract], candidate: tuple[Runner, Contract], pixels: Array) -> _Comparison:
-    comparison = _Comparison()
-    if candidate[1].mode == "offline":
-        comparison.add(run_clip(*reference, pixels), run_clip(*candidate, pixels))
+    contract = candidate[1]
+    comparison = _Comparison(answer=contract.answer)
+    if contract.mode == "offline":
+        comparison.add(_as_given(run_clip(*reference, pixels), contract), run_clip(*candidate, pixels))
         return comparison
     frames = [pixels[:, step] for step in range(pixels.shape[1])]
     # One after the other: runtimes whose threads wait for work by spinning slow each other down.
     expectations = list(stream(*reference, frames))
     for expected, found in zip(expectations, stream(*candidate, frames), strict=True):
-        comparison.add(expected, found)
+        comparison.add(_as_given(expected, contract), found)
     return comparison
+
+
+def _as_given(outputs: dict[str, Array], contract: Contract) -> dict[str, Array]:
+    """Return a network's outputs as the file gives them: probabilities for logits, and only states that come out."""
+    if contract.state == "implicit":
+        outputs = {"logits": outputs["logits"]}
+    if contract.answer == "logits":
+        return outputs
+    answer = {contract.answer: probabilities(outputs["logits"], contract.activation)}
+    return answer | {name: value for name, value in outputs.items() if name != "logits"}
 
 
 def _cases(contract: Contract, steps: int, video: Array | None) -> Iterator[tuple[str, Array]]:

@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 @app.command()
 def export(
     model: Model,
-    to: Annotated[Format, typer.Option(help="The format to write.")],
+    to: Annotated[Format | None, typer.Option(help="The format to write.")] = None,
+    recipe_name: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="NAME", help="android, ios, or a .yaml file of your own, in place of --to."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="PATH", help="Default: <model>-<precision>.<ending>")
     ] = None,
@@ -54,7 +58,18 @@ def export(
     preprocess: Annotated[
         str | None, typer.Option(help="embedded (default): camera values in; external: normalised values in.")
     ] = None,
-    state: Annotated[str, typer.Option(help="explicit: states are inputs and outputs.")] = "explicit",
+    state: Annotated[
+        str | None,
+        typer.Option(
+            help="explicit (default): states are inputs and outputs; packed: one of each; implicit: kept (coreml)."
+        ),
+    ] = None,
+    gpu_safe: Annotated[
+        bool, typer.Option("--gpu-safe", help="Outputs of their own, which no Android GPU corrupts (tflite).")
+    ] = False,
+    softmax: Annotated[
+        bool, typer.Option("--softmax", help="Probabilities in place of logits; sigmoids where several may hold.")
+    ] = False,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Any number of clips a call (onnx).")] = False,
     weights: Weights = None,
     seed: Seed = 0,
@@ -72,31 +87,39 @@ def export(
 ) -> None:
     """Convert a model, with its contract beside it, verified before it gets its name."""
     choice("--preprocess", preprocess, ("embedded", "external"))
-    choice("--state", state, ("explicit",))
+    choice("--state", state, ("explicit", "packed", "implicit"))
+    if (to is None) == (recipe_name is None):
+        raise typer.BadParameter("give --to onnx, tflite or coreml, or a --recipe", param_hint="--to")
     start = time.perf_counter()
     zoo = load(registry_file)
     from tsmzoo import export as exporter
     from tsmzoo import kit as kit_
+    from tsmzoo import recipe
     from tsmzoo import weights as weights_
     from tsmzoo.subject import resized
 
     entry = zoo.find(model)
     entry = resized(entry, frames_of(entry, frames), size)
+    target = recipe.target(to or recipe_name or "")
     if kit is not None:
         kit_.check(kit)
-
     with terminal.stages() as stage:
-        stage(f"loading the {to} converter")
+        stage(f"loading the {target.format} converter")
         plan = exporter.plan(
             entry,
-            to,
+            target,
             out=out,
             precision=precision,
             preprocess=preprocess,  # type: ignore[arg-type]  # checked above
+            state=state,  # type: ignore[arg-type]
+            gpu_safe=gpu_safe,
+            softmax=softmax,
             dynamic_batch=dynamic_batch,
             calibrate=calibrate,
             keep_float=keep_float,
         )
+    if kit is not None:
+        kit_.check_plan(plan)
     pixels = video_of(clip, zoo.find(model), entry.size)
     network = obtained(entry, weights, seed, weights_format, allow_mismatch=allow_shift_mismatch)
     with terminal.stages() as stage:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +83,8 @@ class Deployed(nn.Module):
 
     With `mean` and `std` (on the scale 0…1) the input holds camera values 0…255, else it is
     normalised already. `channels_last` moves the channels of input, states and next states to the end.
-    `bgr`: the network takes BGR, as do `mean` and `std`, but camera values are RGB.
+    `bgr`: the network takes BGR, as do `mean` and `std`, but camera values are RGB. With `activation` the first
+    output are probabilities.
     """
 
     scale: Tensor
@@ -95,8 +98,10 @@ class Deployed(nn.Module):
         *,
         channels_last: bool,
         bgr: bool = False,
+        activation: Literal["softmax", "sigmoid"] | None = None,
     ) -> None:
         super().__init__()
+        self.activation = activation
         self.form, self.channels_last, self.embedded, self.bgr = form, channels_last, mean is not None, bgr
         if mean is not None and std is not None:
             mean_, std_ = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
@@ -110,12 +115,15 @@ class Deployed(nn.Module):
 
     def forward(self, pixels: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         x = self._normalised(pixels) if self.embedded else pixels
-        if not self.channels_last:
-            out = self.form(x, *states)
-            return out if isinstance(out, tuple) else (out,)
-        out = self.form(x.permute(0, 3, 1, 2), *(state.permute(0, 3, 1, 2) for state in states))
-        logits, *next_states = out if isinstance(out, tuple) else (out,)
-        return logits, *(state.permute(0, 2, 3, 1) for state in next_states)
+        if self.channels_last:
+            x, states = x.permute(0, 3, 1, 2), tuple(state.permute(0, 3, 1, 2) for state in states)
+        out = self.form(x, *states)
+        answer, *next_states = out if isinstance(out, tuple) else (out,)
+        if self.activation:
+            answer = answer.softmax(1) if self.activation == "softmax" else answer.sigmoid()
+        if self.channels_last:
+            next_states = [state.permute(0, 2, 3, 1) for state in next_states]
+        return answer, *next_states
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         x = pixels.float()
@@ -128,6 +136,37 @@ class Deployed(nn.Module):
         # Row by row: runtimes take three numbers at a time where three stand in the last axis.
         scale, offset = (torch.tensor(values * x.shape[-2]) for values in self._factors)
         return (x.flatten(-2) * scale + offset).reshape(x.shape)
+
+
+class Packed(nn.Module):
+    """A deployed step whose states, of `shapes` without the batch, lie one after another in one tensor, N, S."""
+
+    def __init__(self, step: Deployed, shapes: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.step, self.shapes = step, [list(shape) for shape in shapes]
+
+    def forward(self, frame: Tensor, state: Tensor) -> tuple[Tensor, ...]:
+        pieces = torch.split(state, [prod(shape) for shape in self.shapes], 1)
+        states = (piece.reshape(-1, *shape) for piece, shape in zip(pieces, self.shapes, strict=True))
+        answer, *next_states = self.step(frame, *states)
+        return answer, torch.cat([state.flatten(1) for state in next_states], 1)
+
+
+class Stateful(nn.Module):
+    """A deployed step of one stream that keeps its states itself, in buffers called `state_0`, `state_1` and so on."""
+
+    def __init__(self, step: Deployed, shapes: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.step, self.count = step, len(shapes)
+        for index, shape in enumerate(shapes):
+            self.register_buffer(f"state_{index}", torch.zeros(1, *shape))
+
+    def forward(self, frame: Tensor) -> Tensor:
+        states = [self.get_buffer(f"state_{index}") for index in range(self.count)]
+        answer, *next_states = self.step(frame, *states)
+        for state, next_state in zip(states, next_states, strict=True):
+            state.copy_(next_state)
+        return cast("Tensor", answer)
 
 
 def state_shapes(backbone: nn.Module, channels: int, size: int) -> list[tuple[int, ...]]:

@@ -175,13 +175,19 @@ class %%{class}(
         }
         var best = 0
         for (index in 1 until CLASSES) if (mean[index] > mean[best]) best = index
+%%if sigmoid
+        // Several classes may hold: each has a probability of its own.
+        fun probability(index: Int) = 1 / (1 + exp(-mean[index]))
+%%else
         var total = 0f
         for (value in mean) total += exp(value - mean[best])
-        val now = if (1 / total < threshold) NONE else best
+        fun probability(index: Int) = exp(mean[index] - mean[best]) / total
+%%end
+        val now = if (probability(best) < threshold) NONE else best
         streak = if (now == leader) streak + 1 else 1
         leader = now
         val shown = if (now != NONE && streak >= hold) now else answer?.index ?: return null
-        return Answer(shown, LABELS[shown], exp(mean[shown] - mean[best]) / total).also { answer = it }
+        return Answer(shown, LABELS[shown], probability(shown)).also { answer = it }
     }
 
     /**

@@ -216,12 +216,18 @@ public final class %%{class} {
             recent.reduce(Float(0)) { $0 + $1[index] } / Float(recent.count)
         }
         guard let highest = mean.max(), let best = mean.firstIndex(of: highest) else { return nil }
+%%if sigmoid
+        // Several classes may hold: each has a probability of its own.
+        func probability(_ index: Int) -> Float { return 1 / (1 + exp(-mean[index])) }
+%%else
         let total = mean.reduce(Float(0)) { $0 + exp($1 - highest) }
-        let now: Int? = 1 / total < threshold ? nil : best
+        func probability(_ index: Int) -> Float { return exp(mean[index] - highest) / total }
+%%end
+        let now: Int? = probability(best) < threshold ? nil : best
         streak = now == leader ? streak + 1 : 1
         leader = now
         guard let shown = now != nil && streak >= hold ? now : answer?.index else { return nil }
-        answer = Answer(index: shown, label: Self.labels[shown], probability: exp(mean[shown] - highest) / total)
+        answer = Answer(index: shown, label: Self.labels[shown], probability: probability(shown))
         return answer
     }
 
