@@ -16,6 +16,8 @@ from torch import nn
 from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, Tensor, check_tensors
 from tsmzoo.errors import ArtifactError
 
+from . import neural_engine
+
 frame_layout: Layout = "NCHW"
 clip_layout: Layout = "NTCHW"
 pixel_type: Literal["tensor", "image"] = "image"
@@ -32,7 +34,10 @@ def pixel_dtype(mode: str) -> DType:
 
 
 def convert(model: nn.Module, contract: Contract, out: Path) -> None:
-    """Write `model` as an ML Program for iOS 15 and later; 18 where it keeps its states itself."""
+    """Write `model` as an ML Program for iOS 15 and later; 18 where it keeps its states itself.
+
+    Weights in bytes, of which `quantise` takes care, are known from iOS 16 on.
+    """
     examples = tuple(torch.zeros([int(n) for n in tensor.shape]) for tensor in contract.inputs)
     with torch.no_grad():
         program = torch.export.export(model, examples, strict=False).run_decompositions({})
@@ -105,27 +110,27 @@ def check(path: Path, contract: Contract) -> list[str]:
     } | {part.name: ("float16", part.shape) for part in _kept(contract)}
     check_tensors(path, found, wanted)
     contract.check_copy(path, spec.description.metadata.userDefined.get(METADATA_KEY))
-    function = next(iter(spec.mlProgram.functions.values()))
-    block = next(iter(function.block_specializations.values()))
+    block = _block(spec)
     blobs = _check_blobs(path, block)
+    count = neural_engine.weights(block.operations)
     return [
         f"tensors as named ({len(wanted)})",
+        f"{neural_engine.system(spec)} and later",
         f"{len(block.operations)} operations",
         f"{blobs} weight blobs in place",
+        f"{count:,} weights ({count * 4e-6:.2f} MB in fp32, {count * 2e-6:.2f} in fp16, {count * 1e-6:.2f} in w8)",
     ]
 
 
 def advise(path: Path, contract: Contract) -> list[str]:
-    """What a state inside the file costs."""
-    if contract.state != "implicit":
-        return []
-    sides = sorted({int(n) for part in contract.parts for n in part.shape[2:]})
-    return [
-        f"it keeps its {len(contract.parts)} states itself, in half precision: iOS 18, macOS 15 and later, one stream "
-        "an MLState",
-        f"the Neural Engine refuses states whose sides ({', '.join(map(str, sides))}) are no multiples of 32 "
-        "(github.com/apple/coremltools/issues/2631): it runs on CPU and GPU",
-    ]
+    """What keeps it from the Neural Engine, as far as that is documented."""
+    spec: Any = ct.utils.load_spec(str(path))
+    return neural_engine.advice(spec, _block(spec).operations)
+
+
+def _block(spec: Any) -> Any:
+    function = next(iter(spec.mlProgram.functions.values()))
+    return next(iter(function.block_specializations.values()))
 
 
 def _described(item: Model_pb2.FeatureDescription) -> tuple[str, tuple[int, ...]]:

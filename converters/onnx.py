@@ -78,6 +78,8 @@ def _dynamic_shapes(contract: Contract) -> Any:
     if not any(isinstance(n, str) for n in contract.main_input.shape):
         return None
     batch = {0: torch.export.Dim(str(contract.main_input.shape[0]))}
+    if contract.state == "packed":
+        return batch, batch
     states = tuple(batch for _ in contract.states)
     return (batch, states) if states else (batch,)
 

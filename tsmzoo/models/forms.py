@@ -114,6 +114,8 @@ class Deployed(nn.Module):
             )
 
     def forward(self, pixels: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        if isinstance(self.form, OneClip):
+            pixels = pixels.flatten(0, -4)  # before anything is computed in more axes than phones' processors like
         x = self._normalised(pixels) if self.embedded else pixels
         if self.channels_last:
             x, states = x.permute(0, 3, 1, 2), tuple(state.permute(0, 3, 1, 2) for state in states)
