@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tsmzoo import checkpoints, models, tf_checkpoint, weights
+from tsmzoo import checkpoints, models, registry, tf_checkpoint, weights
 from tsmzoo.errors import CheckpointError
 from tsmzoo.registry import Entry
 
@@ -266,6 +266,14 @@ def test_without_tensorflow_its_extra_is_named(tmp_path: Path, monkeypatch: pyte
     assert message == (
         "is a TensorFlow checkpoint and needs tensorflow, which is not installed: pip install 'tsmzoo[tensorflow]'"
     )
+
+
+def test_without_tensorflow_nothing_of_its_own_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "find_spec", lambda _: None)
+    monkeypatch.setattr(weights.download, "fetch", lambda *_, **__: pytest.fail("it was fetched"))
+    entry = next(entry for entry in registry.load().models if entry.format == "deepmind-tf")
+    with pytest.raises(CheckpointError, match=r"pip install 'tsmzoo\[tensorflow\]'"):
+        weights.obtain(entry)
 
 
 def test_tensorflow_is_imported_by_what_reads_such_files_alone() -> None:

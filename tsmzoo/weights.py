@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from torch import nn
 from tsmzoo import checkpoints, download, models
 from tsmzoo.artifact import Checkpoint, Contract
 from tsmzoo.cache import cache_dir
+from tsmzoo.errors import CheckpointError
 from tsmzoo.registry import Entry
 from tsmzoo.transfer import Progress
 
@@ -45,6 +47,10 @@ def obtain(
     """
     if weights == "random":
         return Network(entry, models.build(entry, seed=seed), "random", seed=seed)
+    if weights is None and entry.format == "deepmind-tf" and find_spec("tensorflow") is None:
+        raise CheckpointError(  # before half a minute of download
+            f"{entry.id}: its checkpoint is TensorFlow's, which is not installed: pip install 'tsmzoo[tensorflow]'"
+        )
     path = download.fetch(entry, progress=progress, notify=notify) if weights is None else Path(weights)
     backbone = models.build(entry)
     loaded = checkpoints.load(
