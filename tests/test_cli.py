@@ -58,6 +58,11 @@ def assert_fails(result: Result, *words: str) -> None:
         assert word in result.stderr
 
 
+def test_a_list_of_nothing_says_so() -> None:
+    result = CliRunner().invoke(app, ["list", "--search", "no such thing"])
+    assert (result.exit_code, result.stdout) == (0, "no model fits; `tsmzoo list --all` shows every one\n")
+
+
 # --- start-up ------------------------------------------------------------------------------------------------------
 
 HEAVY = {

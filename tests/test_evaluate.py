@@ -910,6 +910,18 @@ def test_a_run_that_was_killed_goes_on(many: Path, undisturbed: bytes, tmp_path:
     assert {key: again[key] for key in ("top1", "videos")} == {key: document[key] for key in ("top1", "videos")}
 
 
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on(many: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    process = started("tsmzoo", *command(many, path, *HERE))
+    await_lines(process, path)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert f"stopped before the last video; run it again to go on from {path}" in stderr
+    assert "Traceback" not in stderr
+
+
 def test_workers_write_the_same(clips: Path, tmp_path: Path, saved: Callable[..., Path]) -> None:
     result = invoke(*command(clips, tmp_path / "p.jsonl", "--weights", "random", "--workers", "2", "--json"))
     assert result.exit_code == 0, result.output

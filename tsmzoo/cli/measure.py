@@ -95,7 +95,12 @@ def eval_(
             if listed is not None and model in live:
                 subject = Subject(model, weights, seed, weights_format)
                 notify = terminal.note if first else terminal.silent
-                speed = evaluate.evaluate(zoo, subject, listed, settings, path, progress=progress, notify=notify)
+                try:
+                    speed = evaluate.evaluate(zoo, subject, listed, settings, path, progress=progress, notify=notify)
+                except KeyboardInterrupt:
+                    kept = f"; run it again to go on from {path}" if predictions else "; --predictions FILE keeps them"
+                    notify(f"stopped before the last video{kept}")
+                    raise
         if not first:
             return
         found = scored.score(places, factors)

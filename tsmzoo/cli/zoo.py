@@ -43,6 +43,9 @@ def list_(
     if json:
         terminal.print_json(rows)
         return
+    if not matching:
+        print("no model fits; `tsmzoo list --all` shows every one")
+        return
     print(terminal.table(listing.COLUMNS, [listing.cells(row) for row in rows]))
     more = f", {len(matching) - len(chosen)} more with --all" if len(matching) > len(chosen) else ""
     print(f"{len(chosen)} models{more}; `tsmzoo info ID` says what is doubtful of one")
