@@ -54,17 +54,17 @@ def quantise(
     source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path, keep_float: int = 0
 ) -> list[tuple[str, float]]:
     """Write the float file `source` in the precision of `contract`, by onnxruntime's tools."""
-    from .onnx_quantise import half, in_bytes, weights_in_bytes
+    from .onnx_quantise import half, quantised, weights_in_bytes
 
-    model = onnx.load_model(source)
+    model, costs = onnx.load_model(source), list[tuple[str, float]]()
     if contract.precision == "fp16":
         model = half(model)
     elif contract.precision == "w8":
         model = weights_in_bytes(model)
     else:
-        model = in_bytes(model, feeds)
+        model, costs = quantised(model, feeds, keep_float)
     _save(model, contract, out)
-    return []
+    return costs
 
 
 def _save(model: onnx.ModelProto, contract: Contract, out: Path) -> None:

@@ -15,12 +15,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import helper, numpy_helper
 
 from tsmzoo.artifact import Array
 from tsmzoo.errors import ArtifactError
 
+from .costs import costs, probes
+
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
+#: Nodes that compute, which is where rounding costs.
+_COSTLY = (*_WEIGHTED, "Add", "ReduceMean", "GlobalAveragePool")
 
 
 def half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -82,8 +87,31 @@ def _in_bytes(tensor: onnx.TensorProto, axis: int) -> tuple[onnx.NodeProto, list
     return helper.make_node("DequantizeLinear", names, [f"{tensor.name}.float"], axis=axis), parts
 
 
-def in_bytes(model: onnx.ModelProto, feeds: Sequence[dict[str, Array]]) -> onnx.ModelProto:
-    """Return `model` with weights and activations in int8; what is computed from the pixels at first stays float."""
+def quantised(
+    model: onnx.ModelProto, feeds: Sequence[dict[str, Array]], keep_float: int = 0
+) -> tuple[onnx.ModelProto, list[tuple[str, float]]]:
+    """Return `model` with weights and activations in int8, and what its operators cost.
+
+    What is computed from the pixels at first stays float, and so do the `keep_float` operators that cost most; they
+    stand first in the costs, which only a wish for some has measured.
+    """
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
+    with tempfile.TemporaryDirectory() as folder:
+        source, ranges = Path(folder) / "float.onnx", Path(folder) / "ranges.json" if keep_float else None
+        onnx.save_model(model, source)
+        whole = _applied(source, feeds, _normalisation(model.graph), ranges)
+        if not keep_float:
+            return whole, []
+        dearest = _costs(source, feeds, whole, ranges)
+        kept = [name for name, _ in dearest[:keep_float]]
+        return _applied(source, feeds, [*kept, *_normalisation(model.graph)], ranges), dearest
+
+
+def _applied(
+    source: Path, feeds: Sequence[dict[str, Array]], kept: list[str], ranges: Path | None = None
+) -> onnx.ModelProto:
+    """Return the file `source` in int8 but for the nodes `kept`; what the tensors range over is kept at `ranges`."""
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
@@ -93,20 +121,37 @@ def in_bytes(model: onnx.ModelProto, feeds: Sequence[dict[str, Array]]) -> onnx.
         def get_next(self) -> Any:
             return next(self._feeds, None)
 
-    for number, node in enumerate(model.graph.node):
-        node.name = node.name or f"{node.op_type}_{number}"
-    with tempfile.TemporaryDirectory() as folder:
-        source, out = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        onnx.save_model(model, source)
-        quantization.quantize_static(
-            str(source),
-            str(out),
-            Reader(),
-            per_channel=True,
-            nodes_to_exclude=_normalisation(model.graph),
-            extra_options={"CalibTensorRangeSymmetric": False, "ForceQuantizeNoInputCheck": False},
-        )
-        return onnx.load_model(out)
+    out = source.with_name("int8.onnx")
+    quantization.quantize_static(
+        str(source),
+        str(out),
+        Reader(),
+        per_channel=True,
+        nodes_to_exclude=kept,
+        extra_options={"CalibTensorRangeSymmetric": False, "ForceQuantizeNoInputCheck": False},
+        **({"calibration_cache_path": ranges} if ranges else {}),
+    )
+    return onnx.load_model(out)
+
+
+def _costs(
+    source: Path, feeds: Sequence[dict[str, Array]], whole: onnx.ModelProto, ranges: Path | None
+) -> list[tuple[str, float]]:
+    """Return the nodes with weights or sums and what each costs, largest first; `whole` is the file with none kept."""
+    model = onnx.load_model(source)
+    names = [node.name for node in model.graph.node if node.op_type in _COSTLY]
+    first, steps = _normalisation(model.graph), probes(feeds)
+
+    def logits(model: onnx.ModelProto) -> Array:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 3
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return np.concatenate([session.run([model.graph.output[0].name], inputs)[0] for inputs in steps])
+
+    def found(kept: Sequence[str]) -> Array:
+        return logits(_applied(source, feeds, [*kept, *first], ranges) if kept else whole)
+
+    return costs([name for name in names if name not in first], logits(model), found)
 
 
 def _normalisation(graph: onnx.GraphProto) -> list[str]:

@@ -58,6 +58,8 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     }
     named = _Named(model, contract).eval()
     content = _arranged(litert_torch.signature(SIGNATURE, named, sample_kwargs=examples).convert().model_content())
+    if contract.gpu_safe:
+        content = gpu.decouple(content)
     out.write_bytes(_with_metadata(content, contract.embedded()))
 
 
@@ -76,6 +78,7 @@ def _arranged(content: bytes) -> bytes:
     """Return the file with its bytes read the fast way, and short names: modules' paths are up to a tenth of a file."""
     model = read(content)
     _dequantize_pixels(model)
+    gpu.mean_in_place(model)
     graph = model.subgraphs[0]
     (signature,) = model.signatureDefs
     outside = {item.tensorIndex for item in (*signature.inputs, *signature.outputs)}
@@ -144,16 +147,21 @@ def check(path: Path, contract: Contract) -> list[str]:
         raise ArtifactError(f"{path}: has a tensor of rank {rank}, which mobile GPUs refuse; report this model")
     if foreign := [name for name in operators if name.startswith(("CUSTOM", "DELEGATE", "STABLEHLO"))]:
         raise ArtifactError(f"{path}: needs {', '.join(foreign)}, which phones' runtimes lack; report this model")
+    found_against = gpu.findings(model)
+    if contract.gpu_safe and (shared := [finding for finding in found_against if finding.kind == "output"]):
+        raise ArtifactError(f"{path}: {shared[0]}, in spite of --gpu-safe; report this model")
     return [
         f"tensors as named ({len(wanted)})",
         f"rank {rank} at most",
         f"{operators.total()} builtin operators, TRANSPOSE {operators['TRANSPOSE']}",
-        gpu.summary(gpu.findings(model)),
+        *([] if found_against else ["nothing known against LiteRT's GPU delegate"]),
     ]
 
 
 def advise(path: Path, contract: Contract) -> list[str]:
-    return []
+    """What is known to keep it from LiteRT's GPU delegate."""
+    found = gpu.findings(read(path.read_bytes()))
+    return [gpu.summary(found)] if found else []
 
 
 class TfliteRunner:

@@ -20,6 +20,7 @@ from ai_edge_quantizer import qtyping, quantizer, recipe
 
 from tsmzoo.artifact import Array, Contract
 
+from .costs import costs, probes
 from .flatbuffer import operator_name, read, write
 
 _SIGNATURE = "serving_default"
@@ -32,14 +33,13 @@ _MOVES = {
     "PADV2": 1,
     "TRANSPOSE": 1,
     "RESHAPE": 1,
+    "AVERAGE_POOL_2D": 1,
     "MAX_POOL_2D": 1,
     "MAXIMUM": None,
 }
 _NOT = "no_quantize"
 #: Operators that compute, which is where rounding costs.
 _COSTLY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "ADD", "MEAN")
-#: Steps that their costs are measured on.
-_PROBES = 32
 
 
 def quantised(
@@ -53,9 +53,9 @@ def quantised(
     if contract.precision != "int8":
         return _applied(content, contract, None, ()), []
     ranges = _ranges(content, contract, feeds)
-    costs = _costs(content, contract, ranges, feeds) if keep_float else []
-    kept = [name for name, _ in costs[:keep_float]]
-    return _applied(content, contract, ranges, kept), costs
+    dearest = _costs(content, contract, ranges, feeds) if keep_float else []
+    kept = [name for name, _ in dearest[:keep_float]]
+    return _applied(content, contract, ranges, kept), dearest
 
 
 def _applied(content: bytes, contract: Contract, ranges: dict[str, Any] | None, kept: Iterable[str]) -> bytes:
@@ -73,7 +73,11 @@ def _applied(content: bytes, contract: Contract, ranges: dict[str, Any] | None, 
             # The quantizer matches the names of all that an operator writes, each followed by a semicolon.
             work.update_quantization_recipe(f"^{name};", qtyping.TFLOperationName.ALL_SUPPORTED, None, _NOT)
     done = work.quantize(copy.deepcopy(ranges), enable_progress_report=False, enable_progress_bar=False)
-    return write(read(bytes(done.quantized_model)))
+    model = read(bytes(done.quantized_model))
+    for tensor in model.subgraphs[0].tensors:
+        if model.buffers[tensor.buffer].data is not None:
+            tensor.name = None  # "constant" and a number says nothing, half the tensors are such
+    return write(model)
 
 
 def _ranges(content: bytes, contract: Contract, feeds: Sequence[dict[str, Array]]) -> dict[str, Any]:
@@ -91,10 +95,7 @@ def _ranges(content: bytes, contract: Contract, feeds: Sequence[dict[str, Array]
 def _costs(
     content: bytes, contract: Contract, ranges: dict[str, Any], feeds: Sequence[dict[str, Array]]
 ) -> list[tuple[str, float]]:
-    """Return the operators with weights or sums, and by how much the logits' error falls where one stays float.
-
-    Largest first; relative to the logits' range, over steps spread over `feeds`.
-    """
+    """Return the operators with weights or sums, by what they write, and what each costs, largest first."""
     model = read(content)
     graph = model.subgraphs[0]
     names = [
@@ -102,20 +103,13 @@ def _costs(
         for operator in graph.operators
         if operator_name(model, operator) in _COSTLY
     ]
-    probes = [feeds[int(index)] for index in np.linspace(0, len(feeds) - 1, min(len(feeds), _PROBES))]
-    wanted = _logits(content, probes)
+    steps, answer = probes(feeds), contract.outputs[0].name
 
-    def error(kept: Sequence[str]) -> float:
-        found = _logits(_applied(content, contract, ranges, kept), probes)
-        return float(np.abs(found - wanted).mean() / np.ptp(wanted))
+    def logits(content: bytes) -> Array:
+        run = Interpreter(model_content=content, num_threads=1).get_signature_runner(_SIGNATURE)
+        return np.concatenate([run(**inputs)[answer] for inputs in steps])
 
-    whole = error(())
-    return sorted(((name, whole - error([name])) for name in names), key=lambda item: -item[1])
-
-
-def _logits(content: bytes, feeds: Sequence[dict[str, Array]]) -> Array:
-    run = Interpreter(model_content=content, num_threads=1).get_signature_runner(_SIGNATURE)
-    return np.concatenate([run(**inputs)["logits"] for inputs in feeds])
+    return costs(names, logits(content), lambda kept: logits(_applied(content, contract, ranges, kept)))
 
 
 def _half() -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ class Converter(Protocol):
 
         `feeds` are the inputs of real clips or streams, step by step (int8). With `keep_float` that many operators
         stay float, and what each costs is returned, the kept ones first: by how much of their range the logits'
-        error falls without it (tflite).
+        error falls without it.
         """
         ...
 

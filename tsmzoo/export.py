@@ -108,8 +108,8 @@ def plan(
         raise ExportError(f"{out}: cannot be written ({error.strerror}); choose another place with -o") from None
     with quiet():
         converter = load_converter(format_)
-    if keep_float and (format_, precision) != (Format.TFLITE, "int8"):
-        raise ExportError("--keep-float is for tflite in int8; leave it out")
+    if keep_float and precision != "int8":
+        raise ExportError("--keep-float is for int8; leave it out")
     given = material(entry, calibrate) if precision in target.bars else None
     if calibrate is not None and given is None:
         raise ExportError(f"--calibrate is for {' and '.join(target.bars) or 'other formats'}; leave it out")
