@@ -1,4 +1,4 @@
-"""Core ML: an ML Program written by coremltools from torch.export; Core ML itself runs it, on macOS alone."""
+"""Core ML: an ML Program written by coremltools from torch.export; on macOS Core ML runs it, elsewhere mlprogram.py."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, Tensor
 from tsmzoo.errors import ArtifactError
 
 from . import neural_engine
+from .mlprogram import ProgramRunner
 
 frame_layout: Layout = "NCHW"
 clip_layout: Layout = "NTCHW"
@@ -50,9 +51,17 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
         compute_precision=_PRECISIONS[contract.precision],
         # States inside the file came with iOS 18.
         minimum_deployment_target=ct.target.iOS18 if contract.state == "implicit" else ct.target.iOS15,
+        pass_pipeline=_passes(),
         skip_model_load=True,
     )
     _save(package, contract, out)
+
+
+def _passes() -> Any:
+    """coremltools' own, but for the one that makes a batch norm of the normalisation: its epsilon is an error of 1e-4."""
+    passes = ct.PassPipeline()
+    passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})
+    return passes
 
 
 def quantise(
@@ -183,6 +192,6 @@ class CoremlRunner:
         self._state = self._model.make_state() if self._implicit else None
 
 
-def load(path: Path, contract: Contract, threads: int | None = None) -> CoremlRunner | None:
-    """Core ML predicts on macOS only."""
-    return CoremlRunner(path, contract) if platform.system() == "Darwin" else None
+def load(path: Path, contract: Contract, threads: int | None = None) -> CoremlRunner | ProgramRunner:
+    """Core ML itself on macOS, elsewhere our interpreter of what is saved."""
+    return CoremlRunner(path, contract) if platform.system() == "Darwin" else ProgramRunner(path)
