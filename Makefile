@@ -25,11 +25,9 @@ check: $(VENV)/.ready
 readme: $(VENV)/.ready
 	$(BIN)/cog -P -r README.md
 
-# Prints ratios of speeds; minutes.
+# Measures, and rewrites BENCHMARKS.md: some twenty minutes. ONNX2TF may name onnx2tf's program, which is compared with.
 bench: $(VENV)/.ready
-	$(BIN)/python tests/bench/evaluation.py
-	$(BIN)/python tests/bench/volumes.py
-	$(BIN)/python tests/bench/precisions.py
+	$(BIN)/python tests/bench/write.py
 
 # Trains the bundled models as they were trained, in models/: an hour or two, two at a time, one thread each,
 # which is faster than two threads for one. A run that was stopped goes on.

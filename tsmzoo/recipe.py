@@ -12,7 +12,8 @@ import yaml
 from tsmzoo import paths
 from tsmzoo.errors import RegistryError
 from tsmzoo.formats import Format
-from tsmzoo.registry import Count, Id, Loader
+from tsmzoo.parsing import parse
+from tsmzoo.registry import Count, Id
 
 RECIPES = paths.DATA / "recipes"
 
@@ -191,7 +192,7 @@ def _recipe_path(kind: str, name: str) -> Path:
 
 def _read(path: Path, kind: type[_T]) -> _T:
     try:
-        data: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+        data: Any = parse(path.read_text(encoding="utf-8"))
         return msgspec.convert(data, kind)
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}); add the recipe") from None

@@ -1,24 +1,23 @@
 """What evaluation costs beside decoding: videos a second of three ways over the same files and frames, as ratios.
 
-    decode     PyAV alone: decodes up to the last frame that is wanted, converts the wanted ones
-    plain      decodes and converts all frames, then samples, resizes and runs the model, one video at a time
-    tsmzoo     what `tsmzoo eval` does
+- `decode`: PyAV alone decodes up to the last frame that is wanted, and converts the wanted ones.
+- `plain`: decodes and converts all frames, then samples, resizes and runs the model, one video at a time.
+- `tsmzoo`: what `tsmzoo eval` does.
 
-Each way has its own two processes, started and warmed up before; rounds take turns, so that what else the machine
-does hits all alike. Run it with `make bench`.
+Sixteen H.264 videos of 300 frames, 340 x 256, a key frame every so many; two processes each, started and warmed up
+before; rounds take turns.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import statistics
-import sys
-import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import av
+import common
 import numpy as np
 from PIL import Image
 
@@ -88,36 +87,34 @@ def start() -> None:
     predict._start(predict.Job(Subject(MODEL), (), PLAN))
 
 
-def main() -> None:
-    """Print the table."""
+def section(folder: Path) -> str:
+    """Return the section's table; videos are drawn to `folder`."""
     context = multiprocessing.get_context("spawn")
-    print(
-        f"{VIDEOS} videos of {FRAMES} frames, {WIDTH}x{HEIGHT}, H.264; {MODEL}; {PROCESSES} processes, {ROUNDS} rounds"
-    )
-    print(f"{'key frames':<12}{'way':<10}{'videos/s':>10}{'of decode':>11}{'of plain':>10}")
-    with tempfile.TemporaryDirectory() as folder:
-        for keyframes in (250, 12):
-            videos = draw(Path(folder), keyframes)
-            # Chunks as short as the list, so that both processes have the same to do.
-            pairs = [tuple(videos[index : index + 2]) for index in range(0, VIDEOS, 2)]
-            ways = {decode: videos, plain: videos, tsmzoo: pairs}
-            pools = {way: ProcessPoolExecutor(PROCESSES, context, start) for way in ways}
-            speeds: dict[str, list[float]] = {way.__name__: [] for way in ways}
-            for round_ in range(ROUNDS + 1):
-                for way, work in ways.items():
-                    begun = time.perf_counter()
-                    list(pools[way].map(way, work))
-                    if round_:  # the first warms up
-                        speeds[way.__name__].append(VIDEOS / (time.perf_counter() - begun))
-            for pool in pools.values():
-                pool.shutdown()
-            for name, found in speeds.items():
-                of = [
-                    statistics.median(a / b for a, b in zip(found, speeds[base], strict=True))
-                    for base in ("decode", "plain")
-                ]
-                print(f"{keyframes:<12}{name:<10}{statistics.median(found):>10.1f}{of[0]:>11.2f}{of[1]:>10.2f}")
+    rows: list[list[object]] = []
+    for keyframes in (250, 12):
+        videos = draw(folder, keyframes)
+        # Chunks as short as the list, so that both processes have the same to do.
+        pairs = [tuple(videos[index : index + 2]) for index in range(0, VIDEOS, 2)]
+        ways = {decode: videos, plain: videos, tsmzoo: pairs}
+        pools = {way: ProcessPoolExecutor(PROCESSES, context, start) for way in ways}
+        speeds: dict[str, list[float]] = {way.__name__: [] for way in ways}
+        for round_ in range(ROUNDS + 1):
+            for way, work in ways.items():
+                begun = time.perf_counter()
+                list(pools[way].map(way, work))
+                if round_:  # the first warms up
+                    speeds[way.__name__].append(VIDEOS / (time.perf_counter() - begun))
+        for pool in pools.values():
+            pool.shutdown()
+        for name, found in speeds.items():
+            of = [
+                statistics.median(a / b for a, b in zip(found, speeds[base], strict=True))
+                for base in ("decode", "plain")
+            ]
+            rows.append([keyframes, f"`{name}`", f"{of[0]:.2f}", f"{of[1]:.2f}", f"{statistics.median(found):.1f}"])
+    columns = {"key frames": ">", "way": "-", "of decode": ">", "of plain": ">", "videos/s": ">"}
+    return common.table(columns, rows)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.alone(section)

@@ -1,0 +1,164 @@
+"""What the sections of BENCHMARKS.md share: commands that are timed, files that take turns, tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tsmzoo import artifact, bench
+from tsmzoo.artifact import Contract, StatePair, Tensor
+from tsmzoo.bench import Job, Timing
+from tsmzoo.formats import format_of
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended well: what it printed, its seconds, and the most memory that it held, in MB."""
+
+    out: str
+    seconds: float
+    peak_mb: float
+
+
+class Failed(Exception):
+    """A command that did not; its last line."""
+
+
+def run(command: Sequence[str | Path], limit: float = 600, *, cwd: Path | str | None = None) -> float:
+    """Run a command in one thread and return its seconds, `limit` at most. Raises Failed."""
+    began = time.monotonic()
+    words = [str(word) for word in command]
+    # Programs of its environment are found, as if that were active.
+    path = f"{Path(words[0]).parent}{os.pathsep}{os.environ['PATH']}"
+    try:
+        done = subprocess.run(
+            words,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=cwd,
+            timeout=limit,
+            check=False,
+            errors="replace",
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": path},
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"not done after {limit:.0f} s") from None
+    if done.returncode:
+        raise Failed((done.stdout.strip().splitlines() or [f"ended with {done.returncode}"])[-1])
+    return time.monotonic() - began
+
+
+def tsmzoo(*words: str | Path) -> Done:
+    """Run the command line; stop all where it fails. The peak is that of its process."""
+    script = (
+        "import resource, sys\nfrom tsmzoo.cli import main\ntry:\n    main()\nfinally:\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, file=sys.stderr)"
+    )
+    began = time.monotonic()
+    command = [sys.executable, "-c", script, *map(str, words)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    if done.returncode:
+        sys.exit(f"tsmzoo {' '.join(map(str, words))}: {done.stderr}")
+    return Done(done.stdout, time.monotonic() - began, float(done.stderr.splitlines()[-1]))
+
+
+def export(model: str, out: Path, *options: str) -> dict[str, Any]:
+    """Export `model` to `out`, with random weights; return what `export --json` tells, and `peak_mb`."""
+    done = tsmzoo("export", model, "--to", format_of(out), "-o", out, "--json", *(options or ("--weights", "random")))
+    report: dict[str, Any] = json.loads(done.out)
+    return report | {"seconds": done.seconds, "peak_mb": done.peak_mb}
+
+
+def race(paths: Sequence[Path], runs: int = 30) -> list[Timing]:
+    """Let exported files take turns, one thread each."""
+    return bench.race([Job(subject=str(path)) for path in paths], runs=runs)
+
+
+def adopt(path: Path, like: Contract) -> Contract:
+    """Write a contract of a file that has none, for `bench`; states are paired by shape, where one has it."""
+    inputs, outputs = _tensors(path)
+    inputs.sort(key=lambda tensor: -int(np.prod(tensor.shape)))
+    frame = inputs[0]
+    answer = next(tensor for tensor in outputs if tensor.shape == like.outputs[0].shape)
+    rest = [tensor for tensor in outputs if tensor is not answer]
+    pairs = []
+    for state in inputs[1:]:
+        # onnx2tf gives some states channels first that it takes channels last: an app would have to turn those.
+        for output in [tensor for tensor in rest if tensor.shape == state.shape][:1]:
+            rest.remove(output)
+            pairs.append(StatePair(input=state.name, output=output.name))
+    sha256, size = artifact.digest(path)
+    contract = msgspec.structs.replace(
+        like,
+        format=path.suffix.removeprefix("."),
+        inputs=(frame, *inputs[1:]),
+        outputs=(answer, *(tensor for tensor in outputs if tensor is not answer)),
+        states=tuple(pairs),
+        artifact=path.name,
+        sha256=sha256,
+        bytes=size,
+        verification=None,
+    )
+    artifact.write_contract(contract, artifact.contract_path(path))
+    return contract
+
+
+def _tensors(path: Path) -> tuple[list[Tensor], list[Tensor]]:
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path))
+        types = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+        both = (session.get_inputs(), session.get_outputs())
+        sides = [[(item.name, item.shape, types[item.type]) for item in side] for side in both]
+    else:
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(model_path=str(path))
+        interpreter.allocate_tensors()
+        signature = interpreter.get_signature_runner()
+        both = (signature.get_input_details(), signature.get_output_details())
+        sides = [[(name, d["shape"], np.dtype(d["dtype"]).name) for name, d in side.items()] for side in both]
+    named = [
+        [Tensor(name=n, shape=tuple(map(int, s)), dtype=d, layout="NCHW", meaning="") for n, s, d in side]
+        for side in sides
+    ]
+    return named[0], named[1]
+
+
+def ms(timing: Timing) -> float:
+    """Return the median of a pass, in milliseconds."""
+    return median(seconds for round_ in timing.rounds for seconds in round_) * 1e3
+
+
+def table(columns: dict[str, str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table in Markdown; `columns` are headings, and `-` for left or `>` for right."""
+    marks = "|".join({"-": "---", ">": "--:"}[side] for side in columns.values())
+    first, *others = (f"| {' | '.join(map(str, line))} |" for line in (list(columns), *rows))
+    return "\n".join([first, f"|{marks}|", *others])
+
+
+def figure(value: float) -> str:
+    """Return a number with three digits."""
+    return bench.figures(value)
+
+
+def alone(section: Callable[[Path], str]) -> None:
+    """Measure one section and print its table."""
+    with tempfile.TemporaryDirectory() as folder:
+        print(section(Path(folder)))

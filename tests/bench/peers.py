@@ -1,0 +1,141 @@
+"""Exported files next to those of other converters: time, memory and size, for the same network and weights.
+
+The others are given the network as anyone would write it: clips of rank 5, a shift that reshapes to N, T, C, H, W, 3-D
+convolutions, batch norm as layers. What they and we write takes normalised floats. onnx2tf has an environment of
+its own (TensorFlow's): ONNX2TF names its program, else it is looked for on the path, and left out where it is not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import common
+
+from tsmzoo import artifact, bench
+from tsmzoo.artifact import Contract
+
+#: Model, and rounds.
+MODELS = (("tsm_mbv2_online", 30), ("tsm_r50_k400_8f", 10), ("i3d_r50_k400", 5))
+LIMIT = 600
+
+
+def section(folder: Path, models: tuple[tuple[str, int], ...] = MODELS) -> str:
+    """Return the section's text; all files are written to `folder`."""
+    rows: list[list[object]] = []
+    turned: list[tuple[str, str, int]] = []
+    for model, runs in models:
+        made: dict[str, tuple[Path, float, Contract]] = {}
+        failed: dict[str, str] = {}
+        for format_ in ("tflite", "onnx"):
+            ours = folder / f"{model}.{format_}"
+            report = common.export(model, ours, "--weights", "random", "--preprocess", "external")
+            made[f"tsmzoo {format_}"] = (ours, report["seconds"], artifact.read_contract(ours))
+        for name, make in {"torch.onnx.export": _onnx, "litert_torch.convert": _litert, "onnx2tf": _onnx2tf}.items():
+            path = folder / name / f"{model}{'.onnx' if make is _onnx else '.tflite'}"
+            path.parent.mkdir(exist_ok=True)
+            try:
+                seconds = make(model, path)
+                made[name] = (path, seconds, common.adopt(path, made["tsmzoo onnx"][2]))
+            except common.Failed as error:
+                failed[name] = str(error)
+        turned += [(model, name, n) for name, (_, _, c) in made.items() if (n := len(c.inputs) - 1 - len(c.states))]
+        timings = dict(zip(made, common.race([path for path, _, _ in made.values()], runs), strict=True))
+        for name, timing in timings.items():
+            path, seconds, _ = made[name]
+            ours = timings["tsmzoo onnx" if path.suffix == ".onnx" else "tsmzoo tflite"]
+            rows.append(
+                [
+                    f"`{model}`",
+                    path.suffix.removeprefix("."),
+                    name.split()[0],
+                    f"{bench.ratio(timing, ours):.2f}",
+                    common.figure(common.ms(timing)),
+                    f"{timing.peak_mb:.0f}",
+                    f"{path.stat().st_size / 1e6:.2f}",
+                    f"{seconds:.0f}",
+                ]
+            )
+        rows += [[f"`{model}`", "", name, "–", why[:80], "", "", ""] for name, why in failed.items()]
+    columns = {
+        "model": "-",
+        "format": "-",
+        "converter": "-",
+        "time, of ours": ">",
+        "ms": ">",
+        "peak MB": ">",
+        "MB": ">",
+        "made in s": ">",
+    }
+    unfed = [
+        f"{name}: {count} of the states of `{model}` come out in another layout than they go in"
+        for model, name, count in turned
+    ]
+    rows.sort(
+        key=lambda row: ([name for name, _ in models].index(str(row[0]).strip("`")), -ord((str(row[1]) or "a")[0]))
+    )
+    return "\n\n".join([common.table(columns, rows), *(f"{line}." for line in unfed)])
+
+
+def _plain(model: str) -> tuple[Any, tuple[Any, ...]]:
+    """Return the network as anyone would write it, and an input."""
+    import torch
+
+    from tsmzoo import models, registry
+    from tsmzoo.models.forms import Clips, Step, state_shapes
+
+    entry = registry.load().find(model)
+    backbone = models.build(entry, seed=0)
+    if entry.mode == "online":
+        shapes = [(1, 3, entry.size, entry.size), *state_shapes(backbone, 3, entry.size)]
+        return Step(backbone).eval(), tuple(torch.zeros(shape) for shape in shapes)
+    clip = torch.zeros(1, entry.frames, entry.channels, entry.size, entry.size)
+    return Clips(backbone, entry.frames, entry.shift_frames).eval(), (clip,)
+
+
+def _onnx(model: str, out: Path) -> float:
+    return common.run([sys.executable, __file__, "--onnx", model, out], LIMIT)
+
+
+def _litert(model: str, out: Path) -> float:
+    return common.run([sys.executable, __file__, "--litert", model, out], LIMIT)
+
+
+def _onnx2tf(model: str, out: Path) -> float:
+    program = os.environ.get("ONNX2TF") or shutil.which("onnx2tf")
+    if program is None:
+        raise common.Failed("not installed; ONNX2TF names its program")
+    source = out.parent.parent / "torch.onnx.export" / f"{model}.onnx"
+    with tempfile.TemporaryDirectory() as name:
+        # With a signature; without its search for a simpler graph, which downloads a picture to try it on.
+        words = ["-i", source, "-o", name, "-osd", "-n"]
+        seconds = common.run([program, *words], LIMIT, cwd=name)
+        shutil.copy(Path(name) / f"{model}_float32.tflite", out)
+    return seconds
+
+
+def _write_onnx(model: str, out: str) -> None:
+    import torch
+
+    net, inputs = _plain(model)
+    torch.onnx.export(net, inputs, out, dynamo=True, external_data=False, verbose=False)
+
+
+def _write_litert(model: str, out: str) -> None:
+    import litert_torch
+
+    litert_torch.convert(*_plain(model)).export(out)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--onnx"]:
+        _write_onnx(*sys.argv[2:])
+    elif sys.argv[1:2] == ["--litert"]:
+        _write_litert(*sys.argv[2:])
+    else:
+        chosen = tuple(pair for pair in MODELS if pair[0] in (sys.argv[1:] or dict(MODELS)))
+        common.alone(lambda folder: section(folder, chosen))

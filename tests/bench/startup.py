@@ -1,0 +1,29 @@
+"""How long short commands take: of starts in a row the shortest, which others disturbed least, and the median."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import common
+
+COMMANDS = (("--help", 20), ("list", 20), ("list --all", 20), ("info tsm_r50_sthv2", 20), ("flops tsm_r50_sthv2", 5))
+
+
+def section(folder: Path) -> str:
+    """Return the section's table."""
+    rows: list[list[object]] = []
+    for command, starts in COMMANDS:
+        words = [sys.executable, "-m", "tsmzoo", *command.split()]
+        times = [common.run(words, cwd=Path.cwd()) for _ in range(starts)]
+        rows.append([f"`tsmzoo {command}`", f"{min(times):.2f}", f"{median(times):.2f}"])
+    began = time.perf_counter()
+    common.run([sys.executable, "-c", "pass"], cwd=folder)
+    rows.append(["`python -c pass`", f"{time.perf_counter() - began:.2f}", ""])
+    return common.table({"command": "-", "shortest, s": ">", "median, s": ">"}, rows)
+
+
+if __name__ == "__main__":
+    common.alone(section)

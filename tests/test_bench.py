@@ -1,0 +1,399 @@
+"""`bench`: what the sessions run is the model with its states fed back, turns, figures, memory, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from tsmzoo import artifact, bench, bench_worker
+from tsmzoo.artifact import Contract, StatePair, Tensor
+from tsmzoo.bench import Job, Loaded, Operator, Profile, Timing
+from tsmzoo.cli import app
+from tsmzoo.errors import ArtifactError, ZooError
+
+pytestmark = pytest.mark.usefixtures("one_registry")
+
+MODEL = "tsm_mbv2_motion_online"
+KEYS = {"artifact", "runtime", "threads", "median_ms", "p95_ms", "peak_mb", "ratio", "per", "runs", "profile"}
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="tsmzoo")
+
+
+def error_of(result: Result) -> str:
+    assert result.exit_code == 1, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+Toy = Callable[..., Path]
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    """Write an online ONNX file whose state adds up the mean of its frames and is its only logit, and its contract."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+
+    def write(name: str = "toy", side: int = 8) -> Path:
+        floats = onnx.TensorProto.FLOAT
+        frame = onnx.helper.make_tensor_value_info("frame", floats, [1, 3, side, side])
+        shapes = {"state_0": [1, 1, 1, 1], "next_state_0": [1, 1, 1, 1], "logits": [1, 1]}
+        values = {key: onnx.helper.make_tensor_value_info(key, floats, shape) for key, shape in shapes.items()}
+        nodes = [
+            onnx.helper.make_node("ReduceMean", ["frame"], ["mean"], keepdims=1),
+            onnx.helper.make_node("Add", ["mean", "state_0"], ["next_state_0"]),
+            onnx.helper.make_node("Flatten", ["next_state_0"], ["logits"]),
+        ]
+        outputs = [values["logits"], values["next_state_0"]]
+        graph = onnx.helper.make_graph(nodes, "toy", [frame, values["state_0"]], outputs)
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+        path = tmp_path / f"{name}.onnx"
+        onnx.save_model(model, path)
+        about = {"dtype": "float32", "layout": "NCHW", "meaning": "…"}
+        state = Tensor(name="state_0", shape=(1, 1, 1, 1), **about)
+        sha256, size = artifact.digest(path)
+        contract = Contract(
+            model="toy",
+            family="tsm",
+            mode="online",
+            backbone="toy",
+            dataset="toy",
+            format="onnx",
+            precision="fp32",
+            preprocess="external",
+            inputs=(Tensor(name="frame", shape=(1, 3, side, side), **about), state),
+            outputs=(
+                Tensor(name="logits", shape=(1, 1), **about | {"layout": "NC"}),
+                msgspec.structs.replace(state, name="next_state_0"),
+            ),
+            states=(StatePair(input="state_0", output="next_state_0"),),
+            classes=1,
+            labels=None,
+            channel_order="RGB",
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            size=side,
+            resize=side,
+            frames=1,
+            sampling="stream",
+            stride=None,
+            target_fps=None,
+            weights="random",
+            licence="MIT",
+            citation="nobody",
+            versions={},
+            artifact=path.name,
+            sha256=sha256,
+            bytes=size,
+        )
+        artifact.write_contract(contract, artifact.contract_path(path))
+        return path
+
+    return write
+
+
+# --- what is run ---------------------------------------------------------------------------------------------------
+
+
+def test_onnx_states_are_fed_back(toy: Toy) -> None:
+    session, loaded = bench_worker.load(Job(subject=str(toy())))
+    mean = float(bench_worker._pixels(artifact.read_contract(toy())).mean())
+    assert mean != 0
+    for frames in range(1, 6):
+        assert session.run()[0, 0] == pytest.approx(frames * mean, rel=1e-5)
+    assert loaded.model == "toy"
+    assert loaded.runtime.startswith("onnxruntime ")
+
+
+def test_profile_of_onnx_counts_each_node_once_a_pass(toy: Toy) -> None:
+    session, _ = bench_worker.load(Job(subject=str(toy())))
+    profile = session.profile(1)
+    assert profile is not None
+    assert {(operator.kind, operator.calls) for operator in profile.kinds} >= {("ReduceMean", 1), ("Add", 1)}
+    assert all(operator.ms >= 0 and operator.calls == 1 for operator in profile.nodes)
+    assert sum(o.ms for o in profile.kinds) == pytest.approx(sum(o.ms for o in profile.nodes))
+
+
+def test_torch_states_are_fed_back() -> None:
+    """Two passes over the same frame answer otherwise, and as `run` answers to the same stream."""
+    import torch
+
+    from tsmzoo import registry, weights
+    from tsmzoo.models.forms import Step, state_shapes
+
+    session, loaded = bench_worker.load(Job(subject=MODEL, weights="random", seed=3, size=64))
+    assert isinstance(session, bench_worker.TorchSession)
+    network = weights.obtain(registry.load().find(MODEL), "random", seed=3)
+    states = [torch.zeros(shape) for shape in state_shapes(network.backbone, 3, 64)]
+    before = None
+    for _ in range(3):
+        with torch.inference_mode():
+            logits, *states = Step(network.backbone)(session._pixels, *states)
+        answer = session.run()
+        torch.testing.assert_close(answer, logits, rtol=1e-4, atol=1e-6)
+        assert before is None or not torch.allclose(before, answer, atol=1e-4)
+        before = answer.clone()
+    assert (loaded.mode, loaded.weights, loaded.input_shape) == ("online", "random", (1, 3, 64, 64))
+
+
+def test_torch_takes_frames_size_and_profiles_modules() -> None:
+    session, loaded = bench_worker.load(Job(subject="tsm_mbv2_motion", weights="random", frames=4, size=32))
+    assert (loaded.mode, loaded.input_shape) == ("offline", (1, 4, 3, 32, 32))
+    assert session.run().shape == (1, 14)
+    profile = session.profile(2)
+    assert profile is not None
+    calls = {node.name: (node.kind, node.calls) for node in profile.nodes}
+    assert calls["backbone.features.0.0"] == ("Conv2d", 1)
+    assert profile.kinds[0].ms >= profile.kinds[-1].ms > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_", ["tflite", "onnx"])
+def test_a_file_runs_as_verify_runs_it(format_: str, tmp_path: Path) -> None:
+    from tsmzoo import runner
+    from tsmzoo.subject import open_file
+
+    path = tmp_path / f"m.{format_}"
+    assert invoke("export", MODEL, "--to", format_, "--weights", "random", "-o", path).exit_code == 0
+    session, _ = bench_worker.load(Job(subject=str(path)))
+    opened, contract = open_file(path, 1)
+    pixels = artifact.from_layout(bench_worker._pixels(contract), contract.main_input.layout)
+    for outputs in runner.stream(opened, contract, [pixels] * 6):
+        np.testing.assert_allclose(session.run(), outputs["logits"], rtol=1e-4, atol=1e-6)
+
+
+# --- figures -------------------------------------------------------------------------------------------------------
+
+
+def timing(rounds: list[list[float]], mode: str = "online", profile: Profile | None = None) -> Timing:
+    loaded = Loaded(runtime="r 1", model="m", mode=mode, precision="fp32", weights="random", input_shape=(1, 3, 8, 8))
+    times = tuple(tuple(round_) for round_ in rounds)
+    return Timing(job=Job(subject="m"), loaded=loaded, rounds=times, peak_mb=12.34, profile=profile)
+
+
+def test_figures_by_hand() -> None:
+    first = timing([[0.001, 0.002, 0.003], [0.004, 0.005]])
+    (row,) = bench.document([first])
+    assert (row["median_ms"], row["fps"], row["ratio"], row["peak_mb"]) == (3.0, 333.33, 1.0, 12.3)
+    assert (row["runs"], row["passes"], row["per"]) == (2, 5, "frame")
+    assert row["p95_ms"] == pytest.approx(4.8)  # 0.8 of the way from the fourth to the fifth
+    (row,) = bench.document([timing([[0.5]], "offline")])
+    assert (row["per"], row["clips_per_s"], "fps" in row) == ("clip", 2.0, False)
+
+
+times = st.lists(st.lists(st.floats(1e-5, 10), min_size=1, max_size=5), min_size=1, max_size=7)
+
+
+@given(times, st.floats(0.1, 10), st.data())
+def test_a_slow_spell_that_hits_all_changes_no_ratio(
+    rounds: list[list[float]], factor: float, data: st.DataObject
+) -> None:
+    spells = [data.draw(st.floats(0.1, 100)) for _ in rounds]
+    first = timing([[t * spell for t in round_] for round_, spell in zip(rounds, spells, strict=True)])
+    second = timing([[t * spell * factor for t in round_] for round_, spell in zip(rounds, spells, strict=True)])
+    assert bench.ratio(second, first) == pytest.approx(factor)
+
+
+def test_a_clip_and_a_frame_have_no_ratio() -> None:
+    _, clip = bench.document([timing([[1.0]]), timing([[1.0]], "offline")])
+    assert clip["ratio"] is None
+    assert bench.cells(clip)[-2] == "–"
+
+
+def test_profile_in_the_document() -> None:
+    profile = Profile(
+        3, (Operator("Conv", None, 3.0, 2), Operator("Add", None, 1.0, 1)), (Operator("Conv", "a", 3.0, 1),)
+    )
+    (row,) = bench.document([timing([[1.0]], profile=profile)])
+    assert row["operators"][0] == {"kind": "Conv", "name": None, "calls": 2, "ms": 3.0, "share": 0.75}
+    assert row["nodes"] == [{"kind": "Conv", "name": "a", "calls": 1, "ms": 3.0, "share": 0.75}]
+    assert bench.profile_cells(row["nodes"]) == [["Conv", "a", "1", "3", "75.0%"]]
+
+
+def test_events_are_summed_over_kinds_and_nodes() -> None:
+    events = [("Conv", "a", 1.0), ("Conv", "b", 2.0), ("Add", "c", 4.0)] * 2
+    profile = bench_worker._profile(events, 2)
+    assert profile.kinds == (Operator("Add", None, 4.0, 1), Operator("Conv", None, 3.0, 2))
+    assert [node.name for node in profile.nodes] == ["c", "b", "a"]
+
+
+def test_peak_is_that_of_this_process_from_here_on() -> None:
+    script = (
+        "import numpy as np; from tsmzoo.bench_worker import peak; before = peak();"
+        "kept = np.ones(10_000_000); print(before, peak() - before)"
+    )
+    ballast = np.ones(50_000_000)  # 400 MB of a parent that the child must not be charged with
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    before, more = map(float, answer.stdout.split())
+    assert ballast.nbytes / 1e6 > before
+    assert 78 < more < 100
+
+
+# --- turns and processes -------------------------------------------------------------------------------------------
+
+
+class Fake(bench.Worker):
+    """Answers as a worker would whose pass takes as many milliseconds as its subject says."""
+
+    asked: ClassVar[list[tuple[str, Any]]] = []
+
+    def __enter__(self) -> Fake:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.asked.append((self.job.subject, "ended"))
+
+    def ask(self, request: Any, kind: Any) -> Any:  # noqa: ARG002 - as a worker's
+        self.asked.append((self.job.subject, request))
+        if isinstance(request, Job):
+            return timing([[1.0]]).loaded
+        return (float(self.job.subject) / 1e3,) * request["passes"] if "passes" in request else 1.0
+
+
+def test_all_take_turns_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "Worker", Fake)
+    monkeypatch.setattr(Fake, "asked", [])
+    subjects = ["50", "4"]  # milliseconds: one pass fills a turn, five do
+    timings = bench.race([Job(subject=subject) for subject in subjects], runs=3)
+    assert [[len(round_) for round_ in timing.rounds] for timing in timings] == [[1, 1, 1], [5, 5, 5]]
+    turns = [subject for subject, request in Fake.asked if request in ({"passes": 1}, {"passes": 5})]
+    assert turns[-6:] == ["50", "4"] * 3
+    assert [subject for subject, request in Fake.asked if request == "ended"] == ["4", "50"]
+
+
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    processes: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        processes.append(popen(*arguments, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(bench.subprocess, "Popen", start)
+    return processes
+
+
+def test_interruption_leaves_no_process(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = started(monkeypatch)
+
+    def interrupt(text: str, done: int, _: int) -> None:
+        if text == "running" and done == 1:
+            assert [process.poll() for process in processes] == [None, None]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.race([Job(subject=str(toy("a"))), Job(subject=str(toy("b")))], progress=interrupt)
+    assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2
+
+
+def test_a_worker_ends_with_its_stdin(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does when who started it is killed."""
+    processes = started(monkeypatch)
+    with bench.Worker(Job(subject=str(toy()))) as worker:
+        worker.ask(worker.job, Loaded)
+        stdin, processes[0].stdin = processes[0].stdin, None
+        assert stdin is not None
+        stdin.close()
+        assert processes[0].wait(60) == 0
+
+
+def test_a_worker_that_is_killed_is_named(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = started(monkeypatch)
+    with bench.Worker(Job(subject=str(toy()))) as worker:
+        worker.ask(worker.job, Loaded)
+        os.kill(processes[0].pid, signal.SIGKILL)
+        with pytest.raises(ZooError, match=r"toy\.onnx: .*SIGKILL; it may need more memory"):
+            worker.ask({"passes": 1}, tuple[float, ...])
+
+
+def test_side_by_side_from_the_command_line(toy: Toy) -> None:
+    small, large = toy("small"), toy("large", 128)
+    result = invoke("bench", small, large, "--runs", 3, "--profile", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = json.loads(result.stdout)
+    assert [row["artifact"] for row in rows] == [str(small), str(large)]
+    assert [row["threads"] for row in rows] == [1, 1]
+    for row in rows:
+        assert row.keys() >= (KEYS - {"profile"}) | {"operators", "nodes", "fps"}
+        assert 0 < row["median_ms"] <= row["p95_ms"]
+        assert row["runs"] == 3
+    table = invoke("bench", small, "--runs", 1).stdout.splitlines()
+    assert table[2].split()[:2] == [str(small), "onnxruntime"]
+    assert table[-1] == bench.MEMORY
+
+
+def test_who_starts_the_workers_imports_no_runtime(toy: Toy) -> None:
+    script = (
+        "import sys\nfrom tsmzoo.cli import main\nsys.argv = ['tsmzoo', *sys.argv[1:]]\n"
+        "try:\n    main()\nfinally:\n    print('\\n', *sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", script, "bench", str(toy()), "--runs", "1", "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert not {"torch", "onnx", "onnxruntime", "rich"} & set(result.stderr.split())
+
+
+# --- what a user can do wrong --------------------------------------------------------------------------------------
+
+
+def test_a_file_that_the_runtime_rejects(toy: Toy) -> None:
+    path = toy()
+    path.write_bytes(b"no graph")
+    contract = artifact.read_contract(path)
+    artifact.write_contract(
+        msgspec.structs.replace(contract, sha256=artifact.digest(path)[0]), path.with_suffix(".json")
+    )
+    line = error_of(invoke("bench", path))
+    assert str(path) in line
+    assert "ONNX Runtime rejects it" in line
+
+
+def test_a_changed_file_is_refused(toy: Toy) -> None:
+    path = toy()
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(ArtifactError, match="changed since its export"):
+        bench.check(path)
+    assert str(path) in error_of(invoke("bench", path))
+
+
+def test_missing_runtime_names_the_extra(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ZooError, match=r"pip install 'tsmzoo\[onnx\]'"):
+        bench_worker.load(Job(subject=str(toy())))
+
+
+def test_a_missing_file_and_an_unknown_model(tmp_path: Path) -> None:
+    assert "does not exist" in error_of(invoke("bench", tmp_path / "no.onnx"))
+    assert "did you mean" in error_of(invoke("bench", "tsm_mbv2_motion_onlin"))
+    assert "leave out --frames" in error_of(invoke("bench", MODEL, "--frames", 8))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["m.onnx", "--size", "64"],
+        ["m.onnx", "--weights", "random"],
+        ["tsm_mbv2_motion", "tsn_mbv2_motion", "--weights", "w.pth"],
+        ["m.onnx", "--runs", "0"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    assert invoke("bench", *arguments).exit_code == 2

@@ -1,0 +1,285 @@
+"""Latency and memory of exported files and networks side by side: who runs when, and what the times say.
+
+Each has a process of its own (tsmzoo/bench_worker.py). They take turns, round by round, so that what else the machine
+does hits all alike, and ratios are taken round by round.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+
+from tsmzoo import artifact
+from tsmzoo.errors import ArtifactError, ZooError
+from tsmzoo.formats import format_of, is_artifact
+
+#: A turn is as many passes as fill so many seconds, one at least: the first of them finds the caches full of others'.
+TURN_SECONDS = 0.02
+#: Rows of a profile that are shown.
+_TOP = 12
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is to run: an exported file, or a model of the registry, in torch, with its options."""
+
+    subject: str
+    threads: int = 1
+    weights: str | None = None
+    seed: int = 0
+    weights_format: str | None = None
+    frames: int | None = None
+    size: int | None = None
+    registries: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The format of a file, or `torch`."""
+        return str(format_of(Path(self.subject))) if is_artifact(self.subject) else "torch"
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says once it is ready."""
+
+    runtime: str
+    model: str
+    mode: Literal["offline", "online"]
+    precision: str
+    weights: str
+    #: With the axes of the file.
+    input_shape: tuple[int, ...]
+    #: Most memory that the process held before it loaded anything: Python, NumPy and the runtime itself.
+    before_mb: float = 0.0
+
+
+class Operator(msgspec.Struct, frozen=True):
+    """Milliseconds a pass of one node, or of all nodes of a kind, and how many calls a pass they are."""
+
+    kind: str
+    name: str | None
+    ms: float
+    calls: int
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """Where the time goes, slowest first; operators that call others count without these, modules with them."""
+
+    passes: int
+    kinds: tuple[Operator, ...]
+    nodes: tuple[Operator, ...]
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured of one job: seconds of each pass of each round."""
+
+    job: Job
+    loaded: Loaded
+    rounds: tuple[tuple[float, ...], ...]
+    peak_mb: float
+    profile: Profile | None = None
+
+
+_T = TypeVar("_T")
+
+
+class Worker:
+    """A process that holds one job; it ends with the block."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __enter__(self) -> Worker:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tsmzoo.bench_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # torch's idle threads spin into the turns of others.
+            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+            # Ctrl-C is for us alone, who end them.
+            start_new_session=True,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def ask(self, request: Any, kind: type[_T]) -> _T:
+        """Send `request` and return the answer. Raises ZooError where it is an error, or none comes."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(msgspec.json.encode(request) + b"\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        if not line:
+            code = self._process.wait()
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+            memory = "; it may need more memory than there is" if code == -signal.SIGKILL else ""
+            raise ZooError(f"{self.job.subject}: the process that ran it {how}{memory}; try it alone")
+        answer = msgspec.json.decode(line)
+        if isinstance(answer, dict) and "error" in answer:
+            raise ZooError(answer["error"])
+        return msgspec.convert(answer, kind)
+
+
+def check(path: Path) -> None:
+    """Raise ArtifactError where the file at `path` is not the one that its contract was written for."""
+    contract = artifact.read_contract(path)
+    sha256, _ = artifact.digest(path)
+    if sha256 != contract.sha256:
+        raise ArtifactError(f"{path}: was changed since its export; export it again")
+
+
+def race(
+    jobs: Sequence[Job],
+    *,
+    runs: int = 30,
+    profile: bool = False,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> list[Timing]:
+    """Load every job, let them take turns in `runs` rounds, and return what was measured, in their order.
+
+    Raises ZooError naming the first that cannot be run.
+    """
+    with ExitStack() as stack:
+        workers: list[Worker] = []
+        loaded: list[Loaded] = []
+        for job in jobs:
+            progress(f"loading {job.subject}", len(workers), len(jobs))
+            workers.append(stack.enter_context(Worker(job)))
+            loaded.append(workers[-1].ask(job, Loaded))
+        progress("warming up", 0, runs)
+        passes = [_passes(worker) for worker in workers]
+        rounds: list[list[tuple[float, ...]]] = [[] for _ in workers]
+        for turn in range(runs):
+            progress("running", turn, runs)
+            for worker, count, times in zip(workers, passes, rounds, strict=True):
+                times.append(worker.ask({"passes": count}, tuple[float, ...]))
+        # Before the profile, whose records take memory too.
+        peaks = [worker.ask({"peak": True}, float) for worker in workers]
+        profiles: list[Profile | None] = [None for _ in workers]
+        for index, worker in enumerate(workers if profile else ()):
+            progress(f"profiling {worker.job.subject}", index, len(workers))
+            profiles[index] = worker.ask({"profile": max(1, passes[index])}, Profile | None)  # type: ignore[arg-type]
+    measured = zip(jobs, loaded, rounds, peaks, profiles, strict=True)
+    return [
+        Timing(job=job, loaded=what, rounds=tuple(times), peak_mb=peak, profile=profiled)
+        for job, what, times, peak, profiled in measured
+    ]
+
+
+def _passes(worker: Worker) -> int:
+    """Warm a worker up; return how many of its passes make a turn."""
+    worker.ask({"passes": 1}, tuple[float, ...])
+    fastest = min(worker.ask({"passes": 2}, tuple[float, ...]))
+    passes = max(1, round(TURN_SECONDS / fastest))
+    if passes > 1:
+        worker.ask({"passes": passes}, tuple[float, ...])
+    return passes
+
+
+def ratio(timing: Timing, first: Timing) -> float:
+    """Return how many times as long as `first` a pass of `timing` takes: the median over the rounds."""
+    return median(median(a) / median(b) for a, b in zip(timing.rounds, first.rounds, strict=True))
+
+
+def document(timings: Sequence[Timing]) -> list[dict[str, Any]]:
+    """Return what `bench --json` prints; times are of one clip, or of one frame of an online model."""
+    return [_row(timing, timings[0]) for timing in timings]
+
+
+def _row(timing: Timing, first: Timing) -> dict[str, Any]:
+    times = [seconds for round_ in timing.rounds for seconds in round_]
+    middle, same = median(times), timing.loaded.mode == first.loaded.mode
+    online = timing.loaded.mode == "online"
+    row: dict[str, Any] = {
+        "artifact": timing.job.subject,
+        "model": timing.loaded.model,
+        "runtime": timing.loaded.runtime,
+        "precision": timing.loaded.precision,
+        "weights": timing.loaded.weights,
+        "input_shape": list(timing.loaded.input_shape),
+        "threads": timing.job.threads,
+        "runs": len(timing.rounds),
+        "passes": len(times),
+        "per": "frame" if online else "clip",
+        "median_ms": round(middle * 1e3, 4),
+        "p95_ms": round(float(np.percentile(times, 95)) * 1e3, 4),
+        "fps" if online else "clips_per_s": round(1 / middle, 2),
+        # A clip and a frame do not compare.
+        "ratio": round(ratio(timing, first), 4) if same else None,
+        "peak_mb": round(timing.peak_mb, 1),
+        "before_mb": round(timing.loaded.before_mb, 1),
+    }
+    if timing.profile:
+        total = sum(operator.ms for operator in timing.profile.kinds)
+        for key, operators in (("operators", timing.profile.kinds), ("nodes", timing.profile.nodes)):
+            row[key] = [
+                {
+                    "kind": o.kind,
+                    "name": o.name,
+                    "calls": o.calls,
+                    "ms": round(o.ms, 4),
+                    "share": round(o.ms / total, 4),
+                }
+                for o in operators
+            ]
+    return row
+
+
+COLUMNS = {
+    "artifact": "left",
+    "runtime": "left",
+    "threads": "right",
+    "of": "left",
+    "ms": "right",
+    "p95": "right",
+    "a second": "right",
+    "of the first": "right",
+    "peak MB": "right",
+}
+PROFILE_COLUMNS = {"kind": "left", "node": "left", "calls": "right", "ms": "right", "share": "right"}
+
+MEMORY = "peak MB: what the process held at most, less what it held once the runtime was imported"
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """Return a row of the table."""
+    return [
+        row["artifact"],
+        row["runtime"],
+        str(row["threads"]),
+        row["per"],
+        figures(row["median_ms"]),
+        figures(row["p95_ms"]),
+        figures(1e3 / row["median_ms"]),
+        "–" if row["ratio"] is None else f"{row['ratio']:.2f}",
+        f"{row['peak_mb']:.0f}",
+    ]
+
+
+def profile_cells(operators: list[dict[str, Any]]) -> list[list[str]]:
+    """Return the rows of the slowest `operators`."""
+    return [
+        [o["kind"], o["name"] or "", str(o["calls"]), figures(o["ms"]), f"{o['share']:.1%}"] for o in operators[:_TOP]
+    ]
+
+
+def figures(value: float) -> str:
+    """Return a number to read, with three digits."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.1 else f"{value:.3f}"

@@ -1,0 +1,84 @@
+"""Speed and memory: bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tsmzoo import terminal
+from tsmzoo.cli.options import Frames, Json, RegistryFile, Seed, Size, Weights, WeightsFormat, frames_of, load
+from tsmzoo.cli.root import app
+from tsmzoo.cli.zoo import fetch
+from tsmzoo.formats import is_artifact
+
+
+@app.command()
+def bench(
+    subjects: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE|MODEL…", help="Exported files, and ids or aliases of models, which run in torch."),
+    ],
+    runs: Annotated[int, typer.Option(help="Rounds in which each takes its turn.", min=1, max=100_000)] = 30,
+    threads: Annotated[int, typer.Option(help="Threads of each; Core ML takes its own number.", min=1, max=256)] = 1,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the time goes, by operator and node (onnx, torch).")
+    ] = False,
+    weights: Weights = None,
+    seed: Seed = 0,
+    weights_format: WeightsFormat = None,
+    size: Size = None,
+    frames: Frames = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Compare latency and memory of files and models, which run in turns, each in a process of its own.
+
+    Times are of a clip of an offline model, and of a frame of an online one, its states fed back; ratios are medians
+    over the rounds. --weights, --size and --frames are for models: a file holds its own.
+    """
+    models = [subject for subject in subjects if not is_artifact(subject)]
+    options = {"--weights": weights, "--weights-format": weights_format, "--size": size, "--frames": frames}
+    given = [name for name, value in options.items() if value is not None]
+    if given and not models:
+        raise typer.BadParameter(f"files hold their own; leave out {' and '.join(given)}, or name a model")
+    if len(models) > 1 and weights not in (None, "random"):
+        raise typer.BadParameter("one checkpoint is not that of several models; leave out --weights, or give random")
+    zoo = load(registry_file)
+    from tsmzoo import bench as bench_
+
+    jobs = []
+    for subject in subjects:
+        if is_artifact(subject):
+            bench_.check(Path(subject))
+            jobs.append(bench_.Job(subject=subject, threads=threads))
+            continue
+        entry = zoo.find(subject)
+        if weights is None:
+            fetch(entry)  # here, where its progress is seen
+        job = bench_.Job(
+            subject=subject,
+            threads=threads,
+            weights=weights,
+            seed=seed,
+            weights_format=weights_format,
+            frames=frames_of(entry, frames),
+            size=size,
+            registries=(str(registry_file),) if registry_file else (),
+        )
+        jobs.append(job)
+    with terminal.steps_bar() as progress:
+        rows = bench_.document(bench_.race(jobs, runs=runs, profile=profile, progress=progress))
+    if json:
+        terminal.print_json(rows)
+        return
+    print(terminal.table(bench_.COLUMNS, [bench_.cells(row) for row in rows]))
+    print(bench_.MEMORY)
+    for row in rows if profile else ():
+        print(f"\n{row['artifact']}")
+        for key in ("operators", "nodes"):
+            if key in row:
+                print(terminal.table(bench_.PROFILE_COLUMNS, bench_.profile_cells(row[key])))
+        if "operators" not in row:
+            print(f"{row['runtime']}: its Python does not tell the times of operators")

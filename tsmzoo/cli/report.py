@@ -1,0 +1,38 @@
+"""Pictures: report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tsmzoo import terminal
+from tsmzoo.cli.options import Json, RegistryFile, load
+from tsmzoo.cli.root import app
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Pictures of the same name there are replaced.")],
+    bench: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.json", help="What `bench --json` printed; may be given again."),
+    ] = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Draw published accuracy against cost, a picture a dataset, and with --bench against measured latency.
+
+    As SVG and PNG; a bubble's area is the number of parameters, and each accuracy names its protocol.
+    """
+    zoo = load(registry_file)
+    from tsmzoo import figures
+
+    with terminal.stages() as stage:
+        stage("drawing")
+        made = figures.write(zoo, folder, bench or ())
+    if json:
+        terminal.print_json({"files": [str(path) for path in made]})
+    else:
+        print("\n".join(map(str, made)))
