@@ -58,7 +58,7 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
 
 
 def _passes() -> Any:
-    """coremltools' own, but for the one that makes a batch norm of the normalisation: its epsilon is an error of 1e-4."""
+    """coremltools' own, but for the one that makes a batch norm of the normalisation, an error of 1e-4."""
     passes = ct.PassPipeline()
     passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})
     return passes
@@ -100,11 +100,14 @@ def _kept(contract: Contract) -> tuple[Tensor, ...]:
 
 
 def _state(part: Tensor) -> Any:
-    return ct.StateType(wrapped_type=ct.TensorType(shape=part.shape, dtype=np.float16), name=part.name)
+    return ct.StateType(wrapped_type=ct.TensorType(shape=part.shape, dtype=np.dtype(part.dtype).type), name=part.name)
 
 
-def check(path: Path, contract: Contract) -> list[str]:
-    """Names, shapes and types of the saved specification as in the contract; every weight blob in place."""
+def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
+    """Names, shapes and types of the saved specification as in the contract; every weight blob in place.
+
+    Advice on the Neural Engine, as far as what keeps a program from it is documented.
+    """
     try:
         spec: Any = ct.utils.load_spec(str(path))
     except Exception as error:  # a damaged package raises many kinds
@@ -116,25 +119,20 @@ def check(path: Path, contract: Contract) -> list[str]:
     wanted = {
         tensor.name: ("image", (tensor.shape[2], tensor.shape[3])) if _is_image(tensor) else ("float32", tensor.shape)
         for tensor in (*contract.inputs, *contract.outputs)
-    } | {part.name: ("float16", part.shape) for part in _kept(contract)}
+    } | {part.name: (part.dtype, part.shape) for part in _kept(contract)}
     check_tensors(path, found, wanted)
     contract.check_copy(path, spec.description.metadata.userDefined.get(METADATA_KEY))
     block = _block(spec)
     blobs = _check_blobs(path, block)
     count = neural_engine.weights(block.operations)
-    return [
+    structure = [
         f"tensors as named ({len(wanted)})",
         f"{neural_engine.system(spec)} and later",
         f"{len(block.operations)} operations",
         f"{blobs} weight blobs in place",
         f"{count:,} weights ({count * 4e-6:.2f} MB in fp32, {count * 2e-6:.2f} in fp16, {count * 1e-6:.2f} in w8)",
     ]
-
-
-def advise(path: Path, contract: Contract) -> list[str]:
-    """What keeps it from the Neural Engine, as far as that is documented."""
-    spec: Any = ct.utils.load_spec(str(path))
-    return neural_engine.advice(spec, _block(spec).operations)
+    return structure, neural_engine.advice(spec, block.operations)
 
 
 def _block(spec: Any) -> Any:

@@ -52,7 +52,7 @@ def advice(spec: Any, operations: Any) -> list[str]:
         named = ", ".join(f"{count} {kind}" for kind, count in many.most_common())
         found.append(f"results of more than {_RANK} axes ({named}) may run on the CPU; Apple advises 4 ({LAYOUT})")
     tensors = [item for item in (*spec.description.input, *spec.description.output) if _array(item)]
-    narrow = Counter(width for item in tensors if len(shape := _array(item)) == _RANK and 2 * (width := shape[-1]) < 64)
+    narrow = {shape[-1] for shape in map(_array, tensors) if len(shape) == _RANK and 2 * shape[-1] < _ALIGNMENT}
     if narrow and not single:
         share = sum(prod(_array(item)) for item in tensors) * 2
         padded = sum(prod(shape[:-1]) * -(-2 * shape[-1] // _ALIGNMENT) * _ALIGNMENT for shape in map(_array, tensors))

@@ -84,8 +84,8 @@ def _dynamic_shapes(contract: Contract) -> Any:
     return (batch, states) if states else (batch,)
 
 
-def check(path: Path, contract: Contract) -> list[str]:
-    """Names, shapes and types as in the contract; valid ONNX; no weights outside the file."""
+def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
+    """Names, shapes and types as in the contract; valid ONNX; no weights outside the file. No advice."""
     try:
         model = onnx.load_model(path, load_external_data=False)
         for tensor in onnx.external_data_helper._get_all_tensors(model):
@@ -104,22 +104,18 @@ def check(path: Path, contract: Contract) -> list[str]:
     check_tensors(path, found, wanted)
     contract.check_copy(path, {item.key: item.value for item in model.metadata_props}.get(METADATA_KEY))
     operators = len(model.graph.node)
-    return [
+    structure = [
         f"valid ONNX, opset {model.opset_import[0].version}",
         f"tensors as named ({len(wanted)})",
         f"{operators} nodes",
     ]
+    return structure, []
 
 
 def _described(value: onnx.ValueInfoProto) -> tuple[str, tuple[int | str, ...]]:
     tensor = value.type.tensor_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     return dtype, tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
-
-
-def advise(path: Path, contract: Contract) -> list[str]:
-    """Nothing is known of the accelerators behind ONNX Runtime."""
-    return []
 
 
 class OnnxRunner:

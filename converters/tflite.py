@@ -124,8 +124,8 @@ def _dequantize_pixels(model: Any) -> None:
         model.operatorCodes.append(code)
 
 
-def check(path: Path, contract: Contract) -> list[str]:
-    """Names, shapes and types as in the contract; rank 4 at most; builtin operators only; what GPUs make of it."""
+def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
+    """Names, shapes and types as in the contract; rank 4 at most; builtin operators only. Advice on mobile GPUs."""
     try:
         model = read(path.read_bytes())
         graph = model.subgraphs[0]
@@ -150,18 +150,14 @@ def check(path: Path, contract: Contract) -> list[str]:
     found_against = gpu.findings(model)
     if contract.gpu_safe and (shared := [finding for finding in found_against if finding.kind == "output"]):
         raise ArtifactError(f"{path}: {shared[0]}, in spite of --gpu-safe; report this model")
-    return [
+    structure = [
         f"tensors as named ({len(wanted)})",
         f"rank {rank} at most",
         f"{operators.total()} builtin operators, TRANSPOSE {operators['TRANSPOSE']}",
-        *([] if found_against else ["nothing known against LiteRT's GPU delegate"]),
     ]
-
-
-def advise(path: Path, contract: Contract) -> list[str]:
-    """What is known to keep it from LiteRT's GPU delegate."""
-    found = gpu.findings(read(path.read_bytes()))
-    return [gpu.summary(found)] if found else []
+    if not found_against:
+        structure.append("nothing known against LiteRT's GPU delegate")
+    return structure, [gpu.summary(found_against)] if found_against else []
 
 
 class TfliteRunner:

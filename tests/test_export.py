@@ -487,13 +487,10 @@ class Fake:
             out.write_bytes(self.content)
         self._step("convert")
 
-    def check(self, path: Path, _: Contract) -> list[str]:
+    def check(self, path: Path, _: Contract) -> tuple[list[str], list[str]]:
         assert path.exists()
         self._step("check")
-        return ["looked at"]
-
-    def advise(self, _: Path, __: Contract) -> list[str]:
-        return ["mind the gap"]
+        return ["looked at"], ["mind the gap"]
 
     def load(self, _: Path, contract: Contract, _threads: int | None = None) -> Direct | None:
         self._step("load")
@@ -687,7 +684,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "folder": (["tsm_mbv2_online", "--to", "onnx", "-o", "none/m.onnx"], 1, "none: is no folder"),
     "in the way": (["tsm_mbv2_online", "--to", "onnx", "-o", "taken.onnx"], 1, "is in the way"),
     "json in the way": (["tsm_mbv2_online", "--to", "onnx", "-o", "mine.onnx"], 1, "mine.json: is in the way"),
-    "precision": (["tsm_mbv2_online", "--to", "onnx", "--precision", "fp8"], 1, "not written in fp8"),
+    "precision": (["tsm_mbv2_online", "--to", "onnx", "--precision", "fp8"], 2, "--precision"),
     "bytes": (["tsm_mbv2_online", "--to", "coreml", "--precision", "int8"], 1, "not written in int8"),
     "batch": (["tsm_mbv2_online", "--to", "tflite", "--dynamic-batch"], 1, "--dynamic-batch is for onnx"),
     "frames": (["tsm_mbv2_online", "--to", "onnx", "--frames", "8"], 1, "one frame a step"),
@@ -699,7 +696,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "no format": (["tsm_mbv2_online"], 2, "--to"),
     "preprocess": (["tsm_mbv2_online", "--to", "onnx", "--preprocess", "baked"], 2, "--preprocess"),
     "state": (["tsm_mbv2_online", "--to", "onnx", "--state", "hidden"], 2, "--state"),
-    "implicit": (["tsm_mbv2_online", "--to", "onnx", "--state", "implicit"], 1, "--state implicit is for coreml"),
+    "implicit": (["tsm_mbv2_online", "--to", "onnx", "--state", "implicit"], 1, "implicit states are for coreml"),
     "implicit in fp32": (
         ["tsm_mbv2_online", "--to", "coreml", "--state", "implicit", "--precision", "fp32"],
         1,
@@ -707,7 +704,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     ),
     "states of clips": (["tsm_mbv2_k400", "--to", "onnx", "--state", "packed"], 1, "offline and has no states"),
     "GPU": (["tsm_mbv2_online", "--to", "onnx", "--gpu-safe"], 1, "--gpu-safe is for tflite"),
-    "softmax": (["tsm_mbv2_online", "--to", "tflite", "--softmax", "--precision", "int8"], 1, "take it of the logits"),
+    "softmax": (["tsm_mbv2_online", "--to", "tflite", "--softmax", "--precision", "int8"], 1, "take --no-softmax"),
     "kit of probabilities": (
         ["tsm_mbv2_online", "--to", "onnx", "--softmax", "--kit", "kit"],
         1,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tsmzoo import models, registry
+from tsmzoo.models.apart import Apart, apart
 from tsmzoo.models.forms import Clips, Deployed, OneClip, Step, fold_batch_norm, state_shapes
 from tsmzoo.models.mobilenet_v2 import InvertedResidual, MobileNetV2, scaled
 from tsmzoo.models.resnet import Bottleneck, ResNet
@@ -394,6 +395,43 @@ def test_folded_batch_norm_computes_the_same(net: nn.Module) -> None:
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
     assert close(Clips(folded, 4)(clip), Clips(net, 4)(clip), 1e-4)
+
+
+@pytest.mark.parametrize("group", [None, 2])
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("tsm_r50_sthv2", 16), ("tsm_r50_nl_k400", 16), ("tsm_r101_sthv2", 33), ("tsn_r50_anet", 0)]
+)
+@torch.no_grad()
+def test_a_network_in_parts_computes_the_same(name: str, blocks: int, group: int | None) -> None:
+    net, clip = lively(build(name, seed=3)), random_clip(4, 3, 64, 64)
+    form = apart(fold_batch_norm(OneClip(net, 4, group)))
+    assert sum(isinstance(module, Apart) for module in form.modules()) == blocks
+    assert close(form(clip), OneClip(net, 4, group)(clip), 1e-4)
+
+
+@torch.no_grad()
+def test_parts_of_a_network_shifted_in_place() -> None:
+    net, clip = lively(build("tsm_r50_sthv2", seed=3)), random_clip(4, 3, 64, 64)
+    residual = OneClip(net, 4)(clip)
+    for block in net.modules():
+        if isinstance(block, Bottleneck):
+            block.in_place = True
+    wanted = OneClip(net, 4)(clip)
+    assert not close(wanted, residual, 1e-3)
+    assert close(apart(fold_batch_norm(OneClip(net, 4)))(clip), wanted, 1e-4)
+
+
+def test_parts_shift_nothing_that_stays() -> None:
+    net = apart(fold_batch_norm(build("tsm_r50_sthv2", seed=3)))
+    shapes: list[tuple[int, int]] = []
+
+    def shift(x: Tensor, fold: int) -> Tensor:
+        shapes.append((x.shape[1], fold))
+        return shift_clip(x, fold)
+
+    net(random_clip(2, 3, 32, 32), 2, shift)
+    assert len(shapes) == 16
+    assert all(channels == 2 * fold for channels, fold in shapes)
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from tsmzoo.artifact import Array, Contract, Tensor, feed, logits, probabilities
 from tsmzoo.cli import app
 from tsmzoo.decide import Smoothing, decide
 from tsmzoo.describe import describe
+from tsmzoo.errors import ArtifactError
 from tsmzoo.models.forms import Deployed, Packed, Stateful, Step
 from tsmzoo.registry import Entry
 from tsmzoo.runner import TorchRunner, stream, streams_logits
@@ -106,6 +107,7 @@ def test_a_step_that_keeps_its_states_is_the_step(network: Network) -> None:
     assert [tensor.name for tensor in (*contract.inputs, *contract.outputs)] == ["frame", "logits"]
     assert contract.states == ()
     assert [part.name for part in contract.parts] == [f"state_{index}" for index in range(10)]
+    assert {part.dtype for part in contract.parts} == {"float16"}
     shapes = [part.shape[1:] for part in contract.parts]
     model = Stateful(Deployed(Step(network.backbone.eval()), None, None, channels_last=False), shapes)  # type: ignore[arg-type]
     frames = np.random.default_rng(0).standard_normal((5, 3, 32, 32)).astype("float32")
@@ -226,22 +228,64 @@ def test_verify_run_and_eval_take_such_a_file(packed: Path, tmp_path: Path) -> N
     assert [row["probability"] for row in last[0]] == pytest.approx([row["probability"] for row in last[1]], abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ("precision: fp64", "precision"),
+        ("steps: 1", "steps"),
+        ("tolerance: {fp32: -1.0}", "tolerance"),
+        ("tolerance: {}", "tolerance"),
+        ("tolerance: {fp16: 1.0e-2}", "not written in fp32 yet; choose fp16"),
+        ("bars: {fp32: {agreement: 1, cosine: 1, lost: 0}}", "would compare a onnx file with itself"),
+        ("softmax: true\nprecision: int8", "--no-softmax"),
+        ("colour: red", "colour"),
+    ],
+)
+def test_a_recipe_that_is_wrong_is_one_line(changes: str, words: str, tmp_path: Path) -> None:
+    lines = {
+        "format": "onnx",
+        "precision": "fp32",
+        "preprocess": "embedded",
+        "tolerance": "{fp32: 1.0e-4}",
+        "steps": 16,
+    }
+    lines |= dict(line.split(": ", 1) for line in changes.split("\n"))
+    own = tmp_path / "own.yaml"
+    own.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    result = CliRunner().invoke(app, ["export", ONLINE, "--recipe", str(own), "-o", str(tmp_path / "m.onnx")])
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert words in result.stderr
+
+
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     own = tmp_path / "own.yaml"
     own.write_text(
         "{format: onnx, precision: fp32, preprocess: external, state: packed, softmax: true, "
-        "tolerance: {fp32: 2.0e-3}, steps: 3}"
+        "tolerance: {fp32: 2.0e-3}, steps: 17}"
     )
     result = export("--recipe", own, "-o", tmp_path / "m.onnx", "--json")
     report = json.loads(result.stdout)["verification"]
-    assert (report["tolerance"], [case["steps"] for case in report["cases"]]) == (2e-3, [3, 3])
+    assert (report["tolerance"], [case["steps"] for case in report["cases"]]) == (2e-3, [17, 17])
     contract = read_contract(tmp_path / "m.onnx")
     assert (contract.state, contract.preprocess, contract.answer) == ("packed", "external", "probabilities")
     # `verify` knows the tolerance without the recipe.
     own.unlink()
     again = CliRunner().invoke(app, ["verify", str(tmp_path / "m.onnx"), "--json"])
-    assert json.loads(again.stdout)["verification"]["tolerance"] == 2e-3
+    report = json.loads(again.stdout)["verification"]
+    assert (report["tolerance"], [case["steps"] for case in report["cases"]]) == (2e-3, [17, 17])
+
+
+def test_a_contract_of_before_a_key_was_added_is_read(packed: Path) -> None:
+    """What a file holds is compared by what it says, not letter by letter."""
+    contract = read_contract(packed)
+    older = {key: value for key, value in json.loads(contract.embedded()).items() if key != "gpu_safe"}
+    contract.check_copy(packed, json.dumps(older))
+    for wrong in (None, "{", json.dumps(older | {"size": 1})):
+        with pytest.raises(ArtifactError, match="is not that of"):
+            contract.check_copy(packed, wrong)
 
 
 @pytest.mark.slow
@@ -267,16 +311,31 @@ def test_other_ways_in_and_out_pass_in_every_format(options: tuple[str, ...], tm
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.floats(-30, 30), min_size=2, max_size=8), st.sampled_from(["softmax", "sigmoid"]))
+@given(st.lists(st.floats(-7, 7), min_size=2, max_size=8), st.sampled_from(["softmax", "sigmoid"]))
 def test_probabilities_and_back(values: list[float], activation: Any) -> None:
     scores = np.array([values])
     odds = probabilities(scores, activation)
     wanted = torch.tensor(scores).softmax(1) if activation == "softmax" else torch.tensor(scores).sigmoid()
     np.testing.assert_allclose(odds, wanted.numpy(), rtol=1e-9)
-    back = logits(odds, activation)
+    back = logits(odds, activation, "fp32")
     if activation == "softmax":
         scores, back = scores - scores.mean(), back - back.mean()
-    np.testing.assert_allclose(back, scores, atol=2e-3)  # at 30, one minus the probability is of three digits
+    np.testing.assert_allclose(back, scores, atol=2e-3)
+
+
+def test_one_sure_frame_does_not_outweigh_the_others() -> None:
+    """A sigmoid of 18 is 1 in float32, and one of 9 in half precision; the mean with eleven of -5 is far below 0."""
+    for sure, dtype, precision in ((18.0, "float32", "fp32"), (9.0, "float16", "fp16")):
+        odds = probabilities(np.array([sure, *[-5.0] * 11]), "sigmoid").astype(dtype).astype("float32")
+        assert odds[0] == 1
+        assert probabilities(logits(odds, "sigmoid", precision).mean(keepdims=True), "sigmoid")[0] < 0.06
+        assert np.isfinite(logits(np.array([0.0, 1.0], "float32"), "softmax", precision)).all()
+    assert logits(np.array([0.0], "float32"), "softmax", "fp16")[0] > -17
+
+
+def test_large_logits_overflow_nothing() -> None:
+    odds = probabilities(np.array([-200.0, 0.0, 200.0], "float32"), "sigmoid")
+    assert odds.tolist() == [0, 0.5, 1]
 
 
 def test_classes_that_exclude_one_another_or_not() -> None:

@@ -20,7 +20,7 @@ from tsmzoo.formats import format_of
 Array = NDArray[Any]
 #: Axes in order; N is the batch, T the frames of a clip.
 Layout = Literal["NCHW", "NHWC", "NTCHW", "THWC", "NC"]
-DType = Literal["uint8", "float32"]
+DType = Literal["uint8", "float32", "float16"]
 #: How the states of an online model are handed on: as inputs and outputs, as one of each, or kept by the file itself.
 State = Literal["explicit", "packed", "implicit"]
 #: What makes probabilities of logits: classes exclude one another, or each may hold.
@@ -192,12 +192,18 @@ class Contract(_Record, frozen=True, kw_only=True):
 
     def embedded(self) -> str:
         """Return the JSON that goes inside the file."""
-        bare = msgspec.structs.replace(self, verification=None, sha256=None, bytes=None, artifact=None)
-        return msgspec.json.encode(bare).decode()
+        return msgspec.json.encode(self._bare()).decode()
+
+    def _bare(self) -> Contract:
+        return msgspec.structs.replace(self, verification=None, sha256=None, bytes=None, artifact=None)
 
     def check_copy(self, path: Path, text: str | None) -> None:
         """Raise ArtifactError where `text`, the contract inside the file at `path`, is not this one."""
-        if text != self.embedded():
+        try:
+            same = msgspec.json.decode(text or "", type=Contract) == self._bare()
+        except msgspec.MsgspecError:
+            same = False
+        if not same:
             raise ArtifactError(
                 f"{path}: the contract inside it is not that of {contract_path(path).name}; export it again"
             )
@@ -326,17 +332,22 @@ def unpacked(packed: Array, parts: tuple[Tensor, ...]) -> dict[str, Array]:
 def probabilities(logits: Array, activation: Activation) -> Array:
     """Return the probabilities, 0…1, of logits, …, classes."""
     if activation == "sigmoid":
-        return np.asarray(1 / (1 + np.exp(-logits)))
+        return np.asarray(np.exp(-np.logaddexp(0, -logits)))
     odds = np.exp(logits - logits.max(-1, keepdims=True))
     return np.asarray(odds / odds.sum(-1, keepdims=True))
 
 
-def logits(probabilities: Array, activation: Activation) -> Array:
-    """Return the logits that gave `probabilities`, …, classes; of softmax, which forgets it, without their constant."""
-    least = np.finfo(np.float32).tiny
+def logits(probabilities: Array, activation: Activation, precision: str) -> Array:
+    """Return the logits that gave `probabilities`, …, classes, in a file of that precision.
+
+    Of softmax, which forgets it, without their constant.
+    """
+    # What was rounded to 0 or 1 stands for the next number that would not have been: else one such frame outweighs all
+    # others of a mean.
+    least = np.finfo(np.float32).tiny if precision == "fp32" else np.finfo(np.float16).smallest_subnormal
     values = np.log(np.maximum(probabilities, least))
     if activation == "sigmoid":
-        values -= np.log(np.maximum(1 - probabilities, least))
+        values -= np.log(np.maximum(1 - probabilities, np.finfo(np.float32).epsneg))
     return np.asarray(values)
 
 

@@ -54,7 +54,7 @@ def material(entry: Entry, folder: Path | None) -> Material:
         return _of_folder(entry, folder)
     if entry.dataset != "motion":
         raise ExportError(
-            f"{entry.id} in int8 needs videos like those it will see: give --calibrate DIR, a folder of some dozens; "
+            f"{entry.id} in fewer bits needs videos like those it will see: give --calibrate DIR, some dozens; "
             "random data would set ranges that no video has, and ruin it"
         )
     clips, _ = zip(*(_scene(entry, index, _SEED) for index in range(CLIPS)), strict=True)

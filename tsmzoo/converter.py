@@ -69,16 +69,14 @@ class Converter(Protocol):
         """
         ...
 
-    def check(self, path: Path, contract: Contract) -> list[str]:
-        """Check the file without running it; return what was found to hold.
+    def check(self, path: Path, contract: Contract) -> tuple[list[str], list[str]]:
+        """Check the file without running it; return what was found to hold, and advice.
+
+        Advice is what keeps the file from a phone's accelerator, or what it needs there, a sentence each.
 
         Raises ArtifactError where the file, or the copy of the contract in it, and `contract` disagree, or
         a rule of the format is broken.
         """
-        ...
-
-    def advise(self, path: Path, contract: Contract) -> list[str]:
-        """Return what keeps the file from a phone's accelerator, or what it needs there, a sentence each."""
         ...
 
     def load(self, path: Path, contract: Contract, threads: int | None = None) -> Runner | None:

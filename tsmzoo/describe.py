@@ -58,7 +58,9 @@ def describe(
         outputs = (msgspec.structs.replace(outputs[0], name="probabilities", meaning=meaning), *outputs[1:])
     parts: tuple[Tensor, ...] = ()
     if state != "explicit":
-        parts = inputs[1:]
+        # Core ML knows no states but in half precision.
+        kept: DType = "float16" if state == "implicit" else "float32"
+        parts = tuple(msgspec.structs.replace(part, dtype=kept) for part in inputs[1:])
         inputs, outputs = inputs[:1], outputs[:1]
     if state == "packed":
         size = sum(prod(int(n) for n in part.shape[1:]) for part in parts)

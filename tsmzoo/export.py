@@ -19,10 +19,11 @@ from tsmzoo.converter import Converter, load_converter, missing_extra
 from tsmzoo.describe import Preprocess, describe
 from tsmzoo.errors import ArtifactError, ExportError
 from tsmzoo.formats import Format, format_of
+from tsmzoo.models.apart import apart
 from tsmzoo.models.flat import flatten
 from tsmzoo.models.forms import Clips, Deployed, OneClip, Packed, Stateful, Step, fold_batch_norm
 from tsmzoo.quiet import quiet
-from tsmzoo.recipe import Bar, Target
+from tsmzoo.recipe import Bar, Precision, Target
 from tsmzoo.registry import Entry, Registry
 from tsmzoo.runner import TorchRunner
 from tsmzoo.verify import not_run, verify, with_structure
@@ -44,16 +45,12 @@ class Plan:
     """What is to be written and where: checked before anything long begins."""
 
     entry: Entry
+    #: The recipe, with what was wished for in its place.
     target: Target
     converter: Converter
     out: Path
-    precision: str
-    preprocess: Preprocess
-    state: State
-    gpu_safe: bool
-    softmax: bool
     dynamic_batch: bool
-    #: What int8 is calibrated and judged with.
+    #: What a file in fewer bits is calibrated and compared with.
     material: Material | None = None
     #: Operators that stay float in int8.
     keep_float: int = 0
@@ -64,11 +61,11 @@ def plan(
     target: Target,
     *,
     out: Path | None = None,
-    precision: str | None = None,
+    precision: Precision | None = None,
     preprocess: Preprocess | None = None,
     state: State | None = None,
-    gpu_safe: bool = False,
-    softmax: bool = False,
+    gpu_safe: bool | None = None,
+    softmax: bool | None = None,
     dynamic_batch: bool = False,
     calibrate: Path | None = None,
     keep_float: int = 0,
@@ -78,19 +75,25 @@ def plan(
     Raises ExportError or ArtifactError where the format cannot do it, its extra is missing, or the
     place is taken.
     """
-    format_, precision = target.format, precision or target.precision
-    gpu_safe, softmax = gpu_safe or target.gpu_safe, softmax or target.softmax
     if entry.mode == "offline" and state not in (None, "explicit"):
         raise ExportError(f"{entry.id} is offline and has no states; leave out --state")
-    state = "explicit" if entry.mode == "offline" else state or target.state
-    if state == "implicit" and format_ != Format.COREML:
-        raise ExportError(f"--state implicit is for coreml; {format_} files keep no states, take packed or explicit")
-    if state == "implicit" and precision == "fp32":
-        raise ExportError("--state implicit keeps states in half precision (Core ML knows no other); take fp16 or w8")
-    if gpu_safe and format_ != Format.TFLITE:
+    target = msgspec.structs.replace(
+        target,
+        precision=precision or target.precision,
+        preprocess=preprocess or target.preprocess,
+        state="explicit" if entry.mode == "offline" else state or target.state,
+        gpu_safe=target.gpu_safe if gpu_safe is None else gpu_safe,
+        softmax=target.softmax if softmax is None else softmax,
+    )
+    format_, precision = target.format, target.precision
+    if target.state == "implicit" and format_ != Format.COREML:
+        raise ExportError(f"implicit states are for coreml; {format_} files keep none, take --state packed or explicit")
+    if target.state == "implicit" and precision == "fp32":
+        raise ExportError("implicit states are of half precision (Core ML knows no others); take fp16 or w8")
+    if target.gpu_safe and format_ != Format.TFLITE:
         raise ExportError("--gpu-safe is for tflite; leave it out")
-    if softmax and precision == "int8":
-        raise ExportError("--softmax leaves 256 steps of probability in int8; leave it out, and take it of the logits")
+    if target.softmax and precision == "int8":
+        raise ExportError("probabilities have 256 steps in int8; take --no-softmax, and make them of the logits")
     if dynamic_batch and format_ != Format.ONNX:
         raise ExportError(f"--dynamic-batch is for onnx; {format_} files take one clip or frame a call")
     if precision not in target.tolerance:
@@ -110,22 +113,21 @@ def plan(
         converter = load_converter(format_)
     if keep_float and precision != "int8":
         raise ExportError("--keep-float is for int8; leave it out")
-    given = material(entry, calibrate) if precision in target.bars else None
-    if calibrate is not None and given is None:
-        raise ExportError(f"--calibrate is for {' and '.join(target.bars) or 'other formats'}; leave it out")
+    if precision in target.bars and precision in converter.precisions:
+        raise ExportError(
+            f"a bar for {precision} would compare a {format_} file with itself; take it out of the recipe"
+        )
+    compared = precision == "int8" or precision in target.bars
+    if calibrate is not None and not compared:
+        raise ExportError("--calibrate is for int8; leave it out")
     return Plan(
-        entry,
-        target,
-        converter,
-        out,
-        precision,
-        preprocess or target.preprocess,
-        state,
-        gpu_safe,
-        softmax,
-        dynamic_batch,
-        given,
-        keep_float,
+        entry=entry,
+        target=target,
+        converter=converter,
+        out=out,
+        dynamic_batch=dynamic_batch,
+        material=material(entry, calibrate) if compared else None,
+        keep_float=keep_float,
     )
 
 
@@ -142,18 +144,18 @@ def export(
         registry,
         network,
         format_=plan.target.format,
-        precision=plan.precision,
-        preprocess=plan.preprocess,
+        precision=plan.target.precision,
+        preprocess=plan.target.preprocess,
         # An image is three channels of bytes; stacked flow has ten.
         pixel_dtype=converter.pixel_dtype(plan.entry.mode) if plan.entry.modality == "rgb" else "float32",
         pixel_type=converter.pixel_type,
         frame_layout=converter.frame_layout,
         clip_layout=converter.clip_layout,
         dynamic_batch=plan.dynamic_batch,
-        state=plan.state,
+        state=plan.target.state,
         packed_state=converter.packed_state,
-        gpu_safe=plan.gpu_safe,
-        activated=plan.softmax,
+        gpu_safe=plan.target.gpu_safe,
+        activated=plan.target.softmax,
         libraries=converter.libraries,
     )
     try:
@@ -167,9 +169,9 @@ def export(
                 except ModuleNotFoundError as error:
                     raise missing_extra(plan.target.format, error) from None
             stage("verifying")
-            tolerance = plan.target.tolerance[plan.precision]
+            tolerance = plan.target.tolerance[plan.target.precision]
             report = check(registry, network, made, contract, converter, tolerance, plan.target.steps, video=video)
-            report = judged(report, quality, contract, plan.target.bars.get(plan.precision))
+            report = judged(report, quality, contract, plan.target.bars.get(plan.target.precision))
             if report.status == "failed":
                 raise ExportError(f"{out.name} failed its verification and was not kept: {report.reason}")
             sha256, size = artifact.digest(made)
@@ -198,7 +200,8 @@ def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: 
         return None
     float_ = msgspec.structs.replace(contract, precision=converter.precisions[-1])
     source = made.with_name(f"float{made.suffix}")
-    converter.convert(_deployed(network, float_), float_, source)
+    # A sum of convolutions would be rounded once more.
+    converter.convert(_deployed(network, float_, whole=contract.precision == "int8"), float_, source)
     runner = converter.load(source, float_, 1) if given else None
     feeds = calibration.feeds(runner, float_, given.clips) if runner and given else []
     stage(f"quantising to {contract.precision}")
@@ -235,7 +238,8 @@ def judged(report: Verification, quality: Quality | None, contract: Contract, ba
     return msgspec.structs.replace(report, status="failed", reason=f"{reason}; calibrate with more videos, or take w8")
 
 
-def _deployed(network: Network, contract: Contract) -> nn.Module:
+def _deployed(network: Network, contract: Contract, *, whole: bool = False) -> nn.Module:
+    """Return `network` as it stands in the file; with `whole` its features stay whole (`apart`)."""
     form: Step | Clips | OneClip
     if contract.mode == "online":
         form = Step(network.backbone)
@@ -246,8 +250,10 @@ def _deployed(network: Network, contract: Contract) -> nn.Module:
     embedded = contract.preprocess == "embedded"
     channels_last = contract.main_input.layout in ("NHWC", "THWC")
     folded = fold_batch_norm(form)
+    if isinstance(form, OneClip):
+        folded = flatten(folded if whole else apart(folded), channels_last=channels_last)
     deployed = Deployed(
-        flatten(folded, channels_last=channels_last) if isinstance(form, OneClip) else folded,
+        folded,
         contract.mean if embedded else None,
         contract.std if embedded else None,
         channels_last=channels_last,
@@ -273,7 +279,7 @@ def check(
 ) -> Verification:
     """Compare the file at `path` with `network`: its structure, then, where a runtime exists, its numbers."""
     with quiet():
-        structure, advice = converter.check(path, contract), converter.advise(path, contract)
+        structure, advice = converter.check(path, contract)
         runner = converter.load(path, contract)
         if runner is None:
             reason = f"nothing on this system runs {contract.format}; its structure alone was checked"
@@ -349,7 +355,11 @@ def reverify(
             f"{found.sha256[:12]}…); give those with --weights FILE"
         )
     stage("verifying")
-    # Of the recipe it was made by, which may be a file of somebody's.
-    tolerance = contract.verification.tolerance if contract.verification else 0.0
-    steps = steps or recipe.target(contract.format).steps
-    return contract, check(registry, network, path, contract, converter, tolerance, steps, video=video)
+    before = contract.verification
+    if before is None:
+        raise ArtifactError(f"{path}: its contract holds no verification; export it again")
+    # Tolerance and length are those of the recipe that it was made by, which may be a file of somebody's.
+    steps = steps or max((case.steps for case in before.cases), default=recipe.target(contract.format).steps)
+    report = check(registry, network, path, contract, converter, before.tolerance, steps, video=video)
+    # What real clips showed holds on: the digest says that this is the file.
+    return contract, msgspec.structs.replace(report, quality=before.quality)

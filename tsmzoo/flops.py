@@ -57,9 +57,10 @@ class Count:
 
 def count(entry: Entry) -> Count:
     """Count one pass of `entry` at its own frames and size. Raises RuntimeError on an operation without a rule."""
-    net = models.build(entry).to_empty(device="cpu")  # fvcore's trace cannot run on the meta device
-    for tensor in net.state_dict().values():
-        tensor.zero_()
+    net = models.build(entry)
+    # fvcore's trace cannot run on the meta device. (`to_empty` takes ten times as long.)
+    zeros = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in net.state_dict().items()}
+    net.load_state_dict(zeros, assign=True)
     # Attention and 3-D kernels see frames together; all else costs a frame as much alone as in its clip.
     traced = entry.frames if entry.non_local or entry.family == "i3d" else 1
     analysis = _analysis(net, entry, traced)

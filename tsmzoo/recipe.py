@@ -71,6 +71,10 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return f"{clips} of {many}, {taken}; {resize}; {crops}{whole}{mean}"
 
 
+Precision = Literal["fp32", "fp16", "w8", "int8"]
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
 class Bar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a file in fewer bits must reach on real clips, next to the same file in float."""
 
@@ -86,14 +90,14 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `export` writes unless told otherwise (`recipes/export/<name>.yaml`, or a file of the user's)."""
 
     format: Format
-    precision: str
+    precision: Precision
     preprocess: Literal["embedded", "external"]
     #: Largest error by precision, relative to the range of each output.
-    tolerance: dict[str, float]
-    #: Frames per stream of a verification.
-    steps: int
+    tolerance: Annotated[dict[Precision, _Positive], msgspec.Meta(min_length=1)]
+    #: Frames per stream of a verification: in fewer, a state that is lost may hide.
+    steps: Annotated[int, msgspec.Meta(ge=16, le=10_000)]
     #: By precision: what is judged on real clips beside the tolerance.
-    bars: dict[str, Bar] = {}
+    bars: dict[Precision, Bar] = {}
     #: Of online models.
     state: Literal["explicit", "packed", "implicit"] = "explicit"
     #: For the GPUs of Android phones (tflite).
@@ -102,7 +106,6 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     softmax: bool = False
 
 
-_Positive = Annotated[float, msgspec.Meta(gt=0)]
 _Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
@@ -183,11 +186,12 @@ def training(name: str) -> Training:
 def _recipe_path(kind: str, name: str) -> Path:
     if name.endswith(".yaml"):
         return Path(name)
-    path = RECIPES / kind / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(path.stem for path in path.parent.glob("*.yaml")))
-        raise RegistryError(f"no recipe to {kind} is called {name!r}; there are {known}, or give a .yaml file")
-    return path
+    known = {path.stem: path for path in sorted((RECIPES / kind).glob("*.yaml"))}
+    if name not in known:
+        raise RegistryError(
+            f"no recipe to {kind} is called {name!r}; there are {', '.join(known)}, or give a .yaml file"
+        )
+    return known[name]
 
 
 def _read(path: Path, kind: type[_T]) -> _T:

@@ -75,7 +75,7 @@ def _canonical(contract: Contract, outputs: dict[str, Array]) -> dict[str, Array
         states = unpacked(found.pop("next_state"), contract.parts)
         found |= {f"next_{name}": from_layout(state, layouts[name]) for name, state in states.items()}
     if contract.answer != "logits":
-        found["logits"] = logits(found[contract.answer], contract.activation)
+        found["logits"] = logits(found[contract.answer], contract.activation, contract.precision)
     return found
 
 

@@ -65,11 +65,13 @@ def export(
         ),
     ] = None,
     gpu_safe: Annotated[
-        bool, typer.Option("--gpu-safe", help="Outputs of their own, which no Android GPU corrupts (tflite).")
-    ] = False,
+        bool | None,
+        typer.Option("--gpu-safe/--no-gpu-safe", help="Outputs of their own, which no Android GPU corrupts (tflite)."),
+    ] = None,
     softmax: Annotated[
-        bool, typer.Option("--softmax", help="Probabilities in place of logits; sigmoids where several may hold.")
-    ] = False,
+        bool | None,
+        typer.Option("--softmax/--no-softmax", help="Probabilities, not logits; sigmoids where several may hold."),
+    ] = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Any number of clips a call (onnx).")] = False,
     weights: Weights = None,
     seed: Seed = 0,
@@ -86,6 +88,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Convert a model, with its contract beside it, verified before it gets its name."""
+    choice("--precision", precision, ("fp32", "fp16", "w8", "int8"))
     choice("--preprocess", preprocess, ("embedded", "external"))
     choice("--state", state, ("explicit", "packed", "implicit"))
     if (to is None) == (recipe_name is None):
@@ -109,8 +112,8 @@ def export(
             entry,
             target,
             out=out,
-            precision=precision,
-            preprocess=preprocess,  # type: ignore[arg-type]  # checked above
+            precision=precision,  # type: ignore[arg-type]  # checked above, as are those below
+            preprocess=preprocess,  # type: ignore[arg-type]
             state=state,  # type: ignore[arg-type]
             gpu_safe=gpu_safe,
             softmax=softmax,
@@ -119,7 +122,7 @@ def export(
             keep_float=keep_float,
         )
     if kit is not None:
-        kit_.check_plan(plan)
+        kit_.check_plan(plan, kit)
     pixels = video_of(clip, zoo.find(model), entry.size)
     network = obtained(entry, weights, seed, weights_format, allow_mismatch=allow_shift_mismatch)
     with terminal.stages() as stage:

@@ -176,9 +176,10 @@ class Stateful(nn.Module):
 def state_shapes(backbone: nn.Module, channels: int, size: int) -> list[tuple[int, ...]]:
     """Return the shapes, 1, fold, H, W, of the states of a stream of `size` pixels, in the order of the blocks."""
     shift = ZeroShift()
-    backbone = copy.deepcopy(backbone).to("meta")
-    with torch.no_grad():
-        backbone(torch.empty(1, channels, size, size, device="meta"), 1, shift)
+    # Where the network is, not on "meta": the first pass there loads torch's decompositions, a second.
+    device = next(backbone.parameters()).device
+    with torch.inference_mode():
+        backbone(torch.zeros(1, channels, size, size, device=device), 1, shift)
     return shift.shapes
 
 

@@ -7,7 +7,7 @@ batch of clips, over one clip in the rank-4 form for phones, or frame by frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -31,12 +31,17 @@ def shift_clip(x: Tensor, fold: int, group: int | None = None) -> Tensor:
     Channels [0, fold) come from frame t+1, [fold, 2·fold) from frame t-1, the rest stay; frames
     outside the clip are zero. With `group` so many frames after another shift among themselves.
     """
+    # By channels first: a cut through time alone would copy the channels that stay, too.
+    ahead, behind, rest = x[:, :fold], x[:, fold : 2 * fold], x[:, 2 * fold :]
     # Not F.pad: litert-torch cannot move a padded batch axis to channels-last, and brackets it with transposes.
-    zero = torch.zeros_like(x[:1, :fold])
-    groups = torch.split(x, group) if group else [x]
-    future = torch.cat([part for frames in groups for part in (frames[1:, :fold], zero)])
-    past = torch.cat([part for frames in groups for part in (zero, frames[:-1, fold : 2 * fold])])
-    return torch.cat([future, past, x[:, 2 * fold :]], 1)
+    zero = torch.zeros_like(ahead[:1])
+    future = torch.cat([part for frames in _groups(ahead, group) for part in (frames[1:], zero)])
+    past = torch.cat([part for frames in _groups(behind, group) for part in (zero, frames[:-1])])
+    return torch.cat([future, past, rest] if rest.shape[1] else [future, past], 1)
+
+
+def _groups(x: Tensor, group: int | None) -> Sequence[Tensor]:
+    return torch.split(x, group) if group else [x]
 
 
 def shift_one_clip(group: int | None) -> Shift:
