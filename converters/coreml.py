@@ -51,17 +51,9 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
         compute_precision=_PRECISIONS[contract.precision],
         # States inside the file came with iOS 18.
         minimum_deployment_target=ct.target.iOS18 if contract.state == "implicit" else ct.target.iOS15,
-        pass_pipeline=_passes(),
         skip_model_load=True,
     )
     _save(package, contract, out)
-
-
-def _passes() -> Any:
-    """coremltools' own, but for the one that makes a batch norm of the normalisation, an error of 1e-4."""
-    passes = ct.PassPipeline()
-    passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})
-    return passes
 
 
 def quantise(

@@ -159,7 +159,7 @@ def _normalisation(graph: onnx.GraphProto) -> list[str]:
     pixels = {value.name for value in graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
     names = []
     for node in graph.node:
-        if pixels & set(node.input) and node.op_type in ("Cast", "Mul", "Add", "Reshape", "Slice", "Concat"):
+        if pixels & set(node.input) and node.op_type in ("Cast", "Sub", "Mul", "Reshape", "Slice", "Concat"):
             pixels |= set(node.output)
             names.append(node.name)
     return names

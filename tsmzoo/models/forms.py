@@ -87,8 +87,8 @@ class Deployed(nn.Module):
     output are probabilities.
     """
 
+    centre: Tensor
     scale: Tensor
-    offset: Tensor
 
     def __init__(
         self,
@@ -105,12 +105,12 @@ class Deployed(nn.Module):
         self.form, self.channels_last, self.embedded, self.bgr = form, channels_last, mean is not None, bgr
         if mean is not None and std is not None:
             mean_, std_ = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+            self.register_buffer("centre", (255 * mean_).float().view(-1, 1, 1))
             self.register_buffer("scale", (1 / (255 * std_)).float().view(-1, 1, 1))
-            self.register_buffer("offset", (-mean_ / std_).float().view(-1, 1, 1))
-            #: Of each channel, for rows.
+            #: Scale and offset of each channel, for rows.
             self._factors: tuple[list[float], list[float]] = (
-                self.scale.flatten().tolist(),
-                self.offset.flatten().tolist(),
+                (1 / (255 * std_)).float().tolist(),
+                (-mean_ / std_).float().tolist(),
             )
 
     def forward(self, pixels: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -134,7 +134,8 @@ class Deployed(nn.Module):
             # Not `flip`, for which phones' GPUs have no operator.
             x = torch.cat([x.narrow(axis, channel, 1) for channel in (2, 1, 0)], axis)
         if not self.channels_last:
-            return x * self.scale + self.offset
+            # Not a product and a sum, which coremltools takes for a batch norm: its epsilon is an error of 1e-4.
+            return (x - self.centre) * self.scale
         # Row by row: runtimes take three numbers at a time where three stand in the last axis.
         scale, offset = (torch.tensor(values * x.shape[-2]) for values in self._factors)
         return (x.flatten(-2) * scale + offset).reshape(x.shape)
