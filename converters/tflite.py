@@ -57,7 +57,9 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
         for tensor in contract.inputs
     }
     named = _Named(model, contract).eval()
-    content = _arranged(litert_torch.signature(SIGNATURE, named, sample_kwargs=examples).convert().model_content())
+    # Half the time and less memory where weights are many; the operators are the same.
+    made = litert_torch.signature(SIGNATURE, named, sample_kwargs=examples).convert(lightweight_conversion=True)
+    content = _arranged(made.model_content())
     if contract.gpu_safe:
         content = gpu.decouple(content)
     out.write_bytes(_with_metadata(content, contract.embedded()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -17,12 +18,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from tsmzoo import kit, registry, sampling, video, weights
+from tsmzoo import kit, recipe, registry, sampling, video, weights
 from tsmzoo.artifact import Array, Contract, Verification, feed
 from tsmzoo.cli import app
 from tsmzoo.decide import decide, usual
 from tsmzoo.describe import describe
 from tsmzoo.errors import ExportError
+from tsmzoo.export import Plan
 from tsmzoo.subject import resized
 
 pytestmark = pytest.mark.usefixtures("one_registry")
@@ -46,7 +48,7 @@ def listing(folder: Path) -> set[str]:
 def contract_of(entry_id: str, to: str, **changes: Any) -> Contract:
     """Return the contract that an export of a model, small, would have."""
     entry = resized(ZOO.find(entry_id), 4, 32)
-    preprocess = changes.pop("preprocess", "embedded")
+    preprocess, state = changes.pop("preprocess", "embedded"), changes.pop("state", "explicit")
     channels_last = to == "tflite"
     image = to == "coreml" and entry.mode == "online"
     contract = describe(
@@ -58,6 +60,8 @@ def contract_of(entry_id: str, to: str, **changes: Any) -> Contract:
         pixel_type="image" if image else "tensor",
         frame_layout="NHWC" if channels_last else "NCHW",
         clip_layout="THWC" if channels_last else "NTCHW",
+        state=state,
+        packed_state="packed_state" if to == "coreml" else "state",
     )
     passed = Verification(status="passed", runtime="toy", tolerance=1e-4)
     return msgspec.structs.replace(contract, verification=passed, sha256="ab" * 32, bytes=8, **changes)
@@ -105,9 +109,14 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "android, offline": (OFFLINE, "tflite", {}),
     "android, dense": (OFFLINE, "tflite", {"stride": 3, "sampling": "dense"}),
     "android, flow": (FLOW, "tflite", {}),
+    "android, packed": (ONLINE, "tflite", {"state": "packed"}),
+    "android, for GPUs": (ONLINE, "tflite", {"gpu_safe": True}),
+    "android, many labels": (OFFLINE, "tflite", {"activation": "sigmoid"}),
     "ios, online": (ONLINE, "coreml", {"precision": "fp16"}),
     "ios, online, outside": (ONLINE, "coreml", {"preprocess": "external"}),
     "ios, any rate": (ONLINE, "coreml", {"target_fps": None}),
+    "ios, packed": (ONLINE, "coreml", {"state": "packed"}),
+    "ios, many labels": (ONLINE, "coreml", {"activation": "sigmoid"}),
     "ios, offline": (OFFLINE, "coreml", {}),
     "ios, offline, outside": (OFFLINE, "coreml", {"preprocess": "external", "channel_order": "BGR"}),
     "ios, flow": (FLOW, "coreml", {"stride": 3, "sampling": "dense"}),
@@ -153,6 +162,49 @@ def test_a_kit_is_whole_and_says_all_that_the_contract_does(case: str, tmp_path:
     assert all(doubt in readme for doubt in contract.doubt)
     assert ("has doubts" in readme) == bool(contract.doubt)
     assert ("frames a second" in readme) == (contract.target_fps is not None)
+    assert ("Several classes" in readme) == (contract.activation == "sigmoid")
+    for pair in contract.states if contract.state == "packed" else ():
+        assert f"Feed what comes out as `{pair.output}` back as `{pair.input}`" in readme
+    if code:
+        text = (folder / f"{name}{code}").read_text("utf-8")
+        assert ("1 / (1 + exp(-mean[index]))" in text) == (contract.activation == "sigmoid")
+        assert ("keeps its 10 states" in text) == (contract.mode == "online")
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("android, online", "export it again with `tsmzoo export tsm_mbv2_motion_online … --gpu-safe`"),
+        ("android, for GPUs", "This file's outputs are set apart for that (`--gpu-safe`)."),
+        ("android, packed", "copied into one, `next_state`"),
+        ("android, offline", None),  # it has no output that it goes on with
+        ("ios, online", None),
+    ],
+)
+def test_a_kit_says_what_gpus_do_to_its_outputs(case: str, said: str | None, tmp_path: Path) -> None:
+    contract = contract_of(*CASES[case][:2], **CASES[case][2])
+    readme = (written(tmp_path, contract) / "README.md").read_text("utf-8")
+    assert ("Some GPUs corrupt" in readme) == (said is not None)
+    assert said is None or said in readme
+    assert readme.count("gpu-safe") == (said is not None and "gpu-safe" in said)
+
+
+@pytest.mark.parametrize(
+    ("status", "runtime", "doubts"),
+    [
+        ("passed", "Core ML, macOS 15.1", []),
+        ("passed", "tsmzoo's ML Program interpreter, torch 2.13.0", ["That is not Core ML itself"]),
+        ("not run", "none", ["its structure alone was checked"]),
+    ],
+)
+def test_a_kit_says_what_ran_the_file(status: Any, runtime: str, doubts: list[str], tmp_path: Path) -> None:
+    contract = msgspec.structs.replace(
+        contract_of(ONLINE, "coreml"), verification=Verification(status=status, runtime=runtime, tolerance=2e-2)
+    )
+    readme = (written(tmp_path, contract) / "README.md").read_text("utf-8")
+    assert (f"by {runtime}, and\nevery output compared" in readme) == (status == "passed")
+    every = ("That is not Core ML itself", "its structure alone was checked")
+    assert [doubt for doubt in every if doubt in readme] == doubts
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -226,6 +278,37 @@ def test_a_folder_that_holds_something_is_refused_before_the_long_work(
         assert result.exit_code == 1
         assert result.stderr == f"error: {tmp_path / taken}: is not empty; give a new folder with --kit\n"
     assert listing(tmp_path) == {"mine/notes", "file"}
+
+
+@pytest.mark.parametrize(
+    ("out", "folder"),
+    [
+        ("kk/m.onnx", "kk"),
+        ("kk/m.onnx", "kk/../kk"),
+        ("kk/deep/m.onnx", "kk"),
+        ("m.onnx", "m.onnx"),
+        ("m.onnx", "m.json"),
+        ("m.onnx", "m.onnx/kit"),
+        ("link/m.onnx", "kk"),
+    ],
+)
+def test_a_file_in_its_kits_way_is_refused_before_the_long_work(out: str, folder: str, tmp_path: Path) -> None:
+    entry = ZOO.find(ONLINE)
+    (tmp_path / "kk" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("kk")
+    plan = Plan(entry, recipe.target("onnx"), None, tmp_path / out, False)  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match=r"/m\.\w+ is to be written there, too; give a new folder with --kit$"):
+        kit.check_plan(plan, tmp_path / folder)
+    for other in ("kit", "k", "kk/kit", "kk/m", "kk/deep/m"):
+        kit.check_plan(plan, tmp_path / other)
+
+
+def test_the_command_refuses_it_before_it_makes_anything(tmp_path: Path) -> None:
+    (tmp_path / "kk").mkdir()
+    result = invoke("export", ONLINE, "--to", "onnx", "-o", tmp_path / "kk" / "x.onnx", "--kit", tmp_path / "kk")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'kk'}: {tmp_path / 'kk' / 'x.onnx'} is to be")
+    assert listing(tmp_path) == set()
 
 
 def test_a_kit_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,21 +400,94 @@ def test_the_python_loop_takes_any_batch_as_one(kits: Callable[..., Path]) -> No
     assert "3 steps" in result.stdout
 
 
+def test_the_python_loop_feeds_back_one_state_for_all(kits: Callable[..., Path]) -> None:
+    folder = kits(ONLINE, "onnx", "--state", "packed")
+    contract = msgspec.json.decode((folder / "m.json").read_bytes(), type=Contract)
+    assert [tensor.name for tensor in contract.inputs] == ["frame", "state"]
+    result = reference(folder)
+    assert result.returncode == 0, result.stderr
+    assert "18 steps; the last answer is 'going away'" in result.stdout
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Core ML predicts there")
+def test_the_python_loop_says_where_core_ml_predicts(tmp_path: Path) -> None:
+    result = reference(written(tmp_path, contract_of(ONLINE, "coreml")))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "Core ML predicts on macOS alone; run this on a Mac\n"
+
+
+#: Runs a script as on a Mac, where Core ML is our interpreter of its files; the unit given, if any, forgets states.
+MAC = """
+import runpy
+import sys
+from enum import Enum
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+
+from tsmzoo.converters.mlprogram import ProgramRunner
+
+script, wrong = sys.argv[1:]
+Unit = Enum("ComputeUnit", ["CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE", "ALL"])
+
+
+class MLModel:
+    def __init__(self, path: str, *, compute_units: Unit) -> None:
+        self.runner, self.unit = ProgramRunner(Path(path)), compute_units
+
+    def predict(self, given: dict) -> dict:
+        frame = given["frame"]
+        assert isinstance(frame, Image.Image) and frame.mode == "RGB"
+        assert {type(value) for name, value in given.items() if name != "frame"} == {np.ndarray}
+        outputs = self.runner.run(given | {"frame": np.asarray(frame).transpose(2, 0, 1)[None]})
+        if self.unit.name == wrong:
+            outputs |= {name: 0 * value for name, value in outputs.items() if name != "logits"}
+        return outputs
+
+
+sys.modules["coremltools"] = SimpleNamespace(ComputeUnit=Unit, models=SimpleNamespace(MLModel=MLModel))
+sys.platform = "darwin"
+runpy.run_path(script, run_name="__main__")
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "darwin", reason="Core ML itself answers there")
+@pytest.mark.parametrize("options", [(), ("--state", "packed")])
+@pytest.mark.parametrize("wrong", ["", "CPU_AND_NE"])
+def test_the_python_loop_tries_each_choice_of_core_mls_processors(
+    options: tuple[str, ...], wrong: str, kits: Callable[..., Path]
+) -> None:
+    script = str(kits(ONLINE, "coreml", *options) / "reference.py")
+    command = [sys.executable, "-c", MAC, script, wrong]
+    result = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    units = re.findall(r"^Core ML, (\w+): 18 steps; the last answer is (.*)$", result.stdout, re.M)
+    assert [unit for unit, _ in units] == ["CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE", "ALL"], result.stderr
+    assert {answer for unit, answer in units if unit != wrong} == {"'going away'"}
+    assert result.returncode == bool(wrong)
+    failure = f"FAILED: Core ML, {wrong} does not compute what the model should\n"
+    assert result.stderr.endswith(failure) if wrong else "FAILED" not in result.stderr
+
+
+@pytest.mark.slow
 def test_core_mls_answers_are_torchs(kits: Callable[..., Path]) -> None:
     folder = kits(ONLINE, "coreml")
     header, other = (
         json.loads((path / "vector" / "vector.json").read_bytes()) for path in (folder, kits(ONLINE, "onnx"))
     )
-    assert header["runtime"].startswith("torch")
-    assert header["tolerance"] == 1e-2
-    assert "its structure alone was checked" in (folder / "README.md").read_text("utf-8")
+    mac = sys.platform == "darwin"
+    assert header["runtime"].startswith("Core ML" if mac else "tsmzoo's ML Program interpreter, torch")
+    assert header["tolerance"] == 2e-2
+    readme = (folder / "README.md").read_text("utf-8")
+    assert f"by {header['runtime']}, and" in readme
+    assert "structure alone" not in readme
+    assert ("That is not Core ML itself" in readme) == (not mac)
     assert header["input"]["sha256"] == other["input"]["sha256"]
     logits = [
         np.frombuffer((path / "vector" / "logits.bin").read_bytes(), "<f4") for path in (folder, kits(ONLINE, "onnx"))
     ]
-    assert logits[0] == pytest.approx(logits[1], abs=1e-4 * float(np.ptp(logits[1])))
+    assert logits[0] == pytest.approx(logits[1], abs=2e-3 * float(np.ptp(logits[1])))
     assert (folder / "m.mlpackage" / "Manifest.json").is_file()
 
 
@@ -344,6 +500,7 @@ KOTLIN_KITS: dict[str, tuple[str, dict[str, Any]]] = {
     "FloatFrames": (ONLINE, {"preprocess": "external", "channel_order": "BGR", "mean": (0.1, 0.2, 0.3)}),
     "ByteClips": (OFFLINE, {}),
     "FlowClips": (FLOW, {"stride": 3, "sampling": "dense"}),
+    "ManyLabels": (ONLINE, {"activation": "sigmoid"}),
 }
 
 
@@ -468,6 +625,25 @@ def test_kotlin_takes_clips(say: Callable[..., list[list[str]]]) -> None:
         assert (answer == "null") == (odds.max() < 0.5)
         assert answer == "null" or f"index={logits.argmax()}," in answer
     assert said[-1] == ["wrong", "a clip has 4 frames, not 0"]
+
+
+@pytest.mark.slow
+def test_kotlin_gives_each_of_many_labels_a_probability_of_its_own(say: Callable[..., list[list[str]]]) -> None:
+    contract = kotlin_contract("ManyLabels")
+    check, *answers = say("ManyLabels")
+    assert float(check[1]) <= 1e-5
+    assert contract.labels is not None
+    shown = None
+    frames = (picture(number, contract.size) for number in range(20))
+    for (_, answer), logits in zip(answers, toy_stream(contract, frames), strict=True):
+        odds = [1 / (1 + math.exp(-float(logit))) for logit in logits]
+        shown = odds.index(max(odds)) if max(odds) >= 0.5 else shown
+        assert (shown is None) == (answer == "null")
+        if shown is not None:
+            wanted, probability = f"Answer(index={shown}, label={contract.labels[shown]}, probability=", answer[:-1]
+            assert answer.startswith(wanted)
+            assert float(probability.removeprefix(wanted)) == pytest.approx(odds[shown], abs=1e-4)
+    assert len({answer for _, answer in answers}) > 10
 
 
 @pytest.mark.slow

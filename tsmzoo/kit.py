@@ -65,12 +65,20 @@ class Vector:
     tolerance: float
 
 
-def check_plan(plan: Plan) -> None:
-    """Raise ExportError where the kit's class could not run what `plan` will write."""
-    if plan.softmax:
-        raise ExportError("the kit's class makes probabilities of logits itself, after smoothing; leave out --softmax")
-    if plan.state == "implicit":
-        raise ExportError("the kit's class holds the states itself; leave out --state implicit")
+def check_plan(plan: Plan, folder: Path) -> None:
+    """Raise ExportError where the kit's class could not run what `plan` will write, or `folder` is in its way."""
+    if plan.target.softmax:
+        raise ExportError(
+            "the kit's class makes probabilities of logits itself, after smoothing; leave out --softmax, "
+            "or give --no-softmax where a recipe has it"
+        )
+    if plan.target.state == "implicit":
+        raise ExportError("the kit's class holds the states itself; leave out --state implicit, or give explicit")
+    kit = folder.resolve()
+    for path in (plan.out, artifact_.contract_path(plan.out)):
+        written = path.parent.resolve() / path.name
+        if written.is_relative_to(kit) or kit.is_relative_to(written):
+            raise ExportError(f"{folder}: {path} is to be written there, too; give a new folder with --kit")
 
 
 def check(folder: Path) -> None:
@@ -148,7 +156,7 @@ def write(folder: Path, artifact: Path, contract: Contract, vector: Vector) -> N
     Raises ExportError where `folder` is not empty or cannot be written; an interrupted run leaves nothing there.
     """
     check(folder)
-    folder = folder.absolute()
+    folder = folder.resolve()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
@@ -250,13 +258,22 @@ def _flags(contract: Contract) -> set[str]:
         "rgb": len(contract.mean) == 3,
         "paced": contract.target_fps is not None,
         "dense": contract.stride is not None,
+        "packed": contract.state == "packed",
+        "gpu_safe": contract.gpu_safe,
         "verified": contract.verification is not None and contract.verification.status == "passed",
+        # Core ML itself runs on macOS alone.
+        "interpreted": contract.format == "coreml" and not _verifier(contract).startswith("Core ML"),
         "random": contract.weights == "random",
         "doubted": bool(contract.doubt),
         "fp16": contract.precision == "fp16",
         "sigmoid": contract.activation == "sigmoid",
     }
     return {name for name, holds in conditions.items() if holds}
+
+
+def _verifier(contract: Contract) -> str:
+    """Return what the file was run with before it got its name."""
+    return contract.verification.runtime if contract.verification else "none"
 
 
 def _values(model: str, contract: Contract, vector: Vector) -> dict[str, object]:
@@ -305,10 +322,12 @@ def _values(model: str, contract: Contract, vector: Vector) -> dict[str, object]
         "tolerance": f"{vector.tolerance:g}",
         "shown": vector.shown,
         "runtime": vector.runtime,
+        "verifier": _verifier(contract),
         "last": names(contract)[int(vector.logits[-1].argmax())],
         "doubts": "\n".join(f"- {doubt}" for doubt in contract.doubt),
         "states": "\n".join(_states(contract, kotlin=kotlin)),
-        "state_count": len(contract.states),
+        "state_count": len(contract.parts or contract.states),
+        "state": re.sub(r"_\d+$", "", contract.inputs[-1].name),
         "label_lines": ",\n".join(f"{indent}{quoted(label)}" for label in names(contract)),
         "tensors": "\n".join(
             f"| {way} | `{tensor.name}` | {' × '.join(map(str, _shape(tensor)))} | "

@@ -2,10 +2,10 @@
 
     python reference.py     # prints the largest error; exits 1 where it is too large
 
-A Core ML package is run on macOS, once on each of its processors.
+A Core ML package is run on macOS, with each choice of its processors.
 
-Read `main` and write the same in your language: states start as zeros, and what comes out of one step under
-`next_state_i` goes into the next under `state_i`.
+Read `main` and write the same in your language: states start as zeros, and what comes out as `next_state…` goes in
+as `state…` (`packed_state` in Core ML, where all are one) at the next step.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def open_tflite(path: Path, _: dict[str, Any]) -> Iterator[tuple[str, Run]]:
 
 
 def open_coreml(path: Path, contract: dict[str, Any]) -> Iterator[tuple[str, Run]]:
-    """Core ML predicts on macOS alone; what a unit cannot do falls to the CPU, without a word."""
+    """What a unit cannot do falls to the CPU, without a word."""
+    if sys.platform != "darwin":
+        sys.exit("Core ML predicts on macOS alone; run this on a Mac")
     import coremltools
     from PIL import Image
 

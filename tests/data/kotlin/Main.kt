@@ -1,4 +1,4 @@
-// Drives the classes of four kits and prints what they say, a line each; `tests/test_kit.py` reads them.
+// Drives the classes of five kits and prints what they say, a line each; `tests/test_kit.py` reads them.
 import android.content.Context
 import android.graphics.Bitmap
 import java.io.File
@@ -10,6 +10,7 @@ import tsmzoo.ByteClips
 import tsmzoo.ByteFrames
 import tsmzoo.FloatFrames
 import tsmzoo.FlowClips
+import tsmzoo.ManyLabels
 
 /** A picture that its number tells, darker after every tenth, with more red than green and more green than blue. */
 fun picture(number: Int, size: Int) = IntArray(size * size) {
@@ -71,6 +72,13 @@ fun flowClips(folder: File) {
     for (total in intArrayOf(1, 5, 8, 100)) println("indices $total ${FlowClips.indices(total).joinToString(" ")}")
 }
 
+fun manyLabels(folder: File) {
+    ManyLabels(ManyLabels.buffer(ByteArray(8)), window = 1, hold = 1).use { model ->
+        check(folder, model::selfCheck)
+        repeat(20) { println("answer ${model.see(picture(it, ManyLabels.SIZE))}") }
+    }
+}
+
 fun main(arguments: Array<String>) {
     val folder = File(arguments[1])
     when (arguments[0]) {
@@ -78,5 +86,6 @@ fun main(arguments: Array<String>) {
         "FloatFrames" -> floatFrames(folder)
         "ByteClips" -> byteClips(folder)
         "FlowClips" -> flowClips(folder)
+        "ManyLabels" -> manyLabels(folder)
     }
 }
