@@ -9,9 +9,9 @@ demo: $(VENV)/.ready
 	$(BIN)/tsmzoo demo
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-# Real conversions and environments of their own: some ten minutes, two files of tests at a time.
+# Real conversions and environments of their own: some ten minutes.
 slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
 
