@@ -66,7 +66,7 @@ def passed(contract: Contract) -> None:
     assert report.steps >= (32 if contract.mode == "online" else 3)
     assert report.max_rel_error is not None
     assert report.max_rel_error <= {"fp32": 1e-4, "fp16": 2e-2, "w8": 0.2}[contract.precision]
-    if contract.precision == "fp16":
+    if contract.precision == "fp16" and contract.weights != "random":
         assert report.top1_agreement == 1
 
 

@@ -100,7 +100,7 @@ def verify(
     reason = None
     if not error <= tolerance:
         reason = f"{worst} differs by {error:.2e} of its range, more than {tolerance:.0e}"
-    elif contract.precision == "fp16" and agreement < 1:
+    elif contract.precision == "fp16" and agreement < 1 and contract.weights != "random":  # whose logits nearly tie
         reason = f"the first class is the same in {agreement:.1%} of the answers only"
     elif contract.mode == "offline":
         (_, forward), (_, backward) = results[:2]
