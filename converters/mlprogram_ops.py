@@ -6,7 +6,9 @@ are constants of the program, whose types and ranges the annotations state and `
 with a default may be absent from a program.
 
 What the reference leaves open: in which precision an operation computes. Here each of `COMPUTED` works in fp32 on
-operands as they are stored and X"""
+operands as they are stored, and `mlprogram.py` rounds the result once to the type that the program declares; each of
+`EXACT`, which move numbers, works in the operands' own type.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What fewer bits cost and give, by format: time, size, error and top-1 of exported files.
 
 Ratios are to fp32 of the format. The error is the largest of any output on noise; top-1 is that of the file's own
-report, on clips of the bundled task that training never saw.
+report, on clips of the bundled task that training never saw. Core ML is not timed: off macOS an interpreter runs it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import common
 from tsmzoo import bench
 
 MODELS = ("tsm_mbv2_motion", "tsm_mbv2_motion_online", "tsm_mbv2_online")
-FORMATS = ("tflite", "onnx")
-PRECISIONS = ("fp32", "fp16", "w8", "int8")
+FORMATS = {
+    "tflite": ("fp32", "fp16", "w8", "int8"),
+    "onnx": ("fp32", "fp16", "w8", "int8"),
+    "mlpackage": ("fp32", "fp16", "w8"),
+}
 COLUMNS = {
     "model": "-",
     "format": "-",
@@ -42,24 +45,24 @@ def section(folder: Path) -> str:
 def _compare(folder: Path, model: str, format_: str) -> list[list[object]]:
     bundled = "motion" in model
     paths, reports = [], []
-    for precision in PRECISIONS:
+    for precision in FORMATS[format_]:
         paths.append(folder / f"{model}-{precision}.{format_}")
         options = ["--precision", precision]
         options += [] if bundled else ["--weights", "random"]
         options += ["--calibrate", str(folder / "videos")] if precision == "int8" and not bundled else []
         reports.append(common.export(model, paths[-1], *options))
-    timings = common.race(paths)
+    timings = common.race(paths) if format_ != "mlpackage" else []
     rows: list[list[object]] = []
-    for precision, report, timing in zip(PRECISIONS, reports, timings, strict=True):
+    for index, (precision, report) in enumerate(zip(FORMATS[format_], reports, strict=True)):
         quality = report["verification"]["quality"] or {}
         top1 = quality.get("top1")
         row = [
             f"`{model}`",
-            format_,
+            report["format"],
             precision,
-            f"{bench.ratio(timing, timings[0]):.2f}",
+            f"{bench.ratio(timings[index], timings[0]):.2f}" if timings else "–",
             f"{report['bytes'] / reports[0]['bytes']:.2f}",
-            common.figure(common.ms(timing)),
+            common.figure(common.ms(timings[index])) if timings else "–",
             f"{report['bytes'] / 1e6:.2f}",
             f"{report['max_rel_error']:.0e}",
             f"{top1:.2f} ({quality['top1_float']:.2f})" if top1 is not None else "",
