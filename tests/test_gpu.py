@@ -26,8 +26,6 @@ ONLINE = "tsm_mbv2_motion_online"
 ARCHITECTURES = {
     "mobilenet": ("tsm_mbv2_motion",),
     "non-local": ("tsm_r50_nl_k400", "--weights", "random", "--size", "64"),
-    "mobileone": ("tsn_mobileone_s4_k400", "--weights", "random", "--size", "64"),
-    "i3d": ("i3d_r50_k400_8x8", "--weights", "random", "--size", "64"),
     "inception": ("i3d_inception_k400_rgb_piergiaj", "--weights", "random", "--size", "64", "--frames", "16"),
 }
 

@@ -454,8 +454,7 @@ runpy.run_path(script, run_name="__main__")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), ("--state", "packed")])
-@pytest.mark.parametrize("wrong", ["", "CPU_AND_NE"])
+@pytest.mark.parametrize(("options", "wrong"), [((), ""), ((), "CPU_AND_NE"), (("--state", "packed"), "")])
 def test_the_python_loop_tries_each_choice_of_core_mls_processors(
     options: tuple[str, ...], wrong: str, kits: Callable[..., Path]
 ) -> None:
