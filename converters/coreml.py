@@ -165,7 +165,8 @@ class CoremlRunner:
         self._model = ct.models.MLModel(str(path))
         self._images = {tensor.name for tensor in contract.inputs if _is_image(tensor)}
         self._implicit = contract.state == "implicit"
-        self._state: Any = None
+        self._state: Any
+        self.reset()
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         from PIL import Image

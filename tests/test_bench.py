@@ -22,7 +22,8 @@ from tsmzoo import artifact, bench, bench_worker
 from tsmzoo.artifact import Contract, StatePair, Tensor
 from tsmzoo.bench import Job, Loaded, Operator, Profile, Timing
 from tsmzoo.cli import app
-from tsmzoo.errors import ArtifactError, ZooError
+from tsmzoo.errors import ZooError
+from tsmzoo.formats import Format
 
 pytestmark = pytest.mark.usefixtures("one_registry")
 
@@ -164,19 +165,83 @@ def test_torch_takes_frames_size_and_profiles_modules() -> None:
     assert profile.kinds[0].ms >= profile.kinds[-1].ms > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("format_", ["tflite", "onnx"])
-def test_a_file_runs_as_verify_runs_it(format_: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("format_", "options"),
+    [
+        (Format.ONNX, ["--state", "packed", "--softmax"]),
+        pytest.param(Format.ONNX, [], marks=pytest.mark.slow),
+        pytest.param(Format.TFLITE, [], marks=pytest.mark.slow),
+        pytest.param(Format.TFLITE, ["--state", "packed"], marks=pytest.mark.slow),
+        pytest.param(Format.COREML, ["--state", "implicit", "--precision", "fp16"], marks=pytest.mark.slow),
+    ],
+    ids=lambda value: str(value) if isinstance(value, str) else " ".join(value) or "explicit",
+)
+def test_a_file_runs_as_verify_runs_it(format_: Format, options: list[str], tmp_path: Path) -> None:
     from tsmzoo import runner
     from tsmzoo.subject import open_file
 
-    path = tmp_path / f"m.{format_}"
-    assert invoke("export", MODEL, "--to", format_, "--weights", "random", "-o", path).exit_code == 0
+    path = tmp_path / f"m{format_.suffix}"
+    assert invoke("export", MODEL, "--to", format_, "--weights", "random", "-o", path, *options).exit_code == 0
     session, _ = bench_worker.load(Job(subject=str(path)))
     opened, contract = open_file(path, 1)
     pixels = artifact.from_layout(bench_worker._pixels(contract), contract.main_input.layout)
+    before = None
     for outputs in runner.stream(opened, contract, [pixels] * 6):
-        np.testing.assert_allclose(session.run(), outputs["logits"], rtol=1e-4, atol=1e-6)
+        answer = session.run().copy()
+        assert before is None or not np.array_equal(answer, before)
+        before = answer
+        if contract.answer != "logits":
+            answer = artifact.logits(answer, contract.activation, contract.precision)
+        rtol = 1e-4 if contract.precision == "fp32" else 1e-2
+        np.testing.assert_allclose(answer, outputs["logits"], rtol=rtol, atol=1e-6)
+
+
+@pytest.fixture
+def package(toy: Toy, tmp_path: Path) -> Path:
+    """Write a package that nothing reads, and its contract: a state of its own."""
+    folder = tmp_path / "toy.mlpackage"
+    folder.mkdir()
+    (folder / "Manifest.json").write_text("{}")
+    contract = artifact.read_contract(toy("of"))
+    contract = msgspec.structs.replace(
+        contract,
+        format="coreml",
+        state="implicit",
+        inputs=contract.inputs[:1],
+        outputs=contract.outputs[:1],
+        states=(),
+        parts=contract.inputs[1:],
+        artifact=folder.name,
+        sha256=artifact.digest(folder)[0],
+    )
+    artifact.write_contract(contract, artifact.contract_path(folder))
+    return folder
+
+
+def test_core_ml_keeps_one_state_from_pass_to_pass(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for what a Mac has: `predict` without a state is refused there where the file keeps one."""
+    coreml = pytest.importorskip("tsmzoo.converters.coreml", exc_type=ImportError)
+    states: list[object] = []
+
+    class Model:
+        def __init__(self, path: str) -> None:
+            assert path == str(package)
+
+        def make_state(self) -> object:
+            return object()
+
+        def predict(self, values: dict[str, Any], state: object) -> dict[str, Any]:
+            states.append(state)
+            return {"logits": values["frame"].mean()}
+
+    monkeypatch.setattr(coreml.ct.models, "MLModel", Model)
+    monkeypatch.setattr(coreml.platform, "system", lambda: "Darwin")
+    session, _ = bench_worker.load(Job(subject=str(package)))
+    for _ in range(3):
+        session.run()
+    assert None not in states
+    assert len(states) == 3
+    assert len(set(map(id, states))) == 1
 
 
 # --- figures -------------------------------------------------------------------------------------------------------
@@ -215,6 +280,41 @@ def test_a_clip_and_a_frame_have_no_ratio() -> None:
     _, clip = bench.document([timing([[1.0]]), timing([[1.0]], "offline")])
     assert clip["ratio"] is None
     assert bench.cells(clip)[-2] == "–"
+
+
+def test_of_core_ml_nobody_chose_the_threads() -> None:
+    (row,) = bench.document([msgspec.structs.replace(timing([[1.0]]), job=Job(subject="m.mlpackage", threads=2))])
+    assert row["threads"] is None
+    assert bench.cells(row)[2] == "–"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "notes"),
+    [
+        ("tsmzoo's ML Program interpreter, torch 2.13.0", ["m.onnx: an interpreter ran it; its times say nothing"]),
+        ("Core ML, macOS 26.0", []),
+        ("onnxruntime 1.31.1", []),
+    ],
+)
+def test_an_interpreters_times_come_with_a_note(
+    runtime: str, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = timing([[1.0]])
+    measured = msgspec.structs.replace(
+        measured, job=Job(subject="m.onnx"), loaded=msgspec.structs.replace(measured.loaded, runtime=runtime)
+    )
+    monkeypatch.setattr(bench, "race", lambda *_, **__: [measured])
+    for options in ([], ["--json"]):
+        result = invoke("bench", "m.onnx", *options)
+        assert result.exit_code == 0
+        lines = result.stderr.splitlines()
+        assert len(lines) == len(notes)
+        assert all(line.startswith(note) for line, note in zip(lines, notes, strict=True))
+
+
+def test_the_interpreters_name_is_known() -> None:
+    mlprogram = pytest.importorskip("tsmzoo.converters.mlprogram", exc_type=ImportError)
+    assert bench.interpreted(mlprogram.ProgramRunner.runtime)
 
 
 def test_profile_in_the_document() -> None:
@@ -367,9 +467,34 @@ def test_a_file_that_the_runtime_rejects(toy: Toy) -> None:
 def test_a_changed_file_is_refused(toy: Toy) -> None:
     path = toy()
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(ArtifactError, match="changed since its export"):
-        bench.check(path)
-    assert str(path) in error_of(invoke("bench", path))
+    line = error_of(invoke("bench", path))
+    assert f"{path}: was changed since its export" in line
+
+
+def renamed(contract: Contract) -> Contract:
+    logits = msgspec.structs.replace(contract.outputs[0], name="lgits")
+    return msgspec.structs.replace(contract, outputs=(logits, *contract.outputs[1:]))
+
+
+def reshaped(contract: Contract) -> Contract:
+    state = msgspec.structs.replace(contract.inputs[1], shape=(1, 2, 1, 1))
+    return msgspec.structs.replace(contract, inputs=(contract.inputs[0], state))
+
+
+@pytest.mark.parametrize("change", [renamed, reshaped])
+def test_a_contract_that_does_not_fit(
+    change: Callable[[Contract], Contract], toy: Toy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = toy()
+    artifact.write_contract(change(artifact.read_contract(path)), artifact.contract_path(path))
+    line = error_of(invoke("bench", path, "--profile"))
+    assert f"{path}: is not what its contract says (" in line
+    assert capfd.readouterr().err == ""  # nor does the worker say anything
+
+
+def test_a_networks_bug_keeps_its_traceback() -> None:
+    with pytest.raises(KeyError), bench_worker._as_its_contract_says(Job(subject=MODEL)):
+        raise KeyError
 
 
 def test_missing_runtime_names_the_extra(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:

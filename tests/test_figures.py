@@ -93,6 +93,8 @@ def test_the_same_picture_is_the_same_file(tmp_path: Path) -> None:
 
 def row(model: str, **changes: Any) -> dict[str, Any]:
     about = {"artifact": "m.onnx", "model": model, "runtime": "onnxruntime 1.31.1", "threads": 1, "precision": "int8"}
+    frame = [3, 224, 224] if "sthv2" in model else [3, 64, 64]
+    about["input_shape"] = [1, *frame] if model.endswith("_online") else [1, 8, *frame]
     return about | {"per": "clip", "median_ms": 12.5, "p95_ms": 14.0, "peak_mb": 3.0} | changes
 
 
@@ -112,9 +114,30 @@ def test_latency_by_dataset_and_by_what_is_timed() -> None:
     assert (point.group, point.label) == ("onnxruntime, 2 threads", "TSM MBv2 online int8")
 
 
+def test_no_published_accuracy_at_another_size_or_by_another_runtime() -> None:
+    clip, online = "tsm_mbv2_motion", "tsm_mbv2_motion_online"
+    kept = [
+        row(clip, input_shape=[8, 64, 64, 3]),  # as TFLite files take it
+        row(clip, runtime="Core ML, macOS 26.0", threads=None),
+        row(online, per="frame"),
+    ]
+    others = [
+        row(clip, input_shape=[1, 8, 3, 96, 96]),
+        row(clip, input_shape=[1, 16, 3, 64, 64]),
+        row(online, per="frame", input_shape=[1, 3, 96, 96]),
+        row(clip, runtime="tsmzoo's ML Program interpreter, torch 2.13.0", threads=None),
+    ]
+    found = figures.by_latency(ZOO, [*kept, *others])
+    groups = {key: [point.group for point in points] for key, points in found.items()}
+    assert groups == {
+        ("motion", "clip"): ["onnxruntime, 1 thread", "Core ML, macOS"],
+        ("motion", "frame"): ["onnxruntime, 1 thread"],
+    }
+
+
 def test_from_the_command_line(tmp_path: Path) -> None:
     benched = tmp_path / "b.json"
-    benched.write_text(json.dumps([row("tsm_mbv2_motion"), row("tsn_mbv2_motion", median_ms=11)]))
+    benched.write_text(json.dumps([row("tsm_mbv2_motion"), row("tsn_mbv2_motion", median_ms=11, threads=None)]))
     result = CliRunner().invoke(app, ["report", str(tmp_path / "out"), "--bench", str(benched), "--json"])
     assert result.exit_code == 0, result.output
     files = json.loads(result.stdout)["files"]
@@ -136,6 +159,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
         (None, "cannot be read"),
         (b"no json", "is not what `tsmzoo bench --json` prints"),
         (b'[{"artifact": "m.onnx"}]', "is not what"),
+        (json.dumps([row("tsm_mbv2_motion", median_ms=0)]).encode(), "is not what"),
         (json.dumps([row("of nobody")]).encode(), "published accuracy"),
     ],
 )

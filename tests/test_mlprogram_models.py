@@ -66,9 +66,10 @@ def passed(contract: Contract) -> None:
     assert report.steps >= (32 if contract.mode == "online" else 3)
     assert report.max_rel_error is not None
     assert report.max_rel_error <= report.tolerance
-    assert report.tolerance <= {"fp32": 1e-4, "fp16": 2e-2 if contract.weights == "random" else 1e-2, "w8": 0.2}[
-        contract.precision
-    ]
+    assert (
+        report.tolerance
+        <= {"fp32": 1e-4, "fp16": 2e-2 if contract.weights == "random" else 1e-2, "w8": 0.2}[contract.precision]
+    )
     if contract.precision == "fp16" and contract.weights != "random":
         assert report.top1_agreement == 1
 

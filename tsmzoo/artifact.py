@@ -287,11 +287,27 @@ def digest(artifact: Path) -> tuple[str, int]:
         total, size = hashlib.sha256(), 0
         for path in sorted(path for path in artifact.rglob("*") if path.is_file()):
             total.update(path.relative_to(artifact).as_posix().encode() + b"\0")
-            total.update(hashlib.sha256(path.read_bytes()).digest())
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
             size += path.stat().st_size
     except OSError as error:
         raise ArtifactError(f"{artifact}: cannot be read ({error.strerror}); check its permissions") from None
     return total.hexdigest(), size
+
+
+def opened(path: Path) -> Contract:
+    """Return the contract of the file at `path`, whose digest is still the contract's.
+
+    Raises ArtifactError where there is none, or the file was changed since.
+    """
+    contract = read_contract(path)
+    sha256, size = digest(path)
+    if sha256 != contract.sha256:
+        raise ArtifactError(
+            f"{path}: was changed since its export (sha256 {sha256[:12]}…, {size} bytes; its contract says "
+            f"{str(contract.sha256)[:12]}…, {contract.bytes}); export it again"
+        )
+    return contract
 
 
 def check_tensors(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -20,9 +20,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 import numpy as np
 
-from tsmzoo import artifact
-from tsmzoo.errors import ArtifactError, ZooError
-from tsmzoo.formats import format_of, is_artifact
+from tsmzoo.errors import ZooError
+from tsmzoo.formats import Format, format_of, is_artifact
 
 #: A turn is as many passes as fill so many seconds, one at least: the first of them finds the caches full of others'.
 TURN_SECONDS = 0.02
@@ -137,14 +136,6 @@ class Worker:
         return msgspec.convert(answer, kind)
 
 
-def check(path: Path) -> None:
-    """Raise ArtifactError where the file at `path` is not the one that its contract was written for."""
-    contract = artifact.read_contract(path)
-    sha256, _ = artifact.digest(path)
-    if sha256 != contract.sha256:
-        raise ArtifactError(f"{path}: was changed since its export; export it again")
-
-
 def race(
     jobs: Sequence[Job],
     *,
@@ -214,7 +205,8 @@ def _row(timing: Timing, first: Timing) -> dict[str, Any]:
         "precision": timing.loaded.precision,
         "weights": timing.loaded.weights,
         "input_shape": list(timing.loaded.input_shape),
-        "threads": timing.job.threads,
+        # Those of Core ML are its own affair.
+        "threads": None if timing.job.kind == Format.COREML else timing.job.threads,
         "runs": len(timing.rounds),
         "passes": len(times),
         "per": "frame" if online else "clip",
@@ -242,6 +234,11 @@ def _row(timing: Timing, first: Timing) -> dict[str, Any]:
     return row
 
 
+def interpreted(runtime: str) -> bool:
+    """Say whether tsmzoo's own interpreter ran a file, in place of what runs it on a phone."""
+    return runtime.startswith("tsmzoo's ")
+
+
 COLUMNS = {
     "artifact": "left",
     "runtime": "left",
@@ -263,7 +260,7 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [
         row["artifact"],
         row["runtime"],
-        str(row["threads"]),
+        "–" if row["threads"] is None else str(row["threads"]),
         row["per"],
         figures(row["median_ms"]),
         figures(row["p95_ms"]),

@@ -12,8 +12,8 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -234,7 +234,7 @@ class TorchSession:
 
 
 class CoremlSession:
-    """Core ML on a Mac; how many threads it takes is its own affair."""
+    """Core ML on a Mac, which takes as many threads as it likes; elsewhere our interpreter."""
 
     def __init__(self, path: Path, contract: Contract) -> None:
         runner = load_converter(Format.COREML).load(path, contract)
@@ -266,7 +266,11 @@ def _pixels(contract: Contract) -> Array:
 
 
 def _rejected(path: Path, runtime: str, error: Exception) -> ArtifactError:
-    return ArtifactError(f"{path}: {runtime} rejects it ({' '.join(str(error).split())[:120]}); export it again")
+    return ArtifactError(f"{path}: {runtime} rejects it ({_line(error)}); export it again")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
 
 
 def _slowest(operators: Iterable[Operator]) -> tuple[Operator, ...]:
@@ -310,14 +314,15 @@ def load(job: Job) -> tuple[Session, Loaded]:
         if kind == "torch":
             raise
         raise missing_extra(Format(kind), error) from None
+    path = Path(job.subject)
+    # Before the memory is read, as late as can be: this is the file that runs.
+    contract = None if kind == "torch" else artifact.opened(path)
     before = peak()
     session: Session
-    if kind == "torch":
+    if contract is None:
         session = TorchSession(job)
         loaded = session.loaded
     else:
-        path = Path(job.subject)
-        contract = artifact.read_contract(path)
         if format_of(path) == Format.COREML:
             session = CoremlSession(path, contract)
         else:
@@ -343,6 +348,22 @@ def timed(session: Session, passes: int) -> list[float]:
     return times
 
 
+@contextmanager
+def _as_its_contract_says(job: Job) -> Iterator[None]:
+    """Raise ArtifactError where a file fails in any other way: its tensors are not its contract's.
+
+    A network has no contract to differ from: its bugs keep their traceback.
+    """
+    try:
+        yield
+    except ZooError:
+        raise
+    except Exception as error:  # each runtime raises its own kinds
+        if job.kind == "torch":
+            raise
+        raise ArtifactError(f"{job.subject}: is not what its contract says ({_line(error)}); export it again") from None
+
+
 def main() -> None:
     # Answers have a handle of their own: what libraries print goes to stderr.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -351,21 +372,24 @@ def main() -> None:
     def answer(value: Any) -> None:
         answers.write(msgspec.json.encode(value) + b"\n")
 
+    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     try:
-        with quiet():
-            session, loaded = load(msgspec.json.decode(sys.stdin.buffer.readline(), type=Job))
+        with quiet(), _as_its_contract_says(job):
+            session, loaded = load(job)
+        answer(loaded)
+        for line in sys.stdin.buffer:
+            request = msgspec.json.decode(line)
+            told: Any
+            with _as_its_contract_says(job):
+                if "passes" in request:
+                    told = timed(session, request["passes"])
+                elif "profile" in request:
+                    told = session.profile(request["profile"])
+                else:
+                    told = peak() - loaded.before_mb
+            answer(told)
     except ZooError as error:
         answer({"error": str(error)})
-        return
-    answer(loaded)
-    for line in sys.stdin.buffer:
-        request = msgspec.json.decode(line)
-        if "passes" in request:
-            answer(timed(session, request["passes"]))
-        elif "profile" in request:
-            answer(session.profile(request["profile"]))
-        else:
-            answer(peak() - loaded.before_mb)
 
 
 if __name__ == "__main__":

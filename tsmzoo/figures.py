@@ -9,12 +9,14 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
 from tsmzoo import recipe
+from tsmzoo.bench import interpreted
 from tsmzoo.errors import DataError
 from tsmzoo.registry import Entry, Registry
 
@@ -86,19 +88,29 @@ def by_cost(zoo: Registry, dataset: str) -> list[Point]:
 def by_latency(zoo: Registry, rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[Point]]:
     """Return rows of `bench --json`, milliseconds of what was run, by dataset and by clip or frame.
 
-    Rows of models that the registry lacks, or whose accuracy has no protocol, are left out.
+    Rows of models that the registry lacks, or whose accuracy has no protocol, are left out; so are those of another
+    size or T than the published accuracy's, and those that no phone's runtime ran.
     """
     found: dict[tuple[str, str], list[Point]] = {}
     for row in rows:
         entry = zoo.by_id.get(row["model"])
         if entry is None or not (figure := _figure(entry)):
             continue
-        group = f"{row['runtime'].rsplit(' ', 1)[0]}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+        if interpreted(row["runtime"]) or prod(row["input_shape"]) != _values(entry):
+            continue
+        group, threads = row["runtime"].rsplit(" ", 1)[0], row["threads"]
+        if threads is not None:  # Core ML takes as many as it likes
+            group += f", {threads} thread{'s' if threads > 1 else ''}"
         point = Point(
             row["median_ms"], figure[0], group, entry.mparams, f"{title(entry)} {row['precision']}", figure[1]
         )
         found.setdefault((entry.dataset, row["per"]), []).append(point)
     return found
+
+
+def _values(entry: Entry) -> int:
+    """Return how many values a clip of it holds, or a frame where it is online: in any order of axes."""
+    return entry.channels * entry.size**2 * (1 if entry.mode == "online" else entry.frames)
 
 
 def _figure(entry: Entry) -> tuple[float, str] | None:
@@ -118,7 +130,15 @@ def title(entry: Entry) -> str:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file that `bench --json` printed. Raises DataError."""
-    wanted = {"model": str, "runtime": str, "threads": int, "precision": str, "per": str, "median_ms": float}
+    wanted: dict[str, Any] = {
+        "model": str,
+        "runtime": str,
+        "threads": int | None,
+        "precision": str,
+        "input_shape": list[int],
+        "per": str,
+        "median_ms": Annotated[float, msgspec.Meta(gt=0)],
+    }
     kind = msgspec.defstruct("Row", list(wanted.items()))
     try:
         rows = msgspec.json.decode(path.read_bytes(), type=list[kind])  # type: ignore[valid-type]
@@ -137,7 +157,10 @@ def write(zoo: Registry, folder: Path, benched: Sequence[Path] = ()) -> list[Pat
     rows = [row for path in benched for row in read(path)]
     latencies = by_latency(zoo, rows)
     if rows and not latencies:
-        raise DataError(f"{benched[0]}: none of its models has a published accuracy; bench others")
+        raise DataError(
+            f"{benched[0]}: no row of it has a published accuracy (at its size and frames, not by our interpreter); "
+            "bench others"
+        )
     made: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)

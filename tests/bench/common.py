@@ -64,8 +64,8 @@ def run(command: Sequence[str | Path], limit: float = 600, *, cwd: Path | str | 
 def tsmzoo(*words: str | Path) -> Done:
     """Run the command line; stop all where it fails. The peak is that of its process."""
     script = (
-        "import resource, sys\nfrom tsmzoo.cli import main\ntry:\n    main()\nfinally:\n"
-        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, file=sys.stderr)"
+        "import sys\nfrom tsmzoo.cli import main\ntry:\n    main()\nfinally:\n"
+        "    from tsmzoo.bench_worker import peak\n    print(peak(), file=sys.stderr)"
     )
     began = time.monotonic()
     command = [sys.executable, "-c", script, *map(str, words)]

@@ -1,7 +1,4 @@
-"""How long an export takes, and how much memory: the whole command, from start-up to the verified file.
-
-Verification compares every output over streams or several clips, and is most of the time of the large ones.
-"""
+"""How long an export takes, and how much memory: the whole command, from start-up to the verified file."""
 
 from __future__ import annotations
 

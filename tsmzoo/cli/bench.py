@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -51,7 +50,6 @@ def bench(
     jobs = []
     for subject in subjects:
         if is_artifact(subject):
-            bench_.check(Path(subject))
             jobs.append(bench_.Job(subject=subject, threads=threads))
             continue
         entry = zoo.find(subject)
@@ -70,6 +68,9 @@ def bench(
         jobs.append(job)
     with terminal.steps_bar() as progress:
         rows = bench_.document(bench_.race(jobs, runs=runs, profile=profile, progress=progress))
+    for row in rows:
+        if bench_.interpreted(row["runtime"]):
+            terminal.note(f"{row['artifact']}: an interpreter ran it; its times say nothing of a phone")
     if json:
         terminal.print_json(rows)
         return
