@@ -74,6 +74,8 @@ def _save(package: Any, contract: Contract, out: Path) -> None:
     package.short_description = f"{contract.model}, exported by tsmzoo"
     package.user_defined_metadata[METADATA_KEY] = contract.embedded()
     package.save(str(out))
+    # What coremltools lays beside the model for ExecuTorch, a tenth of a small package, is nothing to Core ML.
+    (out / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
 
 
 def _is_image(tensor: Tensor) -> bool:

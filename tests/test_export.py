@@ -681,7 +681,7 @@ def test_one_frame_is_a_clip_as_well(fake: Fake, tmp_path: Path) -> None:
 WRONG: dict[str, tuple[list[str], int, str]] = {
     "ending": (["tsm_mbv2_online", "--to", "onnx", "-o", "m.tflite"], 1, "must end in .onnx"),
     "no ending": (["tsm_mbv2_online", "--to", "tflite", "-o", "m"], 1, "must end in .tflite"),
-    "folder": (["tsm_mbv2_online", "--to", "onnx", "-o", "none/m.onnx"], 1, "none: is no folder"),
+    "folder": (["tsm_mbv2_online", "--to", "onnx", "-o", "none/m.onnx"], 1, "make none first"),
     "in the way": (["tsm_mbv2_online", "--to", "onnx", "-o", "taken.onnx"], 1, "is in the way"),
     "json in the way": (["tsm_mbv2_online", "--to", "onnx", "-o", "mine.onnx"], 1, "mine.json: is in the way"),
     "precision": (["tsm_mbv2_online", "--to", "onnx", "--precision", "fp8"], 2, "--precision"),

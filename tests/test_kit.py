@@ -413,7 +413,7 @@ def test_the_python_loop_feeds_back_one_state_for_all(kits: Callable[..., Path])
 def test_the_python_loop_says_where_core_ml_predicts(tmp_path: Path) -> None:
     result = reference(written(tmp_path, contract_of(ONLINE, "coreml")))
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == "Core ML predicts on macOS alone; run this on a Mac\n"
+    assert result.stderr == "Core ML predicts on macOS alone; run this on a Mac, or `tsmzoo verify` here\n"
 
 
 #: Runs a script as on a Mac, where Core ML is our interpreter of its files; the unit given, if any, forgets states.

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from tsmzoo import registry, weights
+from tsmzoo import recipe, registry, weights
 from tsmzoo.artifact import Array, Contract, Tensor, feed, logits, probabilities, read_contract, unpacked
 from tsmzoo.cli import app
 from tsmzoo.decide import Smoothing, decide
 from tsmzoo.describe import describe
 from tsmzoo.errors import ArtifactError
+from tsmzoo.export import plan
 from tsmzoo.models.forms import Deployed, Packed, Stateful, Step
 from tsmzoo.registry import Entry
 from tsmzoo.runner import TorchRunner, stream, streams_logits
@@ -155,6 +156,18 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("packed") / "m.onnx"
     export("--to", "onnx", "--state", "packed", "--softmax", "-o", path)
     return path
+
+
+def test_files_of_other_tensors_have_other_names() -> None:
+    entry = ZOO.find(ONLINE)
+    names = {
+        plan(entry, recipe.target(target), **options).out.name
+        for target in ("onnx", "coreml")
+        for options in ({}, {"state": "packed"}, {"softmax": True}, {"state": "packed", "softmax": True})
+    }
+    assert len(names) == 8
+    assert f"{ONLINE}-fp32.onnx" in names
+    assert f"{ONLINE}-fp16-packed-softmax.mlpackage" in names
 
 
 def test_a_packed_file_of_probabilities_answers_as_torch(packed: Path, bundled: Network) -> None:

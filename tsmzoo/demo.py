@@ -68,7 +68,7 @@ def demo(
     assert verification is not None
     say(report.text(artifact, contract, verification, seconds) + "\n")
 
-    say(f"$ tsmzoo run {artifact} VIDEO      # one scene, forwards and backwards, frame by frame")
+    say(f"$ tsmzoo run {artifact} VIDEO      # one scene forwards, then backwards, each frame answered")
     frames, _ = motion.scene(SCENE, SEED)
     runner, streamed = open_file(artifact)
     answers = []

@@ -98,12 +98,14 @@ def plan(
         raise ExportError(f"--dynamic-batch is for onnx; {format_} files take one clip or frame a call")
     if precision not in target.tolerance:
         raise ExportError(f"{format_} is not written in {precision} yet; choose {' or '.join(target.tolerance)}")
-    out = out or Path(f"{entry.id}-{precision}{format_.suffix}")
+    # Files whose tensors are others have names of their own.
+    variant = ("" if target.state == "explicit" else f"-{target.state}") + ("-softmax" if target.softmax else "")
+    out = out or Path(f"{entry.id}-{precision}{variant}{format_.suffix}")
     try:
         if out.suffix != format_.suffix:
             raise ExportError(f"{out}: must end in {format_.suffix}")
         if not out.parent.is_dir():
-            raise ExportError(f"{out.parent}: is no folder; make it first")
+            raise ExportError(f"{out}: its folder does not exist; make {out.parent} first")
         if out.exists() and out.is_dir() != (format_ == Format.COREML):
             raise ExportError(f"{out}: is in the way; move it first")
         artifact.check_way(out)

@@ -58,6 +58,9 @@ _LARGEST = 260.0
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _DISTANCES = (3, 9, 16, 24, 34, 46, 60)
 
+#: The axis of cost; others are of latency.
+_COST = "GMACs a clip (one view)"
+
 
 @dataclass(frozen=True)
 class Point:
@@ -167,7 +170,7 @@ def write(zoo: Registry, folder: Path, benched: Sequence[Path] = ()) -> list[Pat
         for dataset in sorted({entry.dataset for entry in zoo.models}):
             points = by_cost(zoo, dataset)
             if len({point.label for point in points} - {None}) >= ENOUGH:
-                made += _save(draw(points, _name(dataset), "GMACs a clip (one view)"), folder / f"accuracy-{dataset}")
+                made += _save(draw(points, _name(dataset), _COST), folder / f"accuracy-{dataset}")
         for (dataset, per), points in sorted(latencies.items()):
             drawn = draw(points, _name(dataset), f"milliseconds a {per}, median")
             made += _save(drawn, folder / f"latency-{dataset}-{per}")
@@ -229,6 +232,8 @@ def draw(points: Sequence[Point], name: str, across: str) -> Figure:
     _legend(axes, points, colours, area)
     place(axes, [point for point in points if point.label], letters, area)
     notes = ["Accuracies under different protocols do not compare."] if len(letters) > 1 else []
+    if across != _COST:
+        notes.append("Accuracy is the checkpoint's, in float: what a file loses in fewer bits is not drawn.")
     if any(point.label is None for point in points):
         notes.append("Faint: other checkpoints of the zoo, each under its own protocol.")
     lines = [f"{letter}  {recipe.protocol(protocol).text('T')}" for protocol, letter in letters.items()]

@@ -82,7 +82,10 @@ def export(
     clip: Clip = None,
     kit: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A new folder for an app: the file, a class that runs it, a test vector."),
+        typer.Option(
+            metavar="DIR",
+            help="A new folder for an app: the file, a class that runs it (of logits, not --softmax), a test vector.",
+        ),
     ] = None,
     registry_file: RegistryFile = None,
     json: Json = False,
@@ -91,8 +94,10 @@ def export(
     choice("--precision", precision, ("fp32", "fp16", "w8", "int8"))
     choice("--preprocess", preprocess, ("embedded", "external"))
     choice("--state", state, ("explicit", "packed", "implicit"))
-    if (to is None) == (recipe_name is None):
+    if to is None and recipe_name is None:
         raise typer.BadParameter("give --to onnx, tflite or coreml, or a --recipe", param_hint="--to")
+    if to is not None and recipe_name is not None:
+        raise typer.BadParameter("a recipe says which format it writes; leave out --to", param_hint="--to")
     start = time.perf_counter()
     zoo = load(registry_file)
     from tsmzoo import export as exporter

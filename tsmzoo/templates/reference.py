@@ -43,7 +43,7 @@ def open_tflite(path: Path, _: dict[str, Any]) -> Iterator[tuple[str, Run]]:
 def open_coreml(path: Path, contract: dict[str, Any]) -> Iterator[tuple[str, Run]]:
     """What a unit cannot do falls to the CPU, without a word."""
     if sys.platform != "darwin":
-        sys.exit("Core ML predicts on macOS alone; run this on a Mac")
+        sys.exit("Core ML predicts on macOS alone; run this on a Mac, or `tsmzoo verify` here")
     import coremltools
     from PIL import Image
 
