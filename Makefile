@@ -13,7 +13,7 @@ test: $(VENV)/.ready
 
 # Real conversions and environments of their own: some ten minutes.
 slow: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile --durations 15
+	$(BIN)/python -m pytest -q -m slow -n 2 --dist worksteal --durations 15
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

@@ -944,6 +944,8 @@ def tflite_file(name: str, exported: Callable[..., Path]) -> Path:
 @pytest.mark.parametrize("name", TFLITE_FILES)
 def test_tflite_is_what_phones_run(name: str, exported: Callable[..., Path]) -> None:
     from ai_edge_litert import schema_py_generated as schema
+    from tsmzoo.converters import gpu
+    from tsmzoo.converters.flatbuffer import read
 
     path = tflite_file(name, exported)
     content = path.read_bytes()
@@ -962,6 +964,9 @@ def test_tflite_is_what_phones_run(name: str, exported: Callable[..., Path]) -> 
     if "TRANSPOSE" in operators:  # one at most, in front of the classifier, where there is little to move
         rest = operators[operators.index("TRANSPOSE") + 1 :]
         assert set(rest) <= {"MEAN", "SUM", "RESHAPE", "FULLY_CONNECTED", "SLICE"}
+    # Nor anything that LiteRT's GPU delegate refuses, but for states that are also read inside (--gpu-safe).
+    assert set(operators) <= set(gpu.TAKEN)
+    assert {finding.kind for finding in gpu.findings(read(content))} <= ({"output"} if name == "online" else set())
 
     # Runtimes map the file into memory and read weights where they lie.
     root = schema.Model.GetRootAs(content, 0)
@@ -1041,7 +1046,6 @@ def test_tflite_runs_on_the_oldest_runtime(
         ("tsm_mbv2_online", ONLINE, None),
         ("tsm_mbv2_online", ONLINE, "fp32"),
         ("tsm_mbv2_k400", OFFLINE, None),
-        ("i3d_r50_nl_embedded_gaussian_k400", "random", None),
     ],
 )
 def test_coreml_is_checked_and_run(

@@ -531,5 +531,3 @@ def test_all_of_them() -> None:
     for document, entry in zip(documents, ZOO.models, strict=True):
         assert document["mparams"] == entry.params / 1e6
         assert document["gmacs_per_clip"] == by_hand(entry, 32) / 1e9
-    text = CliRunner().invoke(app, ["flops", "--all", "--size", "32"], catch_exceptions=False).stdout
-    assert all(any(line.startswith(f"{entry.id} ") for line in text.splitlines()) for entry in ZOO.models)

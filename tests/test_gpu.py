@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ONLINE = "tsm_mbv2_motion_online"
-#: A model of each kind of network.
-ARCHITECTURES = {
-    "mobilenet": ("tsm_mbv2_motion",),
-    "non-local": ("tsm_r50_nl_k400", "--weights", "random", "--size", "64"),
-    "inception": ("i3d_inception_k400_rgb_piergiaj", "--weights", "random", "--size", "64", "--frames", "16"),
-}
 
 Step = tuple[str, list[str], str]
 
@@ -406,13 +400,3 @@ def test_a_file_is_held_to_gpu_safe(exported: Callable[..., Path], tmp_path: Pat
     out.write_bytes(tflite._with_metadata(gpu.decouple(content), contract.embedded()))
     structure, advice = tflite.check(out, contract)
     assert ("nothing known against LiteRT's GPU delegate" in structure) == (not advice)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_nothing_is_known_against_what_we_export(architecture: str, exported: Callable[..., Path]) -> None:
-    """But for the mean over rows and columns, which `mean_in_place` puts right."""
-    model = read(exported(*ARCHITECTURES[architecture]).read_bytes())
-    assert {operator_name(model, operator) for operator in model.subgraphs[0].operators} <= set(gpu.TAKEN)
-    gpu.mean_in_place(model)
-    assert gpu.findings(model) == []

@@ -256,7 +256,8 @@ TFLITE_INT8 = 0.33
     ("model", "to", "precision"),
     [
         *((ONLINE, "tflite", precision) for precision in SIZES),
-        *((ONLINE, "onnx", precision) for precision in SIZES),
+        (ONLINE, "onnx", "fp16"),
+        (OFFLINE, "onnx", "int8"),
         (OFFLINE, "tflite", "int8"),
     ],
 )
