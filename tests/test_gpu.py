@@ -367,7 +367,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "w8", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_states_of_a_stream_are_set_apart(precision: str, exported: Callable[..., Path]) -> None:
     content = exported(ONLINE, "--precision", precision).read_bytes()
     shared = [finding.tensor for finding in gpu.findings(read(content)) if finding.kind == "output"]
