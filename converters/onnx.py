@@ -29,10 +29,7 @@ def pixel_dtype(mode: str) -> DType:
 def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     """Write `model` as one file, weights included."""
     # An axis of any length is given 2 in the example: torch.export takes 1 for a constant.
-    examples = tuple(
-        torch.zeros([2 if isinstance(n, str) else n for n in tensor.shape], dtype=getattr(torch, tensor.dtype))
-        for tensor in contract.inputs
-    )
+    examples = tuple(torch.zeros(tensor.lengths(2), dtype=getattr(torch, tensor.dtype)) for tensor in contract.inputs)
     program = torch.onnx.export(
         model,
         examples,

@@ -45,6 +45,10 @@ class Tensor(_Record, frozen=True, kw_only=True):
     #: An image (Core ML) is given as such, not as an array of this shape.
     type: Literal["tensor", "image"] = "tensor"
 
+    def lengths(self, batch: int = 1) -> tuple[int, ...]:
+        """Return the shape for `batch` clips or streams, which is what an axis of any length counts."""
+        return tuple(batch if isinstance(n, str) else n for n in self.shape)
+
 
 class StatePair(_Record, frozen=True, kw_only=True):
     """What comes out of one step as `output` goes into the next as `input`."""
@@ -178,6 +182,11 @@ class Contract(_Record, frozen=True, kw_only=True):
         return self.inputs[0]
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The labels, or stand-ins where none are at hand."""
+        return self.labels or tuple(f"class {index}" for index in range(self.classes))
+
+    @property
     def answer(self) -> str:
         """`logits`, or `probabilities` of a file that makes them itself."""
         return self.outputs[0].name
@@ -185,10 +194,7 @@ class Contract(_Record, frozen=True, kw_only=True):
     def initial_states(self, batch: int = 1) -> dict[str, Array]:
         """Return the states of the first step of `batch` streams, in the file's own layout."""
         tensors = {tensor.name: tensor for tensor in self.inputs}
-        return {
-            pair.input: np.zeros([batch if isinstance(n, str) else n for n in tensors[pair.input].shape], "float32")
-            for pair in self.states
-        }
+        return {pair.input: np.zeros(tensors[pair.input].lengths(batch), "float32") for pair in self.states}
 
     def embedded(self) -> str:
         """Return the JSON that goes inside the file."""

@@ -74,7 +74,7 @@ class OnnxSession:
         self._pixels = _pixels(contract)
         self._frame = self._pixels.copy()
         # Bound by address: they live as long as the session does.
-        self._logits = np.empty(_lengths(contract.outputs[0].shape), "float32")
+        self._logits = np.empty(contract.outputs[0].lengths(), "float32")
         self._states = (contract.initial_states(), contract.initial_states())
         self._bindings = [self._bound(contract, *self._states), self._bound(contract, *reversed(self._states))]
 
@@ -131,7 +131,7 @@ class TfliteSession:
         self._answer = outputs[contract.outputs[0].name]["index"]
         self._states = [(inputs[pair.input]["index"], outputs[pair.output]["index"]) for pair in contract.states]
         for tensor in contract.inputs[1:]:
-            self._interpreter.set_tensor(inputs[tensor.name]["index"], np.zeros(_lengths(tensor.shape), tensor.dtype))
+            self._interpreter.set_tensor(inputs[tensor.name]["index"], np.zeros(tensor.lengths(), tensor.dtype))
 
     def run(self) -> Any:
         self._interpreter.set_tensor(self._frame, self._pixels)
@@ -252,14 +252,10 @@ class CoremlSession:
         return None
 
 
-def _lengths(shape: tuple[int | str, ...]) -> list[int]:
-    return [1 if isinstance(n, str) else n for n in shape]
-
-
 def _pixels(contract: Contract) -> Array:
     """Return noise as the file's main input takes it."""
     tensor, random = contract.main_input, np.random.default_rng(0)
-    shape = _lengths(tensor.shape)
+    shape = tensor.lengths()
     if contract.preprocess == "embedded":
         return random.integers(0, 256, shape).astype(tensor.dtype)
     return random.standard_normal(shape).astype(tensor.dtype)
@@ -333,7 +329,7 @@ def load(job: Job) -> tuple[Session, Loaded]:
             mode=contract.mode,
             precision=contract.precision,
             weights=contract.weights,
-            input_shape=tuple(_lengths(contract.main_input.shape)),
+            input_shape=contract.main_input.lengths(),
         )
     return session, msgspec.structs.replace(loaded, before_mb=before)
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from tsmzoo import artifact as artifact_
 from tsmzoo import motion, paths, sampling, video, views
-from tsmzoo.artifact import Array, Contract, Tensor, feed
+from tsmzoo.artifact import Array, Contract, feed
 from tsmzoo.converter import Converter, Runner
 from tsmzoo.decide import usual
 from tsmzoo.describe import describe
@@ -174,7 +174,7 @@ def _fill(folder: Path, artifact: Path, contract: Contract, vector: Vector) -> N
     model = folder / artifact.name
     shutil.copytree(artifact, model) if artifact.is_dir() else shutil.copy(artifact, model)
     artifact_.write_contract(contract, artifact_.contract_path(model))
-    _write(folder / "labels.txt", "".join(f"{label}\n" for label in names(contract)))
+    _write(folder / "labels.txt", "".join(f"{label}\n" for label in contract.class_names))
     (folder / "vector").mkdir()
     for name, content in _vector_files(model.name, contract, vector).items():
         (folder / "vector" / name).write_bytes(content)
@@ -220,11 +220,6 @@ def _stored(contract: Contract) -> np.dtype[Any]:
 
 
 # --- the texts -----------------------------------------------------------------------------------------------------
-
-
-def names(contract: Contract) -> tuple[str, ...]:
-    """Return a name for each class."""
-    return contract.labels or tuple(f"class {index}" for index in range(contract.classes))
 
 
 def class_name(model: str) -> str:
@@ -298,8 +293,8 @@ def _values(model: str, contract: Contract, vector: Vector) -> dict[str, object]
         "main": main.name,
         "meaning": main.meaning,
         "layout": main.layout,
-        "input_shape": ", ".join(map(str, _shape(main))),
-        "input_product": " * ".join(map(str, _shape(main))),
+        "input_shape": ", ".join(map(str, main.lengths())),
+        "input_product": " * ".join(map(str, main.lengths())),
         "input_bytes": np.dtype(main.dtype).itemsize,
         "stored_bytes": _stored(contract).itemsize,
         "logits": contract.outputs[0].name,
@@ -323,30 +318,25 @@ def _values(model: str, contract: Contract, vector: Vector) -> dict[str, object]
         "shown": vector.shown,
         "runtime": vector.runtime,
         "verifier": _verifier(contract),
-        "last": names(contract)[int(vector.logits[-1].argmax())],
+        "last": contract.class_names[int(vector.logits[-1].argmax())],
         "doubts": "\n".join(f"- {doubt}" for doubt in contract.doubt),
         "states": "\n".join(_states(contract, kotlin=kotlin)),
         "state_count": len(contract.parts or contract.states),
         "state": re.sub(r"_\d+$", "", contract.inputs[-1].name),
-        "label_lines": ",\n".join(f"{indent}{quoted(label)}" for label in names(contract)),
+        "label_lines": ",\n".join(f"{indent}{quoted(label)}" for label in contract.class_names),
         "tensors": "\n".join(
-            f"| {way} | `{tensor.name}` | {' × '.join(map(str, _shape(tensor)))} | "
+            f"| {way} | `{tensor.name}` | {' × '.join(map(str, tensor.lengths()))} | "
             f"{'image' if tensor.type == 'image' else tensor.dtype} | {tensor.meaning} |"
             for tensor, way in rows
         ),
     }
 
 
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    """Return the shape for one clip or stream."""
-    return tuple(1 if isinstance(n, str) else n for n in tensor.shape)
-
-
 def _states(contract: Contract, *, kotlin: bool) -> Iterator[str]:
     """Yield a line of source for each state: its input, the output that becomes it, its shape."""
     tensors = {tensor.name: tensor for tensor in contract.inputs}
     for index, pair in enumerate(contract.states):
-        shape = _shape(tensors[pair.input])
+        shape = tensors[pair.input].lengths()
         comma = "," if index + 1 < len(contract.states) else ""
         if kotlin:
             yield f'            State("{pair.input}", "{pair.output}", {" * ".join(map(str, shape))}){comma}'

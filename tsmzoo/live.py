@@ -69,11 +69,6 @@ class _Timed:
         cast("StatefulRunner", self._runner).reset()
 
 
-def names(contract: Contract) -> tuple[str, ...]:
-    """Return the class names, or stand-ins where none are at hand."""
-    return contract.labels or tuple(f"class {index}" for index in range(contract.classes))
-
-
 # --- the whole of a video --------------------------------------------------------------------------------------------
 
 
@@ -105,7 +100,7 @@ def _answer(contract: Contract, decision: Decision, seconds: float, ms: float, b
         shown=decision.shown,
         probability=None if decision.shown is None else float(decision.odds[decision.shown]),
         top=[(int(index), float(decision.odds[index])) for index in order[:5]],
-        names=names(contract),
+        names=contract.class_names,
         ms=ms,
         latency_ms=1000 * (time.perf_counter() - begun),
     )
