@@ -346,6 +346,24 @@ def test_peak_is_that_of_this_process_from_here_on() -> None:
     assert 78 < more < 100
 
 
+@pytest.mark.parametrize(
+    ("threads", "allowed", "expected"),
+    [(1, {0, 1}, {1}), (1, {0}, {0}), (2, {0, 1}, {0, 1}), (2, {4, 0, 5, 6}, {4, 5}), (8, {0, 1}, {0, 1})],
+)
+def test_cores_of_a_job(threads: int, allowed: set[int], expected: set[int]) -> None:
+    assert bench_worker.cores(threads, allowed) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not held to cores")
+def test_every_file_runs_on_the_same_cores(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = started(monkeypatch)
+    expected = bench_worker.cores(1, os.sched_getaffinity(0))
+    with bench.Worker(Job(subject=str(toy("a")))) as a, bench.Worker(Job(subject=str(toy("b")))) as b:
+        for worker in (a, b):
+            worker.ask(worker.job, Loaded)
+        assert [os.sched_getaffinity(process.pid) for process in processes] == [expected] * 2
+
+
 # --- turns and processes -------------------------------------------------------------------------------------------
 
 

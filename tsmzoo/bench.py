@@ -1,7 +1,7 @@
 """Latency and memory of exported files and networks side by side: who runs when, and what the times say.
 
-Each has a process of its own (tsmzoo/bench_worker.py). They take turns, round by round, so that what else the machine
-does hits all alike, and ratios are taken round by round.
+Each has a process of its own (tsmzoo/bench_worker.py). They take turns, round by round, on the same cores, so that what
+else the machine does hits all alike, and ratios are taken round by round.
 """
 
 from __future__ import annotations

@@ -300,6 +300,16 @@ def peak() -> float:
         return most * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
+def cores(threads: int, allowed: Iterable[int]) -> set[int]:
+    """Return the processor's cores on which a job of so many threads runs; the same for every job.
+
+    Left to the system, each process keeps to one core for long, and cores are not alike: on a shared machine of two, a
+    file against itself measured 0.83 to 1.20, on one core 0.985 to 1.004. The first core has interrupts to serve.
+    """
+    ordered = sorted(allowed)
+    return set((ordered[1:] if threads < len(ordered) else ordered)[:threads])
+
+
 def load(job: Job) -> tuple[Session, Loaded]:
     """Return what `job` names ready to run, and what it is. Raises ZooError."""
     kind = job.kind
@@ -369,6 +379,9 @@ def main() -> None:
         answers.write(msgspec.json.encode(value) + b"\n")
 
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
+    if sys.platform == "linux":
+        # Before any library starts threads, which inherit it.
+        os.sched_setaffinity(0, cores(job.threads, os.sched_getaffinity(0)))
     try:
         with quiet(), _as_its_contract_says(job):
             session, loaded = load(job)
