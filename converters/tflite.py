@@ -81,6 +81,7 @@ def _arranged(content: bytes) -> bytes:
     model = read(content)
     _dequantize_pixels(model)
     gpu.mean_in_place(model)
+    _cut_states_early(model)
     graph = model.subgraphs[0]
     (signature,) = model.signatureDefs
     outside = {item.tensorIndex for item in (*signature.inputs, *signature.outputs)}
@@ -124,6 +125,25 @@ def _dequantize_pixels(model: Any) -> None:
             graph.tensors[operator.inputs[0]].quantization = values
     if any(operator.opcodeIndex == len(model.operatorCodes) for operator in graph.operators):
         model.operatorCodes.append(code)
+
+
+def _cut_states_early(model: Any) -> None:
+    """Put the cut of each next state right behind the operator that writes what is cut, while caches still hold it.
+
+    litert-torch puts them at the end of the graph; a quarter of the time of all cuts.
+    """
+    graph = model.subgraphs[0]
+    cuts: dict[int, list[Any]] = {}
+    rest = []
+    for operator in graph.operators:
+        if operator_name(model, operator) == "SLICE" and operator.outputs[0] in graph.outputs:
+            cuts.setdefault(operator.inputs[0], []).append(operator)
+        else:
+            rest.append(operator)
+    ordered = [cut for index in graph.inputs for cut in cuts.get(index, [])]
+    for operator in rest:
+        ordered += [operator, *(cut for index in operator.outputs for cut in cuts.get(index, []))]
+    graph.operators = ordered
 
 
 def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:

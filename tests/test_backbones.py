@@ -29,7 +29,7 @@ from tsmzoo.models.forms import Clips, Deployed, OneClip, Step, fold_batch_norm,
 from tsmzoo.models.mobilenet_v2 import InvertedResidual
 from tsmzoo.models.mobileone import MobileOneBlock
 from tsmzoo.models.resnet import BasicBlock, Bottleneck
-from tsmzoo.models.shift import shift_clip, shift_clips, shift_clips_forward
+from tsmzoo.models.shift import shift_channels_last, shift_clip, shift_clips, shift_clips_forward
 from tsmzoo.registry import Entry
 from tsmzoo.runner import TorchRunner, run_clip
 from tsmzoo.weights import Network
@@ -486,6 +486,7 @@ def test_groups_shift_by_definition(groups: int, group: int, c: int, div: int, h
     x = torch.arange(1.0, groups * group * c * h * w + 1).view(groups * group, c, h, w)
     wanted = torch.cat([by_definition(part, c // div) for part in x.split(group)])
     assert torch.equal(shift_clip(x, c // div, group), wanted)
+    assert torch.equal(shift_channels_last(x, c // div, group), wanted)
     assert torch.equal(shift_clips(group)(x, c // div), wanted)
 
 

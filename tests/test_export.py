@@ -970,6 +970,15 @@ def test_tflite_is_what_phones_run(name: str, exported: Callable[..., Path]) -> 
         {"output"} if name.startswith("online") else set()
     )
 
+    # Each next state is cut from what has just been written.
+    cuts = [
+        (operator, before)
+        for before, operator, kind in zip(graph.operators, graph.operators[1:], operators[1:], strict=False)
+        if kind == "SLICE" and operator.outputs[0] in graph.outputs
+    ]
+    assert len(cuts) == (10 if name.startswith("online") else 0)
+    assert all(operator.inputs[0] in before.outputs for operator, before in cuts)
+
     # Runtimes map the file into memory and read weights where they lie.
     root = schema.Model.GetRootAs(content, 0)
     start = np.frombuffer(content, "uint8").__array_interface__["data"][0]

@@ -18,7 +18,15 @@ from tsmzoo.models.apart import Apart, apart
 from tsmzoo.models.forms import Clips, Deployed, OneClip, Step, fold_batch_norm, state_shapes
 from tsmzoo.models.mobilenet_v2 import InvertedResidual, MobileNetV2, scaled
 from tsmzoo.models.resnet import Bottleneck, ResNet
-from tsmzoo.models.shift import OnlineShift, ZeroShift, shift_clip, shift_clips, shift_clips_forward
+from tsmzoo.models.shift import (
+    OnlineShift,
+    Shift,
+    ZeroShift,
+    shift_channels_last,
+    shift_clip,
+    shift_clips,
+    shift_clips_forward,
+)
 
 #: Channels of the shifted blocks' inputs, an eighth of which is shifted: checkpoint facts, § 8.2.
 RESNET50_FOLDS = [8, 32, 32, 32, 64, 64, 64, 64, *[128] * 5, 128, 256, 256]
@@ -63,10 +71,11 @@ def clips(draw: st.DrawFn) -> tuple[Tensor, int, int, int]:
 # --- the shift -----------------------------------------------------------------------------------------------------
 
 
-def test_check_vector() -> None:
+@pytest.mark.parametrize("form", [shift_clip, shift_channels_last])
+def test_check_vector(form: Shift) -> None:
     """x[t, c] = 10 t + c with T = 3, C = 8, fold 1: checkpoint facts, § 8.1."""
     x = (10 * torch.arange(3.0)[:, None] + torch.arange(8.0)).view(3, 8, 1, 1)
-    out = shift_clip(x, 1).view(3, 8)
+    out = form(x, 1).view(3, 8)
     assert out[:, 0].tolist() == [10, 20, 0]
     assert out[:, 1].tolist() == [0, 1, 11]
     assert out[:, 2].tolist() == [2, 12, 22]
@@ -78,7 +87,8 @@ def test_check_vector() -> None:
 def test_all_forms_follow_the_definition(case: tuple[Tensor, int, int, int]) -> None:
     x, n, t, fold = case
     wanted = torch.cat([by_definition(clip, fold) for clip in x.split(t)])
-    assert torch.equal(torch.cat([shift_clip(clip, fold) for clip in x.split(t)]), wanted)
+    for form in (shift_clip, shift_channels_last):
+        assert torch.equal(torch.cat([form(clip, fold) for clip in x.split(t)]), wanted)
     assert torch.equal(shift_clips(t)(x, fold), wanted)
     assert len(x) == n * t
 

@@ -245,14 +245,15 @@ def judged(report: Verification, quality: Quality | None, contract: Contract, ba
 def _deployed(network: Network, contract: Contract, *, whole: bool = False) -> nn.Module:
     """Return `network` as it stands in the file; with `whole` its features stay whole (`apart`)."""
     form: Step | Clips | OneClip
+    channels_last = contract.main_input.layout in ("NHWC", "THWC")
     if contract.mode == "online":
         form = Step(network.backbone)
     elif isinstance(contract.main_input.shape[0], str):
         form = Clips(network.backbone, contract.frames, network.entry.shift_frames)
     else:
-        form = OneClip(network.backbone, contract.frames, network.entry.shift_frames)
+        group = network.entry.shift_frames
+        form = OneClip(network.backbone, contract.frames, group, channels_last=channels_last)
     embedded = contract.preprocess == "embedded"
-    channels_last = contract.main_input.layout in ("NHWC", "THWC")
     folded = fold_batch_norm(form)
     if isinstance(form, OneClip):
         folded = flatten(folded if whole else apart(folded), channels_last=channels_last)

@@ -109,8 +109,9 @@ def _onnx2tf(model: str, out: Path) -> float:
     program = os.environ.get("ONNX2TF") or shutil.which("onnx2tf")
     if program is None:
         raise common.Failed("not installed; ONNX2TF names its program")
-    source = out.parent.parent / "torch.onnx.export" / f"{model}.onnx"
     with tempfile.TemporaryDirectory() as name:
+        # A copy: it writes a simpler graph over its source.
+        source = shutil.copy(out.parent.parent / "torch.onnx.export" / f"{model}.onnx", name)
         # With a signature; without its search for a simpler graph, which downloads a picture to try it on.
         words = ["-i", source, "-o", name, "-osd", "-n"]
         seconds = common.run([program, *words], LIMIT, cwd=name)

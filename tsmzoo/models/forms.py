@@ -41,13 +41,18 @@ class Clips(nn.Module):
 
 
 class OneClip(nn.Module):
-    """One clip, (1,) T, C, H, W, to logits, 1, classes; but for the input no tensor exceeds rank 4."""
+    """One clip, (1,) T, C, H, W, to logits, 1, classes; but for the input no tensor exceeds rank 4.
 
-    def __init__(self, backbone: nn.Module, frames: int, group: int | None = None) -> None:
+    `channels_last` says that the file will have its axes so, which decides how the shift is written.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, frames: int, group: int | None = None, *, channels_last: bool = False
+    ) -> None:
         super().__init__()
         _check_frames(backbone, frames, group)
         self.backbone, self.frames = backbone, frames
-        self._shift = shift_one_clip(group if group != frames else None)
+        self._shift = shift_one_clip(group if group != frames else None, channels_last=channels_last)
 
     def forward(self, clip: Tensor) -> Tensor:
         logits: Tensor = self.backbone(clip.flatten(0, -4), self.frames, self._shift)
