@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from tsmzoo import artifact, bench, bench_worker
+from tsmzoo import artifact, bench, bench_worker, litert_profile
 from tsmzoo.artifact import Contract, StatePair, Tensor
 from tsmzoo.bench import Job, Loaded, Operator, Profile, Timing
 from tsmzoo.cli import app
@@ -218,6 +218,127 @@ def package(toy: Toy, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def convolutions(toy: Toy, tmp_path: Path) -> Path:
+    """Write a TFLite file and its contract: a sum that XNNPACK leaves to LiteRT, between two convolutions."""
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    flatbuffer = pytest.importorskip("tsmzoo.converters.flatbuffer", exc_type=ImportError)
+    shape, random = (1, 48, 48, 16), np.random.default_rng(0)
+    constants = {
+        "weights": random.standard_normal((16, 3, 3, 16)).astype("float32"),
+        "bias": np.zeros(16, "float32"),
+        "axis": np.array(1, "int32"),
+    }
+    graph, model = schema.SubGraphT(), schema.ModelT()
+    model.version, model.buffers, model.operatorCodes, graph.tensors, graph.operators = (
+        3,
+        [schema.BufferT()],
+        [],
+        [],
+        [],
+    )
+    names = ["frame", "a", "b", "logits", *constants]
+    for name in names:
+        tensor, value = schema.TensorT(), constants.get(name)
+        tensor.name, tensor.buffer = name, 0
+        tensor.shape = np.array(shape if value is None else value.shape, "int32")
+        tensor.type = schema.TensorType.INT32 if name == "axis" else schema.TensorType.FLOAT32
+        if value is not None:
+            tensor.buffer = len(model.buffers)
+            model.buffers.append(schema.BufferT())
+            model.buffers[-1].data = np.frombuffer(value.tobytes(), "uint8")
+        graph.tensors.append(tensor)
+    same = schema.Conv2DOptionsT()
+    same.strideH = same.strideW = same.dilationHFactor = same.dilationWFactor = 1
+    for kind, inputs, output, options in [
+        ("Conv2D", ["frame", "weights", "bias"], "a", same),
+        ("Cumsum", ["a", "axis"], "b", schema.CumsumOptionsT()),
+        ("Conv2D", ["b", "weights", "bias"], "logits", same),
+    ]:
+        code, operator = schema.OperatorCodeT(), schema.OperatorT()
+        code.builtinCode = {"Conv2D": schema.BuiltinOperator.CONV_2D, "Cumsum": schema.BuiltinOperator.CUMSUM}[kind]
+        code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), 1
+        operator.opcodeIndex = len(model.operatorCodes)
+        operator.inputs, operator.outputs = [names.index(name) for name in inputs], [names.index(output)]
+        operator.builtinOptions = options
+        operator.builtinOptionsType = getattr(schema.BuiltinOptions, f"{kind}Options")
+        model.operatorCodes.append(code)
+        graph.operators.append(operator)
+    signature, frame, logits = schema.SignatureDefT(), schema.TensorMapT(), schema.TensorMapT()
+    frame.name, logits.name, logits.tensorIndex = "frame", "logits", names.index("logits")
+    signature.signatureKey, signature.inputs, signature.outputs = "serving_default", [frame], [logits]
+    graph.inputs, graph.outputs = [names.index("frame")], [names.index("logits")]
+    model.subgraphs, model.signatureDefs = [graph], [signature]
+    path = tmp_path / "convolutions.tflite"
+    path.write_bytes(flatbuffer.write(model))
+    contract = artifact.read_contract(toy())
+    sha256, size = artifact.digest(path)
+    contract = msgspec.structs.replace(
+        contract,
+        format="tflite",
+        inputs=(msgspec.structs.replace(contract.inputs[0], shape=shape, layout="NHWC"),),
+        outputs=(msgspec.structs.replace(contract.outputs[0], shape=shape, layout="NHWC"),),
+        states=(),
+        artifact=path.name,
+        sha256=sha256,
+        bytes=size,
+    )
+    artifact.write_contract(contract, artifact.contract_path(path))
+    return path
+
+
+def test_profile_of_tflite_is_of_the_passes_that_are_timed(
+    convolutions: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Twenty of them, though three are asked for; convolutions are XNNPACK's, the sum is LiteRT's own."""
+    session, _ = bench_worker.load(Job(subject=str(convolutions)))
+    capfd.readouterr()
+    profile = session.profile(3)
+    assert capfd.readouterr() == ("", "")
+    assert profile is not None
+    assert profile.passes == 20
+    (convolution,) = [kind for kind in profile.kinds if kind.kind.startswith("Convolution (NHWC, F32)")]
+    (sum_,) = [kind for kind in profile.kinds if kind.kind == "CUMSUM"]
+    assert (convolution.calls, sum_.calls) == (2, 1)
+    assert {node.name for node in profile.nodes} == {f"#{place}" for place in range(len(profile.nodes))}
+    assert min(convolution.ms, sum_.ms) > 0
+    total = sum(node.ms for node in profile.nodes)
+    assert total == pytest.approx(sum(kind.ms for kind in profile.kinds))
+    assert 1 / 4 < total / 1e3 / np.median(bench_worker.timed(session, 20)) < 4
+
+
+def test_profile_of_a_slow_tflite_ends(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(litert_profile, "SECONDS", 0.0)
+    session, _ = bench_worker.load(Job(subject=str(convolutions)))
+    profile = session.profile(1000)
+    assert profile is not None
+    assert profile.passes == 1
+    assert {kind.calls for kind in profile.kinds} == {1, 2}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_profile_of_tflite_takes_its_threads(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, call = [], litert_profile._Library.call
+
+    def counted(self: litert_profile._Library, name: str, *arguments: Any) -> None:
+        if name == "StopProfiler":
+            counts.append(len(os.listdir("/proc/self/task")))
+        call(self, name, *arguments)
+
+    monkeypatch.setattr(litert_profile._Library, "call", counted)
+    for threads in (1, 3):
+        assert litert_profile.profile(convolutions, threads, 1) is not None
+    one, three = counts
+    assert three - one == 2
+
+
+def test_profile_of_a_litert_that_does_not_tell(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, _ = bench_worker.load(Job(subject=str(convolutions)))
+    monkeypatch.setattr(litert_profile, "library", lambda: Path("libNone.so"))
+    assert session.profile(1) is None
+    session.run()
+
+
 def test_core_ml_keeps_one_state_from_pass_to_pass(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for what a Mac has: `predict` without a state is refused there where the file keeps one."""
     coreml = pytest.importorskip("tsmzoo.converters.coreml", exc_type=ImportError)
@@ -325,6 +446,18 @@ def test_profile_in_the_document() -> None:
     assert row["operators"][0] == {"kind": "Conv", "name": None, "calls": 2, "ms": 3.0, "share": 0.75}
     assert row["nodes"] == [{"kind": "Conv", "name": "a", "calls": 1, "ms": 3.0, "share": 0.75}]
     assert bench.profile_cells(row["nodes"]) == [["Conv", "a", "1", "3", "75.0%"]]
+
+
+def test_a_profile_of_nothing_has_no_shares() -> None:
+    profile = Profile(20, (Operator("Add", None, 0.0, 1),), (Operator("Add", "#0", 0.0, 1),))
+    (row,) = bench.document([timing([[1.0]], profile=profile)])
+    assert row["operators"][0]["share"] == 0
+
+
+def test_a_runtime_that_tells_no_times_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "race", lambda *_, **__: [timing([[1.0]])])
+    result = invoke("bench", "m.tflite", "--profile")
+    assert result.stdout.splitlines()[-1] == "r 1: its Python does not tell the times of operators"
 
 
 def test_events_are_summed_over_kinds_and_nodes() -> None:
@@ -455,6 +588,17 @@ def test_side_by_side_from_the_command_line(toy: Toy) -> None:
     table = invoke("bench", small, "--runs", 1).stdout.splitlines()
     assert table[2].split()[:2] == [str(small), "onnxruntime"]
     assert table[-1] == bench.MEMORY
+
+
+def test_profile_of_tflite_from_the_command_line(convolutions: Path) -> None:
+    result = invoke("bench", convolutions, "--runs", 2, "--profile", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    (row,) = json.loads(result.stdout)
+    kinds = {operator["kind"]: operator for operator in row["operators"]}
+    assert kinds["CUMSUM"]["calls"] == 1
+    assert all(operator["name"] is None for operator in row["operators"])
+    assert {node["kind"] for node in row["nodes"]} == kinds.keys()
+    assert sum(operator["share"] for operator in row["operators"]) == pytest.approx(1, abs=1e-3)
 
 
 def test_who_starts_the_workers_imports_no_runtime(toy: Toy) -> None:

@@ -227,7 +227,8 @@ def _row(timing: Timing, first: Timing) -> dict[str, Any]:
                     "name": o.name,
                     "calls": o.calls,
                     "ms": round(o.ms, 4),
-                    "share": round(o.ms / total, 4),
+                    # LiteRT's times of a very small file may all be 0.
+                    "share": round(o.ms / total, 4) if total else 0.0,
                 }
                 for o in operators
             ]

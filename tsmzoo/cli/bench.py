@@ -22,7 +22,7 @@ def bench(
     runs: Annotated[int, typer.Option(help="Rounds in which each takes its turn.", min=1, max=100_000)] = 30,
     threads: Annotated[int, typer.Option(help="Threads of each; Core ML takes its own number.", min=1, max=256)] = 1,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Show where the time goes, by operator and node (onnx, torch).")
+        bool, typer.Option("--profile", help="Show where the time goes, by operator and node (onnx, tflite, torch).")
     ] = False,
     weights: Weights = None,
     seed: Seed = 0,

@@ -1,0 +1,221 @@
+"""What each operator of a TFLite file takes in LiteRT, told by the profiler of its C library.
+
+The Python of ai-edge-litert has no way to it, but libLiteRt, which lies beside that Python, exports LiteRT's C API
+(https://github.com/google-ai-edge/LiteRT, litert/c/*.h). The profiler tells even of what XNNPACK makes of the file. Its
+summary is read, which is text, and not its events, whose structs change with the version. ai-edge-litert 2.1 has no
+such profiler; 2.2 and 2.3 have.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from contextlib import ExitStack
+from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+#: So many passes at least: a call is timed in whole microseconds, and the mean of many calls is finer.
+LEAST_PASSES = 20
+#: No pass begins after so long: of a slow file a few are enough.
+SECONDS = 2.0
+
+_HANDLE = POINTER(c_void_p)
+#: Functions of the C API, without their prefix, and what they take; each returns a status, which is 0 where it worked.
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "CreateEnvironment": (c_int, c_void_p, _HANDLE),
+    "CreateModelFromFile": (c_void_p, c_char_p, _HANDLE),
+    "CreateOptions": (_HANDLE,),
+    "SetOptionsHardwareAccelerators": (c_void_p, c_int),
+    "CreateOpaqueOptions": (c_char_p, c_void_p, c_void_p, _HANDLE),
+    "AddOpaqueOptions": (c_void_p, c_void_p),
+    "CreateCompiledModel": (c_void_p, c_void_p, c_void_p, _HANDLE),
+    "GetModelSignature": (c_void_p, c_size_t, _HANDLE),
+    "GetNumSignatureInputs": (c_void_p, POINTER(c_size_t)),
+    "GetNumSignatureOutputs": (c_void_p, POINTER(c_size_t)),
+    "GetSignatureInputTensorByIndex": (c_void_p, c_size_t, _HANDLE),
+    "GetSignatureOutputTensorByIndex": (c_void_p, c_size_t, _HANDLE),
+    "GetRankedTensorType": (c_void_p, c_void_p),
+    "GetCompiledModelInputBufferRequirements": (c_void_p, c_size_t, c_size_t, _HANDLE),
+    "GetCompiledModelOutputBufferRequirements": (c_void_p, c_size_t, c_size_t, _HANDLE),
+    "CreateManagedTensorBufferFromRequirements": (c_void_p, c_void_p, c_void_p, _HANDLE),
+    "ClearTensorBuffer": (c_void_p,),
+    "RunCompiledModel": (c_void_p, c_size_t, c_size_t, _HANDLE, c_size_t, _HANDLE),
+    "CompiledModelGetProfiler": (c_void_p, _HANDLE),
+    "StartProfiler": (c_void_p,),
+    "StopProfiler": (c_void_p,),
+    "GetProfileSummary": (c_void_p, c_void_p, _HANDLE),
+}
+#: What is destroyed by a function of its own, which returns nothing.
+_DESTROYED = ("Environment", "Model", "Options", "CompiledModel", "TensorBuffer")
+_CPU = 1  # kLiteRtHwAcceleratorCpu
+_SIGNATURE = 0
+
+#: [node type] [start] [first] [avg ms] [%] [cdf%] [mem KB] [times called] [Name]
+_ROW = re.compile(
+    r"\s*(?P<kind>\S.*?)(?:\s+\d+\.\d+){2}\s+(?P<ms>\d+\.\d+)(?:\s+\S+%){2}\s+\S+\s+(?P<calls>\d+)\s+\[.*\]:\d+\s*"
+)
+
+
+class Node(NamedTuple):
+    """An operator as the runtime runs it: milliseconds a call, and its calls in all passes together.
+
+    Where parts of a file are run by a delegate and others are not, nodes of one kind with one number in their parts
+    are one row of LiteRT's, and so one node, called more than once a pass.
+    """
+
+    kind: str
+    name: str
+    ms: float
+    calls: int
+
+
+class _RefusedError(Exception):
+    """LiteRT answers otherwise than it should."""
+
+
+def parse(summary: str) -> list[Node]:
+    """Return the nodes of LiteRT's `summary`, named by their places in the order in which they ran, from 0.
+
+    LiteRT has no better names: they are all "[Delegate]" or "[Builtin]", and a number. Raises ValueError where the
+    text is not as expected.
+    """
+    # What the title and the titles of the columns leave of the first table.
+    lines = summary.partition(" Run Order ")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = [_ROW.fullmatch(line) for line in lines]
+    if not all(rows) or not rows:
+        raise ValueError("no table of nodes in the order in which they ran")
+    width = len(str(len(rows) - 1))
+    return [
+        Node(row["kind"].removeprefix("Delegate/"), f"#{place:0{width}}", float(row["ms"]), int(row["calls"]))
+        for place, row in enumerate(rows)
+        if row
+    ]
+
+
+def library() -> Path:
+    """Return where the installed ai-edge-litert has its C library. On Windows nothing of that name is there."""
+    import ai_edge_litert
+
+    return Path(ai_edge_litert.__file__).parent / f"libLiteRt.{'dylib' if sys.platform == 'darwin' else 'so'}"
+
+
+def profile(path: Path, threads: int, passes: int) -> tuple[int, list[Node]] | None:
+    """Run the file at `path` on zeros; return how many passes were counted, and its nodes in their order.
+
+    Passes are `passes`, or LEAST_PASSES where that is more, but none begins after SECONDS. The runtime has as many
+    threads as `threads`. None where the installed LiteRT does not tell.
+    """
+    try:
+        lite = _Library(library())
+    except (OSError, AttributeError):
+        return None
+    try:
+        return _profile(lite, path, threads, max(passes, LEAST_PASSES))
+    except (_RefusedError, ValueError):
+        return None
+
+
+class _Library:
+    """LiteRT's C API. Raises OSError where there is no library at `path`, AttributeError where it lacks a function."""
+
+    def __init__(self, path: Path) -> None:
+        library = ctypes.CDLL(str(path))
+        self._functions: dict[str, Any] = {}
+        for name, types in _FUNCTIONS.items():
+            self._functions[name] = getattr(library, f"LiteRt{name}")
+            self._functions[name].argtypes, self._functions[name].restype = types, c_int
+        for kind in _DESTROYED:
+            name = f"Destroy{kind}"
+            self._functions[name] = getattr(library, f"LiteRt{name}")
+            self._functions[name].argtypes, self._functions[name].restype = (c_void_p,), None
+        c = ctypes.CDLL(None)
+        self._strdup, self.free = c.strdup, c.free
+        self._strdup.argtypes, self._strdup.restype = (c_char_p,), c_void_p
+        self.free.argtypes, self.free.restype = (c_void_p,), None
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function. Raises _RefusedError where its status is not 0."""
+        if status := self._functions[name](*arguments):
+            raise _RefusedError(f"LiteRt{name}: {status}")
+
+    def get(self, name: str, *arguments: Any) -> c_void_p:
+        """Call a function whose last argument is where it puts what it answers; return that."""
+        answer = c_void_p()
+        self.call(name, *arguments, byref(answer))
+        if not answer:
+            raise _RefusedError(f"LiteRt{name}: nothing")
+        return answer
+
+    def make(self, stack: ExitStack, kind: str, name: str, *arguments: Any) -> c_void_p:
+        """Call a function that makes a thing of `kind`, which `stack` destroys; return that."""
+        made = self.get(name, *arguments)
+        stack.callback(self._functions[f"Destroy{kind}"], made)
+        return made
+
+    def add_options(self, options: c_void_p, identifier: bytes, toml: bytes) -> None:
+        """Add settings to `options`, which own the copy that is made of them."""
+        copy = self._strdup(toml)
+        opaque = self.get("CreateOpaqueOptions", identifier, copy, ctypes.cast(self.free, c_void_p))
+        self.call("AddOpaqueOptions", options, opaque)
+
+    def count(self, name: str, thing: c_void_p) -> int:
+        """Call a function that counts; return what it says."""
+        number = c_size_t()
+        self.call(name, thing, byref(number))
+        return number.value
+
+
+def _profile(lite: _Library, path: Path, threads: int, passes: int) -> tuple[int, list[Node]]:
+    with ExitStack() as stack:
+        environment = lite.make(stack, "Environment", "CreateEnvironment", 0, None)
+        model = lite.make(stack, "Model", "CreateModelFromFile", environment, os.fsencode(path))
+        options = lite.make(stack, "Options", "CreateOptions")
+        lite.call("SetOptionsHardwareAccelerators", options, _CPU)
+        # As LrtGetOpaqueRuntimeOptionsData and LrtGetOpaqueCpuOptionsData (litert/c/options) write them, which the
+        # library does not export. Of threads it would take one.
+        lite.add_options(options, b"runtime_options_string", b"enable_profiling = true\n")
+        lite.add_options(options, b"xnnpack", b"num_threads = %d\n" % threads)
+        compiled = lite.make(stack, "CompiledModel", "CreateCompiledModel", environment, model, options)
+        # Before all else: of versions that have none, the other functions may take other arguments.
+        profiler = lite.get("CompiledModelGetProfiler", compiled)
+        signature = lite.get("GetModelSignature", model, _SIGNATURE)
+        buffers = [_buffers(lite, stack, environment, compiled, signature, kind) for kind in ("Input", "Output")]
+        counted = [argument for array in buffers for argument in (len(array), array)]
+
+        def run() -> None:
+            lite.call("RunCompiledModel", compiled, _SIGNATURE, *counted)
+
+        run()  # warms up
+        lite.call("StartProfiler", profiler)
+        began, done = perf_counter(), 0
+        while done < passes and (not done or perf_counter() - began < SECONDS):
+            run()
+            done += 1
+        lite.call("StopProfiler", profiler)
+        # Once only: each summary counts the events before it once more.
+        summary = lite.get("GetProfileSummary", profiler, compiled)
+        stack.callback(lite.free, summary)
+        return done, parse(ctypes.string_at(summary).decode(errors="replace"))
+
+
+def _buffers(
+    lite: _Library, stack: ExitStack, environment: c_void_p, compiled: c_void_p, signature: c_void_p, kind: str
+) -> Any:
+    """Return an array of buffers, all zeros, for the inputs or outputs of `compiled`, as `kind` says."""
+    number = lite.count(f"GetNumSignature{kind}s", signature)
+    buffers = (c_void_p * number)()
+    for index in range(number):
+        tensor = lite.get(f"GetSignature{kind}TensorByIndex", signature, index)
+        type_ = ctypes.create_string_buffer(256)  # a struct of 72 bytes, which is only handed on
+        lite.call("GetRankedTensorType", tensor, type_)
+        needs = lite.get(f"GetCompiledModel{kind}BufferRequirements", compiled, _SIGNATURE, index)
+        made = "CreateManagedTensorBufferFromRequirements"
+        buffer = lite.make(stack, "TensorBuffer", made, environment, type_, needs)
+        # Else it holds what lay there before; denormal numbers among it would take longer.
+        lite.call("ClearTensorBuffer", buffer)
+        buffers[index] = buffer.value
+    return buffers
