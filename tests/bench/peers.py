@@ -20,7 +20,7 @@ from tsmzoo import artifact, bench
 from tsmzoo.artifact import Contract
 
 #: Model, and rounds.
-MODELS = (("tsm_mbv2_online", 30), ("tsm_r50_k400_8f", 10), ("i3d_r50_k400", 5))
+MODELS = (("tsm_mbv2_online", 100), ("tsm_r50_k400_8f", 16), ("i3d_r50_k400", 8))
 LIMIT = 600
 
 

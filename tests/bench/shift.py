@@ -1,7 +1,9 @@
 """What the shift costs: a network with it and the same network without, as exported files.
 
-The shift has no multiplications and no weights; its time is that of moving an eighth of the channels (online: and of
-handing the states on) and of what a runtime can no longer fuse. Weights are random, which changes no time.
+The shift has no multiplications and no weights; its time is that of moving channels (online: and of handing the states
+on), of convolutions cut in two so that less is moved, and of what a runtime can no longer fuse. Weights are random,
+which changes no time. The second table is the profile: operators of which the files have different numbers, and their
+share of the time of all operators.
 """
 
 from __future__ import annotations
@@ -13,11 +15,21 @@ import msgspec
 import yaml
 
 from tsmzoo import bench, registry
+from tsmzoo.bench import Job
 from tsmzoo.registry import Entry, Registry
 
 #: Models and rounds.
-MODELS = (("tsm_mbv2_online", 60), ("tsm_r50_k400_8f", 8))
+MODELS = (("tsm_mbv2_online", 120), ("tsm_r50_k400_8f", 24))
 COLUMNS = {"model": "-", "format": "-", "time, of no shift": ">", "ms": ">", "ms, no shift": ">"}
+PROFILE = {
+    "model": "-",
+    "format": "-",
+    "operator": "-",
+    "calls": ">",
+    "no shift": ">",
+    "share of time": ">",
+    "no shift ": ">",
+}
 
 
 def section(folder: Path) -> str:
@@ -26,7 +38,7 @@ def section(folder: Path) -> str:
     own = folder / "without.yaml"
     without = Registry(models=tuple(_without(zoo.find(model)) for model, _ in MODELS))
     own.write_text(yaml.safe_dump(msgspec.to_builtins(without)), encoding="utf-8")
-    rows: list[list[object]] = []
+    rows, profiles = list[list[object]](), list[list[object]]()
     for (model, runs), plain in zip(MODELS, without.models, strict=True):
         for format_ in ("tflite", "onnx"):
             paths = [folder / f"{name}.{format_}" for name in (plain.id, model)]
@@ -37,7 +49,24 @@ def section(folder: Path) -> str:
             rows.append(
                 [f"`{model}`", format_, ratio, common.figure(common.ms(after)), common.figure(common.ms(before))]
             )
-    return common.table(COLUMNS, rows)
+            profiles += [[f"`{model}`", format_, *row] for row in _differences(*paths)]
+    return "\n\n".join([common.table(COLUMNS, rows), common.table(PROFILE, profiles)])
+
+
+def _differences(before: Path, after: Path) -> list[list[object]]:
+    """Return operators, their calls a pass and shares of all time in `after` and in `before`, where calls differ."""
+    timings = bench.race([Job(subject=str(path)) for path in (after, before)], runs=5, profile=True)
+    sides = []
+    for timing in timings:
+        assert timing.profile
+        total = sum(operator.ms for operator in timing.profile.kinds)
+        sides.append({operator.kind: (operator.calls, operator.ms / total) for operator in timing.profile.kinds})
+    rows: list[list[object]] = []
+    for kind in sides[0] | sides[1]:
+        (calls, share), (calls_before, share_before) = (side.get(kind, (0, 0.0)) for side in sides)
+        if calls != calls_before:
+            rows.append([kind, calls, calls_before, f"{share:.1%}", f"{share_before:.1%}"])
+    return rows
 
 
 def _without(entry: Entry) -> Entry:
