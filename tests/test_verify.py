@@ -17,7 +17,7 @@ from tsmzoo.artifact import Array, Contract, StatePair, Tensor
 from tsmzoo.converter import Runner
 from tsmzoo.describe import describe
 from tsmzoo.runner import TorchRunner, stream
-from tsmzoo.verify import not_run, verify, with_structure
+from tsmzoo.verify import verify, with_structure
 from tsmzoo.weights import Network
 
 Arrays = dict[str, Array]
@@ -535,23 +535,6 @@ def test_layout_and_preprocessing_of_the_file_are_its_own() -> None:
         outputs=(LOGITS, *(tensor(f"next_state_{i}", 1, SIZE, SIZE, 2, layout="NHWC") for i in (0, 1))),
     )
     assert verify((Toy(), contract()), (ChannelsLast(), made), tolerance=1e-5, steps=16).status == "passed"
-
-
-# What is not run
-
-
-def test_not_run_is_never_passed() -> None:
-    found = with_structure(not_run("no Mac here", 1e-2), ["tensors as named (22)"], [])
-    assert found.status == "not run"
-    assert found.reason == "no Mac here"
-    assert (found.max_rel_error, found.top1_agreement, found.steps, found.cases) == (None, None, 0, ())
-    assert found.structure == ("tensors as named (22)",)
-    document = report.document(Path("m.mlpackage"), contract(), found, 1.0)
-    assert document["passed"] is None
-    assert document["max_rel_error"] is None
-    text = report.text(Path("m.mlpackage"), contract(), found, 1.0)
-    assert "NOT RUN: no Mac here" in text
-    assert "PASSED" not in text
 
 
 def test_what_was_checked_without_running_does_not_change_the_verdict() -> None:

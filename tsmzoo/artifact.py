@@ -105,9 +105,9 @@ class Verification(_Record, frozen=True, kw_only=True):
     Errors are the largest differences, each relative to the range of that output in torch.
     """
 
-    status: Literal["passed", "failed", "not run"]
+    status: Literal["passed", "failed"]
     runtime: str
-    #: Why it failed or was not run.
+    #: Why it failed.
     reason: str | None = None
     tolerance: float
     max_rel_error: float | None = None

@@ -245,8 +245,6 @@ class CoremlSession:
 
     def __init__(self, path: Path, contract: Contract) -> None:
         runner = load_converter(Format.COREML).load(path, contract)
-        if runner is None:
-            raise ArtifactError(f"{path}: nothing on this system runs coreml; run it on macOS")
         self.runtime, self._runner, self._contract = runner.runtime, runner, contract
         self._inputs = {contract.main_input.name: _pixels(contract), **contract.initial_states()}
 

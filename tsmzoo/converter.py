@@ -79,8 +79,8 @@ class Converter(Protocol):
         """
         ...
 
-    def load(self, path: Path, contract: Contract, threads: int | None = None) -> Runner | None:
-        """Return the file ready to run, or None where no runtime of this format exists on this system.
+    def load(self, path: Path, contract: Contract, threads: int | None = None) -> Runner:
+        """Return the file ready to run.
 
         Without `threads` the runtime takes as many as it likes; Core ML always does.
 

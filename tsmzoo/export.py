@@ -26,7 +26,7 @@ from tsmzoo.quiet import quiet
 from tsmzoo.recipe import Bar, Precision, Target
 from tsmzoo.registry import Entry, Registry
 from tsmzoo.runner import TorchRunner
-from tsmzoo.verify import not_run, verify, with_structure
+from tsmzoo.verify import verify, with_structure
 from tsmzoo.weights import Network, obtain, recall
 
 if TYPE_CHECKING:
@@ -206,15 +206,14 @@ def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: 
     source = made.with_name(f"float{made.suffix}")
     # A sum of convolutions would be rounded once more.
     converter.convert(_deployed(network, float_, whole=contract.precision == "int8"), float_, source)
-    runner = converter.load(source, float_, 1) if given else None
-    feeds = calibration.feeds(runner, float_, given.clips) if runner and given else []
+    runner = converter.load(source, float_, 1)
+    feeds = calibration.feeds(runner, float_, given.clips) if given else []
     stage(f"quantising to {contract.precision}")
     costs = converter.quantise(source, contract, feeds, made, plan.keep_float)
-    if runner is None or given is None:
+    if given is None:
         return None
     stage("comparing on real clips")
     candidate = converter.load(made, contract, 1)
-    assert candidate is not None
     quality = calibration.judge((runner, float_), (candidate, contract), given)
     kept = tuple(name for name, _ in costs[: plan.keep_float])
     return msgspec.structs.replace(quality, kept_float=kept, costs=tuple(costs))
@@ -282,13 +281,10 @@ def check(
     *,
     video: Array | None = None,
 ) -> Verification:
-    """Compare the file at `path` with `network`: its structure, then, where a runtime exists, its numbers."""
+    """Compare the file at `path` with `network`: its structure, then its numbers."""
     with quiet():
         structure, advice = converter.check(path, contract)
         runner = converter.load(path, contract)
-        if runner is None:
-            reason = f"nothing on this system runs {contract.format}; its structure alone was checked"
-            return with_structure(not_run(reason, tolerance), structure, advice)
         plain = describe(registry, network, dynamic_batch=True)
         report = verify(
             (TorchRunner(network, plain), plain),

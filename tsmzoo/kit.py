@@ -255,7 +255,6 @@ def _flags(contract: Contract) -> set[str]:
         "dense": contract.stride is not None,
         "packed": contract.state == "packed",
         "gpu_safe": contract.gpu_safe,
-        "verified": contract.verification is not None and contract.verification.status == "passed",
         # Core ML itself runs on macOS alone.
         "interpreted": contract.format == "coreml" and not _verifier(contract).startswith("Core ML"),
         "random": contract.weights == "random",

@@ -11,7 +11,7 @@ from tsmzoo.artifact import Contract, Verification
 
 
 def document(path: Path, contract: Contract, verification: Verification, seconds: float) -> dict[str, Any]:
-    """Return what `export` and `verify` print as JSON; `passed` is null where nothing could run the file."""
+    """Return what `export` and `verify` print as JSON."""
     return {
         "artifact": str(path),
         "sha256": contract.sha256,
@@ -19,7 +19,7 @@ def document(path: Path, contract: Contract, verification: Verification, seconds
         "seconds": round(seconds, 2),
         "max_rel_error": verification.max_rel_error,
         "steps": verification.steps,
-        "passed": None if verification.status == "not run" else verification.status == "passed",
+        "passed": verification.status == "passed",
         "model": contract.model,
         "format": contract.format,
         "precision": contract.precision,

@@ -12,7 +12,7 @@ from tsmzoo import weights as weights_
 from tsmzoo.artifact import Contract
 from tsmzoo.converter import Runner
 from tsmzoo.describe import describe
-from tsmzoo.errors import ArtifactError, ZooError
+from tsmzoo.errors import ZooError
 from tsmzoo.export import open_artifact
 from tsmzoo.formats import is_artifact
 from tsmzoo.quiet import quiet
@@ -87,6 +87,4 @@ def open_file(path: Path, threads: int | None = None) -> tuple[Runner, Contract]
     with quiet():
         converter.check(path, contract)
         runner = converter.load(path, contract, threads)
-    if runner is None:
-        raise ArtifactError(f"{path}: nothing on this system runs {contract.format}; run it on macOS")
     return runner, contract

@@ -125,11 +125,6 @@ def verify(
     )
 
 
-def not_run(reason: str, tolerance: float) -> Verification:
-    """Return the report of a file that nothing on this system can run."""
-    return Verification(status="not run", runtime="none", reason=reason, tolerance=tolerance)
-
-
 def with_structure(report: Verification, structure: list[str], advice: list[str]) -> Verification:
     """Return `report` with what was found without running the file."""
     return msgspec.structs.replace(report, structure=tuple(structure), advice=tuple(advice))
