@@ -133,17 +133,14 @@ def _cut_states_early(model: Any) -> None:
     litert-torch puts them at the end of the graph; a quarter of the time of all cuts.
     """
     graph = model.subgraphs[0]
-    cuts: dict[int, list[Any]] = {}
-    rest = []
-    for operator in graph.operators:
-        if operator_name(model, operator) == "SLICE" and operator.outputs[0] in graph.outputs:
-            cuts.setdefault(operator.inputs[0], []).append(operator)
-        else:
-            rest.append(operator)
-    ordered = [cut for index in graph.inputs for cut in cuts.get(index, [])]
-    for operator in rest:
-        ordered += [operator, *(cut for index in operator.outputs for cut in cuts.get(index, []))]
-    graph.operators = ordered
+    writers = {index: place for place, operator in enumerate(graph.operators) for index in operator.outputs}
+
+    def place_of(item: tuple[int, Any]) -> tuple[int, bool]:
+        place, operator = item
+        cut = operator_name(model, operator) == "SLICE" and operator.outputs[0] in graph.outputs
+        return (writers.get(operator.inputs[0], -1), True) if cut else (place, False)
+
+    graph.operators = [operator for _, operator in sorted(enumerate(graph.operators), key=place_of)]
 
 
 def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:

@@ -2,9 +2,9 @@
 
 - `fp16`: weights in half precision, computed in float.
 - `w8`: weights in int8, one scale a channel, computed in float.
-- `int8`: weights and activations in int8. What only moves numbers (slice, concatenation, padding: the shift, and each
-  state from one step to the next) keeps one scale from end to end, so that nothing is rounded twice on its way and a
-  state that is fed back is the state that came out. Inputs, outputs and their normalisation stay float.
+- `int8`: weights and activations in int8. What only moves numbers (slice, concatenation, padding, a shift of ones and
+  zeros, and each state from one step to the next) keeps one scale from end to end, so that nothing is rounded twice on
+  its way and a state that is fed back is the state that came out. Inputs, outputs and their normalisation stay float.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _costs(
     names = [
         graph.tensors[operator.outputs[0]].name.decode()
         for operator in graph.operators
-        if operator_name(model, operator) in _COSTLY
+        if operator_name(model, operator) in _COSTLY and not _moved(model, operator)
     ]
     steps, answer = probes(feeds), contract.outputs[0].name
 
@@ -160,6 +160,32 @@ def _widen(content: bytes, feeds: Sequence[dict[str, Array]], ranges: dict[str, 
         held["max"] = np.full_like(held["max"], largest[index])
 
 
+def _moved(model: Any, operator: Any) -> list[int]:
+    """Return the inputs whose numbers `operator` hands on as they are; none where it computes."""
+    name, inputs = operator_name(model, operator), [int(index) for index in operator.inputs]
+    if name in _MOVES:
+        return inputs[: _MOVES[name]]
+    return inputs[:1] if name == "DEPTHWISE_CONV_2D" and _selects(model, *inputs[1:]) else []
+
+
+def _selects(model: Any, weights: int, bias: int = -1) -> bool:
+    """Say whether a depthwise convolution takes one number of each channel as it is: the shift of a clip."""
+    tensors = model.subgraphs[0].tensors
+
+    def constant(index: int) -> Array:
+        data = model.buffers[tensors[index].buffer].data
+        return np.frombuffer(bytes(data if data is not None else b""), np.float32)
+
+    kernel, channels = constant(weights), int(tensors[weights].shape[-1])
+    ones = kernel.reshape(-1, channels)
+    return bool(
+        kernel.size
+        and np.isin(ones, (0, 1)).all()
+        and (ones.sum(0) == 1).all()
+        and (bias < 0 or not constant(bias).any())
+    )
+
+
 def _share_scales(model: Any, contract: Contract, ranges: dict[str, Any]) -> None:
     """Give tensors between which numbers only move the range of them all."""
     graph = model.subgraphs[0]
@@ -174,9 +200,8 @@ def _share_scales(model: Any, contract: Contract, ranges: dict[str, Any]) -> Non
         first[group(one)] = group(other)
 
     for operator in graph.operators:
-        if (name := operator_name(model, operator)) in _MOVES:
-            for index in list(operator.inputs)[: _MOVES[name]]:
-                join(int(index), int(operator.outputs[0]))
+        for index in _moved(model, operator):
+            join(index, int(operator.outputs[0]))
     (signature,) = model.signatureDefs
     index_of = {item.name.decode(): item.tensorIndex for item in (*signature.inputs, *signature.outputs)}
     for pair in contract.states:

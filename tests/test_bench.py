@@ -461,7 +461,7 @@ def test_a_runtime_that_tells_no_times_is_named(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_events_are_summed_over_kinds_and_nodes() -> None:
-    events = [("Conv", "a", 1.0), ("Conv", "b", 2.0), ("Add", "c", 4.0)] * 2
+    events = [("Conv", "a", 1.0, 1), ("Conv", "b", 2.0, 1), ("Add", "c", 4.0, 1)] * 2
     profile = bench_worker._profile(events, 2)
     assert profile.kinds == (Operator("Add", None, 4.0, 1), Operator("Conv", None, 3.0, 2))
     assert [node.name for node in profile.nodes] == ["c", "b", "a"]
@@ -539,6 +539,19 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
 
     monkeypatch.setattr(bench.subprocess, "Popen", start)
     return processes
+
+
+def test_a_profile_that_fails_costs_nothing_that_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Falls(Fake):
+        def ask(self, request: Any, kind: Any) -> Any:
+            if isinstance(request, dict) and "profile" in request:
+                raise ZooError("the process that ran it was ended by SIGSEGV")
+            return super().ask(request, kind)
+
+    monkeypatch.setattr(bench, "Worker", Falls)
+    (timing_,) = bench.race([Job(subject="4")], runs=2, profile=True)
+    assert len(timing_.rounds) == 2
+    assert timing_.profile is None
 
 
 def test_interruption_leaves_no_process(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -347,6 +347,26 @@ def test_a_transpose_that_others_read_stays() -> None:
         assert "TRANSPOSE" in [operator_name(model, operator) for operator in model.subgraphs[0].operators]
 
 
+def test_states_are_cut_behind_what_they_are_cut_from() -> None:
+    """Whatever it is that is cut: an input, what an operator writes, or a cut; other operators keep their order."""
+    steps = [
+        ("RELU", ["x"], "r"),
+        ("ADD", ["r", "x"], "a"),
+        ("SLICE", ["a", "from", "size"], "inside"),
+        ("RELU", ["inside"], "y"),
+        ("SLICE", ["x", "from", "size"], "of_input"),
+        ("SLICE", ["r", "from", "size"], "of_r"),
+        ("SLICE", ["of_r", "from", "size"], "of_cut"),
+    ]
+    cut = (1, 4, 4, 2)
+    shapes = {**X, "r": X["x"], "a": X["x"], "inside": cut, "y": cut, "of_input": cut, "of_r": cut, "of_cut": cut}
+    model = read(made(steps, shapes, ("y", "of_input", "of_r", "of_cut"), constants=CUT))
+    tflite._cut_states_early(model)
+    (graph,) = model.subgraphs
+    written = [graph.tensors[operator.outputs[0]].name.decode() for operator in graph.operators]
+    assert written == ["of_input", "r", "of_r", "a", "inside", "y", "of_cut"]
+
+
 # --- real files ---------------------------------------------------------------------------------------------------
 
 

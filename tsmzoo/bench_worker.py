@@ -103,7 +103,7 @@ class OnnxSession:
         begun = sorted(event["ts"] for event in events if event["name"] == "model_run")[1]
         return _profile(
             [
-                (event["args"]["op_name"], event["name"].removesuffix("_kernel_time"), event["dur"] / 1e3)
+                (event["args"]["op_name"], event["name"].removesuffix("_kernel_time"), event["dur"] / 1e3, 1)
                 for event in events
                 if event["name"].endswith("_kernel_time") and event["ts"] >= begun
             ],
@@ -138,6 +138,7 @@ class TfliteSession:
         self._interpreter.set_tensor(self._frame, self._pixels)
         self._interpreter.invoke()
         for state, next_state in self._states:
+            # Two copies; a view of either tensor takes as long to get.
             self._interpreter.set_tensor(state, self._interpreter.get_tensor(next_state))
         return self._interpreter.get_tensor(self._answer)
 
@@ -148,7 +149,7 @@ class TfliteSession:
         if told is None:
             return None
         counted, nodes = told
-        return _profile([(node.kind, node.name, node.ms) for node in nodes for _ in range(node.calls)], counted)
+        return _profile(nodes, counted)
 
 
 class TorchSession:
@@ -278,13 +279,14 @@ def _slowest(operators: Iterable[Operator]) -> tuple[Operator, ...]:
     return tuple(sorted(operators, key=lambda operator: -operator.ms))
 
 
-def _profile(events: list[tuple[str, str, float]], passes: int) -> Profile:
-    """Sum events of an operator's kind, node and milliseconds, over the kinds and over the nodes."""
+def _profile(events: Iterable[tuple[str, str, float, int]], passes: int) -> Profile:
+    """Sum an operator's kind, node, milliseconds and calls, over the kinds and over the nodes."""
     kinds, nodes, counts = Counter[str](), Counter[tuple[str, str]](), Counter[Any]()
-    for kind, name, ms in events:
+    for kind, name, ms, calls in events:
         kinds[kind] += ms  # type: ignore[assignment]  # a Counter adds any numbers
         nodes[kind, name] += ms  # type: ignore[assignment]
-        counts.update((kind, (kind, name)))
+        counts[kind] += calls
+        counts[kind, name] += calls
     return Profile(
         passes,
         _slowest(Operator(kind, None, ms / passes, counts[kind] // passes) for kind, ms in kinds.items()),
@@ -310,6 +312,7 @@ def cores(threads: int, allowed: Iterable[int]) -> set[int]:
 
     Left to the system, each process keeps to one core for long, and cores are not alike: on a shared machine of two, a
     file against itself measured 0.83 to 1.20, on one core 0.985 to 1.004. The first core has interrupts to serve.
+    Where cores are of several kinds, `taskset` chooses: these are among those that it allows.
     """
     ordered = sorted(allowed)
     return set((ordered[1:] if threads < len(ordered) else ordered)[:threads])
@@ -385,8 +388,9 @@ def main() -> None:
 
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     if sys.platform == "linux":
-        # Before any library starts threads, which inherit it.
-        os.sched_setaffinity(0, cores(job.threads, os.sched_getaffinity(0)))
+        # Before the runtime starts threads, which inherit it. A sandbox may refuse it.
+        with suppress(OSError):
+            os.sched_setaffinity(0, cores(job.threads, os.sched_getaffinity(0)))
     try:
         with quiet(), _as_its_contract_says(job):
             session, loaded = load(job)

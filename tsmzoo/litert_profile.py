@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-#: So many passes at least: a call is timed in whole microseconds, and the mean of many calls is finer.
+#: So many passes at least: a call is timed in whole microseconds, and the sum over many calls is finer.
 LEAST_PASSES = 20
 #: No pass begins after so long: of a slow file a few are enough.
 SECONDS = 2.0
@@ -56,12 +56,14 @@ _SIGNATURE = 0
 
 #: [node type] [start] [first] [avg ms] [%] [cdf%] [mem KB] [times called] [Name]
 _ROW = re.compile(
-    r"\s*(?P<kind>\S.*?)(?:\s+\d+\.\d+){2}\s+(?P<ms>\d+\.\d+)(?:\s+\S+%){2}\s+\S+\s+(?P<calls>\d+)\s+\[.*\]:\d+\s*"
+    r"\s*(?P<kind>\S.*?)(?:\s+\d+\.\d+){3}\s+(?P<share>\S+)%\s+\S+%\s+\S+\s+(?P<calls>\d+)\s+\[.*\]:\d+\s*"
 )
+#: The time of all nodes in all passes.
+_TOTAL = re.compile(r"Timings \(microseconds\): .*\bcurr=(\d+)")
 
 
 class Node(NamedTuple):
-    """An operator as the runtime runs it: milliseconds a call, and its calls in all passes together.
+    """An operator as the runtime runs it: milliseconds of all its calls, in all passes together, and their number.
 
     Where parts of a file are run by a delegate and others are not, nodes of one kind with one number in their parts
     are one row of LiteRT's, and so one node, called more than once a pass.
@@ -80,17 +82,26 @@ class _RefusedError(Exception):
 def parse(summary: str) -> list[Node]:
     """Return the nodes of LiteRT's `summary`, named by their places in the order in which they ran, from 0.
 
-    LiteRT has no better names: they are all "[Delegate]" or "[Builtin]", and a number. Raises ValueError where the
-    text is not as expected.
+    LiteRT has no better names: they are all "[Delegate]" or "[Builtin]", and a number. A node's time is its share of
+    all time, which is told to five digits; the mean of its calls is told in whole microseconds, too few for a slice.
+    Raises ValueError where the text is not as expected.
     """
     # What the title and the titles of the columns leave of the first table.
     lines = summary.partition(" Run Order ")[2].partition("\n\n")[0].splitlines()[2:]
     rows = [_ROW.fullmatch(line) for line in lines]
-    if not all(rows) or not rows:
-        raise ValueError("no table of nodes in the order in which they ran")
+    total = _TOTAL.search(summary)
+    if not all(rows) or not rows or total is None:
+        raise ValueError("no table of nodes in the order in which they ran, or no sum")
+    # Shares of nothing, where all that ran was shorter than a microsecond, are written "nan" or "-nan".
+    percent = int(total[1]) / 1e3 / 100
     width = len(str(len(rows) - 1))
     return [
-        Node(row["kind"].removeprefix("Delegate/"), f"#{place:0{width}}", float(row["ms"]), int(row["calls"]))
+        Node(
+            row["kind"].removeprefix("Delegate/"),
+            f"#{place:0{width}}",
+            float(row["share"]) * percent if percent else 0.0,
+            int(row["calls"]),
+        )
         for place, row in enumerate(rows)
         if row
     ]
@@ -180,7 +191,7 @@ def _profile(lite: _Library, path: Path, threads: int, passes: int) -> tuple[int
         lite.add_options(options, b"runtime_options_string", b"enable_profiling = true\n")
         lite.add_options(options, b"xnnpack", b"num_threads = %d\n" % threads)
         compiled = lite.make(stack, "CompiledModel", "CreateCompiledModel", environment, model, options)
-        # Before all else: of versions that have none, the other functions may take other arguments.
+        # Before what it needs: versions that have none, and may differ in the rest, refuse here.
         profiler = lite.get("CompiledModelGetProfiler", compiled)
         signature = lite.get("GetModelSignature", model, _SIGNATURE)
         buffers = [_buffers(lite, stack, environment, compiled, signature, kind) for kind in ("Input", "Output")]
@@ -199,7 +210,11 @@ def _profile(lite: _Library, path: Path, threads: int, passes: int) -> tuple[int
         # Once only: each summary counts the events before it once more.
         summary = lite.get("GetProfileSummary", profiler, compiled)
         stack.callback(lite.free, summary)
-        return done, parse(ctypes.string_at(summary).decode(errors="replace"))
+        nodes = parse(ctypes.string_at(summary).decode(errors="replace"))
+        # A version whose buffer of events does not grow would lose the last of them.
+        if any(node.calls % done for node in nodes):
+            raise _RefusedError("not all events were kept")
+        return done, nodes
 
 
 def _buffers(

@@ -19,8 +19,9 @@ import msgspec
 import numpy as np
 
 from tsmzoo import artifact, bench
-from tsmzoo.artifact import Contract, StatePair, Tensor
+from tsmzoo.artifact import Array, Contract, StatePair, Tensor
 from tsmzoo.bench import Job, Timing
+from tsmzoo.converter import load_converter
 from tsmzoo.formats import format_of
 
 #: How often each process of a race is started.
@@ -82,8 +83,8 @@ def tsmzoo(*words: str | Path) -> Done:
 
 
 def export(model: str, out: Path, *options: str) -> dict[str, Any]:
-    """Export `model` to `out`, with random weights; return what `export --json` tells, and `peak_mb`."""
-    done = tsmzoo("export", model, "--to", format_of(out), "-o", out, "--json", *(options or ("--weights", "random")))
+    """Export `model` to `out`; return what `export --json` tells, and `peak_mb`."""
+    done = tsmzoo("export", model, "--to", format_of(out), "-o", out, "--json", *options)
     report: dict[str, Any] = json.loads(done.out)
     return report | {"seconds": done.seconds, "peak_mb": done.peak_mb}
 
@@ -107,6 +108,34 @@ def race(paths: Sequence[Path], runs: int = 30, starts: int = STARTS) -> list[Ti
         )
         for timings in zip(*races, strict=True)
     ]
+
+
+def spread(timing: Timing, first: Timing) -> str:
+    """Return how many times as long as `first` a pass takes, and the least and most that one start gave."""
+    rounds = len(timing.rounds) // STARTS
+    starts = [
+        bench.ratio(*(msgspec.structs.replace(t, rounds=t.rounds[i * rounds :][:rounds]) for t in (timing, first)))
+        for i in range(STARTS)
+    ]
+    return f"{bench.ratio(timing, first):.2f} ({min(starts):.2f}–{max(starts):.2f})"
+
+
+def answer(path: Path, contract: Contract, clip: Array) -> Array:
+    """Return the logits of a file for normalised frames, T, C, H, W, from zero states. Raises Failed."""
+    main = contract.main_input
+    states = {tensor.name: np.zeros(tensor.lengths(), tensor.dtype) for tensor in contract.inputs[1:]}
+    # Axes go by their lengths: onnx2tf puts T last, where C should be.
+    clip = clip.squeeze()
+    left, order = list(range(clip.ndim)), []
+    for n in [n for n in main.lengths() if n > 1]:
+        axis = next((axis for axis in left if clip.shape[axis] == n), None)
+        if axis is None:
+            raise Failed(f"takes {main.lengths()}")
+        left.remove(axis)
+        order.append(axis)
+    runner = load_converter(format_of(path)).load(path, contract, 1)
+    frames = clip.transpose(order).reshape(main.lengths())
+    return runner.run({main.name: frames, **states})[contract.outputs[0].name]
 
 
 def adopt(path: Path, like: Contract) -> Contract:

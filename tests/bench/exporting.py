@@ -1,4 +1,7 @@
-"""How long an export takes, and how much memory: the whole command, from start-up to the verified file."""
+"""How long an export takes, and how much memory: the whole command, from start-up to the verified file.
+
+Each once, so seconds are to the tenth part at best.
+"""
 
 from __future__ import annotations
 

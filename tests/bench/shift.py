@@ -1,9 +1,9 @@
 """What the shift costs: a network with it and the same network without, as exported files.
 
-The shift has no multiplications and no weights; its time is that of moving channels (online: and of handing the states
-on), of convolutions cut in two so that less is moved, and of what a runtime can no longer fuse. Weights are random,
-which changes no time. The second table is the profile: operators of which the files have different numbers, and their
-share of the time of all operators.
+Its time is that of moving channels (online: and of feeding the states back, by Python), of convolutions cut in two so
+that less is moved, and of what a runtime can no longer fuse. Weights are random, which changes no time. The second
+table is the profile of the runtime alone: operators of which the files have different numbers, and their shares of the
+time of all operators.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tsmzoo.registry import Entry, Registry
 
 #: Models and rounds.
 MODELS = (("tsm_mbv2_online", 120), ("tsm_r50_k400_8f", 24))
-COLUMNS = {"model": "-", "format": "-", "time, of no shift": ">", "ms": ">", "ms, no shift": ">"}
+COLUMNS = {"model": "-", "format": "-", "time, of no shift (starts)": ">", "ms": ">", "ms, no shift": ">"}
 PROFILE = {
     "model": "-",
     "format": "-",
@@ -43,9 +43,9 @@ def section(folder: Path) -> str:
         for format_ in ("tflite", "onnx"):
             paths = [folder / f"{name}.{format_}" for name in (plain.id, model)]
             common.export(plain.id, paths[0], "--weights", "random", "--registry", str(own))
-            common.export(model, paths[1])
+            common.export(model, paths[1], "--weights", "random")
             before, after = common.race(paths, runs)
-            ratio = f"{bench.ratio(after, before):.3f}"
+            ratio = common.spread(after, before)
             rows.append(
                 [f"`{model}`", format_, ratio, common.figure(common.ms(after)), common.figure(common.ms(before))]
             )
@@ -55,15 +55,15 @@ def section(folder: Path) -> str:
 
 def _differences(before: Path, after: Path) -> list[list[object]]:
     """Return operators, their calls a pass and shares of all time in `after` and in `before`, where calls differ."""
-    timings = bench.race([Job(subject=str(path)) for path in (after, before)], runs=5, profile=True)
+    timings = bench.race([Job(subject=str(path)) for path in (before, after)], runs=5, profile=True)
     sides = []
     for timing in timings:
         assert timing.profile
         total = sum(operator.ms for operator in timing.profile.kinds)
         sides.append({operator.kind: (operator.calls, operator.ms / total) for operator in timing.profile.kinds})
     rows: list[list[object]] = []
-    for kind in sides[0] | sides[1]:
-        (calls, share), (calls_before, share_before) = (side.get(kind, (0, 0.0)) for side in sides)
+    for kind in sides[1] | sides[0]:
+        (calls_before, share_before), (calls, share) = (side.get(kind, (0, 0.0)) for side in sides)
         if calls != calls_before:
             rows.append([kind, calls, calls_before, f"{share:.1%}", f"{share_before:.1%}"])
     return rows

@@ -34,7 +34,7 @@ def section(folder: Path, models: tuple[str, ...] = MODELS) -> str:
     for model in models:
         for format_ in FORMATS:
             ours, theirs = folder / f"{model}.{format_}", folder / f"{model}-3d.{format_}"
-            common.export(model, ours)
+            common.export(model, ours, "--weights", "random")
             common.run([sys.executable, __file__, "--3d", model, theirs])
             common.adopt(theirs, artifact.read_contract(ours))
             before, after = common.race([theirs, ours], RUNS)

@@ -25,7 +25,7 @@ SECTIONS = {
     "evaluation": "Evaluation",
     "startup": "Start-up",
 }
-LIBRARIES = ("torch", "onnxruntime", "ai-edge-litert", "litert-torch", "onnxscript", "coremltools")
+LIBRARIES = ("tsmzoo", "torch", "onnxruntime", "ai-edge-litert", "litert-torch", "onnxscript", "coremltools")
 INTRODUCTION = """# Benchmarks
 
 Written by `make bench`; `python tests/bench/write.py NAME` measures one section again. Files are timed by
@@ -53,7 +53,8 @@ def main() -> None:
 
 def _replace(name: str, text: str) -> None:
     """Put a section in its place in BENCHMARKS.md."""
-    found = dict(re.findall(r"<!-- (\w+) -->\n(.*?)\n<!-- end -->", OUT.read_text(), re.DOTALL)) if OUT.exists() else {}
+    older = OUT.read_text("utf-8") if OUT.exists() else ""
+    found = dict(re.findall(r"<!-- (\w+) -->\n(.*?)\n<!-- end -->", older, re.DOTALL))
     found[name] = f"## {SECTIONS[name]}\n\n{text}"
     parts = [f"<!-- {key} -->\n{found[key]}\n<!-- end -->\n" for key in SECTIONS if key in found]
     OUT.write_text("\n".join([INTRODUCTION, *parts]), encoding="utf-8")

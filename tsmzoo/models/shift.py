@@ -47,8 +47,8 @@ def _groups(x: Tensor, group: int | None) -> Sequence[Tensor]:
 def shift_channels_last(x: Tensor, fold: int, group: int | None = None) -> Tensor:
     """Do what `shift_clip` does by a depthwise convolution over time, for files whose channels come last.
 
-    Each channel's kernel has one 1 among zeros, so the result is the same to the bit. In LiteRT it takes one pass in
-    place of seven cuts and joins: a fifth of their time.
+    Each channel's kernel has one 1 among zeros, so finite numbers come out as they are. In LiteRT it takes one pass in
+    place of seven cuts and joins: less than half of their time.
     """
     t, c, h, w = x.shape
     ahead, behind, stay = [0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
