@@ -34,6 +34,7 @@ def bench(
 ) -> None:
     """Compare latency and memory of files and models, which run in turns, each in a process of its own.
 
+    On Linux all are held to the same cores, of those that `taskset` allows, since cores are not alike.
     Times are of a clip of an offline model, and of a frame of an online one, its states fed back; ratios are medians
     over the rounds. --weights, --size and --frames are for models: a file holds its own.
     """
