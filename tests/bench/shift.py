@@ -6,8 +6,8 @@ table is the profile of the runtime alone: operators of which the files have dif
 time of all operators.
 
 Aimed at were 1.02 online and 1.03 for whole clips. What bounds it: online, each of ten blocks cuts its features in two
-and joins the rest with the state, rows of 12 bytes in the first; in ONNX Runtime features also leave its blocked layout
-and come back (the reorders). Feeding ten states through Python is a hundredth of a frame in TFLite. For clips, less than
+and joins the rest with the state, rows of 12 bytes in the first; in ONNX Runtime features leave its blocked layout and
+come back (the reorders). Feeding ten states through Python is a hundredth of a frame in TFLite. For clips, less than
 half is moving numbers; the rest is that the convolutions around a shift stand in two parts, each less efficient, with a
 sum between them; whole ones would have everything copied, which costs more.
 """
