@@ -248,14 +248,15 @@ COLUMNS = {
     "artifact": "left",
     "runtime": "left",
     "threads": "right",
-    "of": "left",
+    "per": "left",
     "ms": "right",
     "p95": "right",
-    "a second": "right",
-    "of the first": "right",
+    "per second": "right",
+    "time, of the first": "right",
     "peak MB": "right",
 }
-PROFILE_COLUMNS = {"kind": "left", "node": "left", "calls": "right", "ms": "right", "share": "right"}
+_KINDS = {"operator": "left", "calls": "right", "ms": "right", "share": "right"}
+_NODES = {"node": "left", "operator": "left", "ms": "right", "share": "right"}
 
 MEMORY = "peak MB: what the process held at most, less what it held once the runtime was imported"
 
@@ -275,11 +276,26 @@ def cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def profile_cells(operators: list[dict[str, Any]]) -> list[list[str]]:
-    """Return the rows of the slowest `operators`."""
+def profiles(row: dict[str, Any], table: Callable[[dict[str, str], list[list[str]]], str]) -> list[str]:
+    """Return the paragraphs of a row's profile: by operator, then the slowest nodes."""
+    if "operators" not in row:
+        return [f"{row['artifact']}\n{row['runtime']}: its Python does not tell the times of operators"]
+    total = sum(operator["ms"] for operator in row["operators"])
+    kinds = [[o["kind"], str(o["calls"]), *_times(o)] for o in row["operators"]]
+    nodes = [[o["name"] or "", o["kind"], *_times(o)] for o in row["nodes"]]
     return [
-        [o["kind"], o["name"] or "", str(o["calls"]), figures(o["ms"]), f"{o['share']:.1%}"] for o in operators[:_TOP]
+        f"{row['artifact']}: {figures(total)} ms a {row['per']} by the profiler, of which shares compare, times do not",
+        table(_KINDS, kinds[:_TOP]) + _more(kinds),
+        f"nodes, as the runtime rewrote the network, slowest first\n{table(_NODES, nodes[:_TOP])}{_more(nodes)}",
     ]
+
+
+def _times(operator: dict[str, Any]) -> list[str]:
+    return [f"{operator['ms']:.3f}", f"{operator['share']:.1%}"]
+
+
+def _more(rows: Sequence[object]) -> str:
+    return f"\nand {len(rows) - _TOP} more (--json)" if len(rows) > _TOP else ""
 
 
 def figures(value: float) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -152,18 +152,21 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [msgspec.structs.asdict(row) for row in rows]
 
 
-def write(zoo: Registry, folder: Path, benched: Sequence[Path] = ()) -> list[Path]:
-    """Draw every picture there is enough for, as SVG and PNG, and return the files.
+def write(
+    zoo: Registry, folder: Path, benched: Sequence[Path] = (), *, note: Callable[[str], None] = lambda _: None
+) -> list[Path]:
+    """Draw every picture there is enough for, as SVG and PNG, and return the files; `note` hears what is left out.
 
     Raises DataError where the folder cannot be written, or a file of `benched` cannot be used.
     """
     rows = [row for path in benched for row in read(path)]
     latencies = by_latency(zoo, rows)
-    if rows and not latencies:
-        raise DataError(
-            f"{benched[0]}: no row of it has a published accuracy (at its size and frames, not by our interpreter); "
-            "bench others"
-        )
+    missing = len(rows) - sum(map(len, latencies.values()))
+    why = "without a published accuracy at that size and length, or timed by our interpreter"
+    if benched and not latencies:
+        raise DataError(f"{benched[0]}: nothing in it can be drawn ({why}); bench others")
+    if missing:
+        note(f"{missing} of {len(rows)} rows are left out ({why})")
     made: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -243,7 +246,7 @@ def draw(points: Sequence[Point], name: str, across: str) -> Figure:
 
 
 def _scale(axes: Axes, points: Sequence[Point]) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     least, most = min(point.x for point in points), max(point.x for point in points)
     axes.set_xscale("log")
@@ -255,6 +258,9 @@ def _scale(axes: Axes, points: Sequence[Point]) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    # Whole numbers, for which there is room, and none above 100.
+    axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value <= 100 else ""))
     axes.grid(color="#e4e4e4", linewidth=0.6, zorder=0)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

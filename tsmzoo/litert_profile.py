@@ -18,8 +18,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-#: So many passes at least: a call is timed in whole microseconds, and the sum over many calls is finer.
-LEAST_PASSES = 20
+#: So many passes at least, and for so long: a call is timed in whole microseconds, and the sum over many calls is
+#: finer; nor does a mean of many mind that the system interrupted one.
+LEAST_PASSES, LEAST_SECONDS = 20, 0.2
 #: No pass begins after so long: of a slow file a few are enough.
 SECONDS = 2.0
 
@@ -117,8 +118,8 @@ def library() -> Path:
 def profile(path: Path, threads: int, passes: int) -> tuple[int, list[Node]] | None:
     """Run the file at `path` on zeros; return how many passes were counted, and its nodes in their order.
 
-    Passes are `passes`, or LEAST_PASSES where that is more, but none begins after SECONDS. The runtime has as many
-    threads as `threads`. None where the installed LiteRT does not tell.
+    Passes are `passes`, or as many as LEAST_PASSES and LEAST_SECONDS ask for, but none begins after SECONDS. The
+    runtime has as many threads as `threads`. None where the installed LiteRT does not tell.
     """
     try:
         lite = _Library(library())
@@ -202,10 +203,10 @@ def _profile(lite: _Library, path: Path, threads: int, passes: int) -> tuple[int
 
         run()  # warms up
         lite.call("StartProfiler", profiler)
-        began, done = perf_counter(), 0
-        while done < passes and (not done or perf_counter() - began < SECONDS):
+        began, elapsed, done = perf_counter(), 0.0, 0
+        while (done < passes or elapsed < LEAST_SECONDS) and (not done or elapsed < SECONDS):
             run()
-            done += 1
+            done, elapsed = done + 1, perf_counter() - began
         lite.call("StopProfiler", profiler)
         # Once only: each summary counts the events before it once more.
         summary = lite.get("GetProfileSummary", profiler, compiled)

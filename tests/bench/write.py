@@ -30,9 +30,9 @@ INTRODUCTION = """# Benchmarks
 
 Written by `make bench`; `python tests/bench/write.py NAME` measures one section again. Files are timed by
 `tsmzoo bench`: each in a process of its own, one thread, in turns, round by round, on the same core, so that what else
-the machine does hits all alike; processes are started four times. **Ratios are medians over the rounds and travel from
-machine to machine; milliseconds do not.** Peak memory is what a process held at most, less what it held once the
-runtime was imported.
+the machine does hits all alike; processes are started four times. **Ratios are medians over the rounds; between files
+of one runtime they travel from machine to machine, milliseconds do not.** Peak memory is what a process held at most,
+less what it held once the runtime was imported.
 """
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +12,7 @@ from tsmzoo import terminal
 from tsmzoo.cli.options import Frames, Json, RegistryFile, Seed, Size, Weights, WeightsFormat, frames_of, load
 from tsmzoo.cli.root import app
 from tsmzoo.cli.zoo import fetch
+from tsmzoo.errors import ZooError
 from tsmzoo.formats import is_artifact
 
 
@@ -48,11 +51,15 @@ def bench(
     zoo = load(registry_file)
     from tsmzoo import bench as bench_
 
+    if threads > (cores := os.cpu_count() or threads):
+        terminal.note(f"{threads} threads on {cores} cores wait for each other; take --threads {cores}")
     jobs = []
     for subject in subjects:
         if is_artifact(subject):
             jobs.append(bench_.Job(subject=subject, threads=threads))
             continue
+        if Path(subject).exists():
+            raise ZooError(f"{subject}: is neither a model nor a file that export wrote (.onnx, .tflite, .mlpackage)")
         entry = zoo.find(subject)
         if weights is None:
             fetch(entry)  # here, where its progress is seen
@@ -78,9 +85,4 @@ def bench(
     print(terminal.table(bench_.COLUMNS, [bench_.cells(row) for row in rows]))
     print(bench_.MEMORY)
     for row in rows if profile else ():
-        print(f"\n{row['artifact']}")
-        for key in ("operators", "nodes"):
-            if key in row:
-                print(terminal.table(bench_.PROFILE_COLUMNS, bench_.profile_cells(row[key])))
-        if "operators" not in row:
-            print(f"{row['runtime']}: its Python does not tell the times of operators")
+        print("", *bench_.profiles(row, terminal.table), sep="\n\n")

@@ -29,9 +29,12 @@ def report(
     zoo = load(registry_file)
     from tsmzoo import figures
 
+    notes: list[str] = []
     with terminal.stages() as stage:
         stage("drawing")
-        made = figures.write(zoo, folder, bench or ())
+        made = figures.write(zoo, folder, bench or (), note=notes.append)
+    for line in notes:
+        terminal.note(line)
     if json:
         terminal.print_json({"files": [str(path) for path in made]})
     else:
