@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def section(folder: Path, models: tuple[tuple[str, int], ...] = MODELS) -> str:
                     f"{seconds:.0f}",
                 ]
             )
-        rows += [[f"`{model}`", "", name, "–", why[:80], "", "", ""] for name, why in failed.items()]
+        rows += [[f"`{model}`", "", name, "–", textwrap.shorten(why, 100, placeholder=" …"), "", "", ""] for name, why in failed.items()]
     columns = {
         "model": "-",
         "format": "-",
