@@ -70,7 +70,10 @@ def section(folder: Path, models: tuple[tuple[str, int], ...] = MODELS) -> str:
                     f"{seconds:.0f}",
                 ]
             )
-        rows += [[f"`{model}`", "", name, "–", textwrap.shorten(why, 100, placeholder=" …"), "", "", ""] for name, why in failed.items()]
+        rows += [
+            [f"`{model}`", "", name, "–", textwrap.shorten(why, 100, placeholder=" …"), "", "", ""]
+            for name, why in failed.items()
+        ]
     columns = {
         "model": "-",
         "format": "-",
