@@ -688,6 +688,15 @@ def test_a_missing_file_and_an_unknown_model(tmp_path: Path) -> None:
     assert "does not exist" in error_of(invoke("bench", tmp_path / "no.onnx"))
     assert "did you mean" in error_of(invoke("bench", "tsm_mbv2_motion_onlin"))
     assert "leave out --frames" in error_of(invoke("bench", MODEL, "--frames", 8))
+    (tmp_path / "notes.txt").write_text("")
+    assert "is neither a model nor a file that export wrote" in error_of(invoke("bench", tmp_path / "notes.txt"))
+
+
+def test_more_threads_than_cores_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "race", lambda *_, **__: [timing([[1.0]])])
+    cores = os.cpu_count() or 1
+    assert invoke("bench", "m.onnx", "--threads", cores).stderr == ""
+    assert f"take --threads {cores}" in invoke("bench", "m.onnx", "--threads", cores + 1).stderr
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import CliRunner
@@ -153,6 +154,27 @@ def test_from_the_command_line(tmp_path: Path) -> None:
                 assert min(image.size) > 800
 
 
+def test_rows_that_are_left_out_are_told(tmp_path: Path) -> None:
+    benched = tmp_path / "b.json"
+    benched.write_text(json.dumps([row("tsm_mbv2_motion"), row("of nobody")]))
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "out"), "--bench", str(benched)])
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("1 of 2 rows are left out (")
+
+
+@pytest.mark.parametrize("top1", [7.25, 99.3, 100.0])
+def test_what_is_written_beside_the_axes_has_room(top1: float) -> None:
+    point = figures.Point(0.13, top1, "onnxruntime, 1 thread", 0.4, "TSM", "uniform8_center_1clip")
+    figure = figures.draw([point], "motion", "milliseconds a frame, median")
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.yaxis.label.get_window_extent().x0 >= 0
+    shown = [label.get_text() for label in axes.get_yticklabels() if label.get_text()]
+    assert shown
+    assert all(float(text) <= 100 and float(text).is_integer() for text in shown)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -161,6 +183,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
         (b'[{"artifact": "m.onnx"}]', "is not what"),
         (json.dumps([row("tsm_mbv2_motion", median_ms=0)]).encode(), "is not what"),
         (json.dumps([row("of nobody")]).encode(), "published accuracy"),
+        (b"[]", "nothing in it can be drawn"),
     ],
 )
 def test_what_is_no_bench(content: bytes | None, words: str, tmp_path: Path) -> None:
