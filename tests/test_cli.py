@@ -417,3 +417,19 @@ def test_wrong_registry_is_one_line(tmp_path: Path) -> None:
     assert_fails(run("list", "--registry", str(own)), str(own), "'x'", "family")
     own.write_text("models: [\n")
     assert_fails(run("info", "tsm_mbv2_online", "--registry", str(own)), str(own), "YAML")
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_ctrl_c_is_one_whatever_a_library_makes_of_it(interrupted: bool) -> None:
+    script = (
+        "import os, signal, sys\nfrom tsmzoo.cli import root\n"
+        "def app(**_):\n"
+        "    try:\n        os.kill(os.getpid(), signal.SIGINT) if sys.argv[1:] else 0\n"
+        "    except KeyboardInterrupt:\n        pass\n"
+        "    raise AttributeError('half imported')\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\nroot.app = app\nroot.main()\n"
+    )
+    words = ["-c", script, *(["x"] if interrupted else [])]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == (130 if interrupted else 1)
+    assert ("half imported" in done.stderr) == (not interrupted)

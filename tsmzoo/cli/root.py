@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -39,7 +41,22 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another
-    app(prog_name="tsmzoo")
+    interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as in the background
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        app(prog_name="tsmzoo")
+    except Exception:
+        # Libraries make errors of their own of a Ctrl-C: torch, amid its imports.
+        if not interrupted:
+            raise
+        sys.exit(130)
 
 
 def _version(show: bool) -> None:
@@ -48,7 +65,6 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 @app.callback()
 def _options(
     version: Annotated[
