@@ -8,6 +8,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tsmzoo.artifact import Array
+
 _OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
 
 
@@ -26,6 +28,12 @@ def operator_name(model: Any, operator: Any) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
     # Old readers look at the deprecated field, which holds codes below 127.
     return str(_OPERATORS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM"))
+
+
+def constant(model: Any, index: int, dtype: type[np.generic]) -> Array:
+    """Return the numbers of the constant tensor `index`, flat; none where it is no constant."""
+    data = model.buffers[model.subgraphs[0].tensors[index].buffer].data
+    return np.frombuffer(b"" if data is None else bytes(data), dtype)
 
 
 class _Builder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers has no types

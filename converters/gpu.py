@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .flatbuffer import operator_name, read, write
+from .flatbuffer import constant, operator_name, read, write
 
 _MAX_RANK = 4
 #: The operators that the delegate takes, of those that our exports and their neighbours have, and the newest version.
@@ -98,8 +98,8 @@ def mean_in_place(model: Any) -> None:
         before = writers.get(int(mean.inputs[0]))
         if before is None or operator_name(model, before) != "TRANSPOSE" or len(readers[int(mean.inputs[0])]) > 1:
             continue
-        order = _constant(model, before.inputs[1]).tolist()
-        axes = [order[axis] for axis in _constant(model, mean.inputs[1])]
+        order = constant(model, before.inputs[1], np.int32).tolist()
+        axes = [order[axis] for axis in constant(model, mean.inputs[1], np.int32)]
         kept = [axis for axis in order if axis not in axes]
         if mean.builtinOptions.keepDims or kept != sorted(kept) or int(mean.inputs[0]) in graph.outputs:
             continue
@@ -149,7 +149,7 @@ def _slice(model: Any, operator: Any) -> Iterator[str]:
     if operator_name(model, operator) == "STRIDED_SLICE":
         if options.ellipsisMask or options.newAxisMask or options.shrinkAxisMask:
             yield "adds or drops axes"
-        if (_constant(model, operator.inputs[3]) < 0).any():
+        if (constant(model, operator.inputs[3], np.int32) < 0).any():
             yield "goes backwards"
 
 
@@ -170,7 +170,7 @@ def _mean(model: Any, operator: Any) -> Iterator[str]:
         yield "has axes that are no constant"
         return
     rank = len(_shape(source))
-    axes = {int(axis) % rank for axis in _constant(model, operator.inputs[1])}
+    axes = {int(axis) % rank for axis in constant(model, operator.inputs[1], np.int32)}
     reduced = tuple(1 if axis in axes else size for axis, size in enumerate(_shape(source)))
     if _as_image(reduced) != _as_image(_shape(target)):
         yield "drops axes in front of those it keeps, for which the GPU has no reshape"
@@ -292,10 +292,6 @@ def _name(tensor: Any) -> str:
 
 def _shape(tensor: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in tensor.shape) if tensor.shape is not None else ()
-
-
-def _constant(model: Any, index: int) -> Any:
-    return np.frombuffer(bytes(model.buffers[model.subgraphs[0].tensors[index].buffer].data), np.int32)
 
 
 def _set_constant(model: Any, index: int, values: Any, like: int) -> None:

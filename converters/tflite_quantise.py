@@ -21,7 +21,7 @@ from ai_edge_quantizer import qtyping, quantizer, recipe
 from tsmzoo.artifact import Array, Contract
 
 from .costs import costs, probes
-from .flatbuffer import operator_name, read, write
+from .flatbuffer import constant, operator_name, read, write
 
 _SIGNATURE = "serving_default"
 #: Operators that hand on numbers as they are, and how many of their inputs are numbers (the rest are shapes).
@@ -170,19 +170,13 @@ def _moved(model: Any, operator: Any) -> list[int]:
 
 def _selects(model: Any, weights: int, bias: int = -1) -> bool:
     """Say whether a depthwise convolution takes one number of each channel as it is: the shift of a clip."""
-    tensors = model.subgraphs[0].tensors
-
-    def constant(index: int) -> Array:
-        data = model.buffers[tensors[index].buffer].data
-        return np.frombuffer(bytes(data if data is not None else b""), np.float32)
-
-    kernel, channels = constant(weights), int(tensors[weights].shape[-1])
-    ones = kernel.reshape(-1, channels)
+    kernel = constant(model, weights, np.float32)
+    ones = kernel.reshape(-1, int(model.subgraphs[0].tensors[weights].shape[-1]))
     return bool(
         kernel.size
         and np.isin(ones, (0, 1)).all()
         and (ones.sum(0) == 1).all()
-        and (bias < 0 or not constant(bias).any())
+        and (bias < 0 or not constant(model, bias, np.float32).any())
     )
 
 

@@ -206,12 +206,15 @@ def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: 
     source = made.with_name(f"float{made.suffix}")
     # A sum of convolutions would be rounded once more.
     converter.convert(_deployed(network, float_, whole=contract.precision == "int8"), float_, source)
-    runner = converter.load(source, float_, 1)
-    feeds = calibration.feeds(runner, float_, given.clips) if given else []
-    stage(f"quantising to {contract.precision}")
-    costs = converter.quantise(source, contract, feeds, made, plan.keep_float)
+    quantising = f"quantising to {contract.precision}"
     if given is None:
+        stage(quantising)
+        converter.quantise(source, contract, [], made, plan.keep_float)
         return None
+    runner = converter.load(source, float_, 1)
+    feeds = calibration.feeds(runner, float_, given.clips)
+    stage(quantising)
+    costs = converter.quantise(source, contract, feeds, made, plan.keep_float)
     stage("comparing on real clips")
     candidate = converter.load(made, contract, 1)
     quality = calibration.judge((runner, float_), (candidate, contract), given)

@@ -30,11 +30,10 @@ STARTS = 4
 
 @dataclass(frozen=True)
 class Done:
-    """A command that ended well: what it printed, its seconds, and the most memory that it held, in MB."""
+    """A command that ended well: what it printed, and its seconds."""
 
     out: str
     seconds: float
-    peak_mb: float
 
 
 class Failed(Exception):
@@ -67,29 +66,25 @@ def run(command: Sequence[str | Path], limit: float = 600, *, cwd: Path | str | 
 
 
 def tsmzoo(*words: str | Path) -> Done:
-    """Run the command line; stop all where it fails. The peak is that of its process."""
-    script = (
-        "import sys\nfrom tsmzoo.cli import main\ntry:\n    main()\nfinally:\n"
-        "    from tsmzoo.bench_worker import peak\n    print(peak(), file=sys.stderr)"
-    )
+    """Run the command line; stop all where it fails."""
     began = time.monotonic()
-    command = [sys.executable, "-c", script, *map(str, words)]
+    command = [sys.executable, "-m", "tsmzoo", *map(str, words)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     if done.returncode:
         sys.exit(f"tsmzoo {' '.join(map(str, words))}: {done.stderr}")
-    return Done(done.stdout, time.monotonic() - began, float(done.stderr.splitlines()[-1]))
+    return Done(done.stdout, time.monotonic() - began)
 
 
 def export(model: str, out: Path, *options: str) -> dict[str, Any]:
-    """Export `model` to `out`; return what `export --json` tells, and `peak_mb`."""
+    """Export `model` to `out`; return what `export --json` tells, with the seconds of the whole command."""
     done = tsmzoo("export", model, "--to", format_of(out), "-o", out, "--json", *options)
     report: dict[str, Any] = json.loads(done.out)
-    return report | {"seconds": done.seconds, "peak_mb": done.peak_mb}
+    return report | {"seconds": done.seconds}
 
 
-def race(paths: Sequence[Path], runs: int = 30, starts: int = STARTS) -> list[Timing]:
+def race(paths: Sequence[Path], runs: int = 30) -> list[Timing]:
     """Let exported files take turns, one thread each, in so many rounds all in all.
 
     Their processes are started anew, in the other order, for a share of the rounds each: where a process's memory came
@@ -97,9 +92,9 @@ def race(paths: Sequence[Path], runs: int = 30, starts: int = STARTS) -> list[Ti
     """
     jobs = [Job(subject=str(path)) for path in paths]
     races = []
-    for start in range(starts):
+    for start in range(STARTS):
         turn = -1 if start % 2 else 1
-        races.append(bench.race(jobs[::turn], runs=-(-runs // starts))[::turn])
+        races.append(bench.race(jobs[::turn], runs=-(-runs // STARTS))[::turn])
     return [
         msgspec.structs.replace(
             timings[0],

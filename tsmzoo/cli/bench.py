@@ -85,4 +85,4 @@ def bench(
     print(terminal.table(bench_.COLUMNS, [bench_.cells(row) for row in rows]))
     print(bench_.MEMORY)
     for row in rows if profile else ():
-        print("", *bench_.profiles(row, terminal.table), sep="\n\n")
+        print("\n" + "\n\n".join(bench_.profiles(row, terminal.table)))
