@@ -286,7 +286,7 @@ def profiles(row: dict[str, Any], table: Callable[[dict[str, str], list[list[str
     return [
         f"{row['artifact']}: {figures(total)} ms a {row['per']} by the profiler, of which shares compare, times do not",
         table(_KINDS, kinds[:_TOP]) + _more(kinds),
-        f"nodes, as the runtime rewrote the network, slowest first\n{table(_NODES, nodes[:_TOP])}{_more(nodes)}",
+        f"nodes of the network as it ran, slowest first\n{table(_NODES, nodes[:_TOP])}{_more(nodes)}",
     ]
 
 
