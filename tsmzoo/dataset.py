@@ -9,6 +9,13 @@ from pathlib import Path
 
 ANNOTATIONS = "annotations.txt"
 LABELS = "labels.txt"
+#: Endings of videos, in lower case: those of what FFmpeg reads, but for pictures, sound and playlists.
+VIDEO_ENDINGS = (
+    ".mp4", ".webm", ".avi", ".mkv", ".mov",  # first those of the public datasets, which are looked for by name
+    ".3g2", ".3gp", ".264", ".265", ".amv", ".asf", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc",
+    ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mod", ".mpe", ".mpeg", ".mpg", ".mpv",
+    ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".ts", ".vob", ".wmv", ".xvid", ".y4m",
+)  # fmt: skip
 #: An image of a sequence: what stands in front of the number at its end, and the number.
 NUMBERED = re.compile(r"((?!\.).*?)(\d+)\.(?:jpe?g|png|bmp|webp)", re.IGNORECASE)
 

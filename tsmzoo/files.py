@@ -1,0 +1,137 @@
+"""Files read so that nothing hangs, and written so that none is ever half there.
+
+A file being written lies beside its place as `.NAME.HOST-PROCESS.part` and takes its name once it is whole and on the
+disk. What a process that was killed left so is swept away by the next that writes the same name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+#: Bytes that a file of text or data may have, which is read at once; checkpoints and videos are not.
+MOST = 256 * 2**20
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading.
+
+    Raises OSError where it cannot be read, or is none: a pipe or a device may never end.
+    """
+    # Without O_NONBLOCK a pipe that nobody writes to would hold the call; regular files know no such thing.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(path, flags), "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        yield file
+
+
+def read(path: Path, most: int = MOST) -> bytes:
+    """Return what a regular file holds. Raises OSError where it cannot be read, is none, or has over `most` bytes."""
+    with opened(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
+    return content
+
+
+def read_text(path: Path, most: int = MOST) -> str:
+    """Return the UTF-8 text that a regular file holds. Raises OSError as `read` does, or UnicodeDecodeError."""
+    return read(path, most).decode("utf-8")
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file at once: a reader sees the old one or the new. Raises OSError; `path` is then as it was."""
+    with replacing(path) as part, open(part, "xb") as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the name of a file, or folder, to be made; after the block it takes the place of `path`, on the disk.
+
+    Where the block fails nothing of it stays, and `path` is as it was. A folder that lies at `path` must be moved away
+    first. Raises OSError where that is not possible, or a pipe or a device lies there.
+    """
+    path = Path(os.path.realpath(path))  # of a link, what it points to
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    sweep(path)
+    part = _part(path, _HERE)
+    remove(part)  # of a process that was killed and had the same number; or a link, which must not be followed
+    try:
+        yield part
+        sync(part)
+        os.replace(part, path)
+        _sync_one(path.parent)
+    finally:
+        remove(part)
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes of this machine that are no more left of `path`."""
+    pattern = re.compile(re.escape(_part(path, f"{_HOST}-PID").name).replace("PID", r"(\d+)"))
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        left = [entry.name for entry in entries if (found := pattern.fullmatch(entry.name)) and not _lives(found[1])]
+        for name in left:
+            remove(path.with_name(name))
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there; never what a link points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or a folder and all in it, onto the disk. Raises OSError."""
+    if path.is_dir():
+        for folder, _, names in os.walk(path):
+            for name in names:
+                _sync_one(Path(folder, name))
+            _sync_one(Path(folder))
+    else:
+        _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # where folders cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+_HOST = f"{zlib.crc32(os.uname().nodename.encode()) if hasattr(os, 'uname') else 0:08x}"
+_HERE = f"{_HOST}-{os.getpid()}"
+
+
+def _part(path: Path, process: str) -> Path:
+    return path.with_name(f".{path.name[:100]}.{process}.part")  # a name may have 255 bytes
+
+
+def _lives(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
