@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tsmzoo import files
 from tsmzoo.errors import ArtifactError
-from tsmzoo.formats import format_of
+from tsmzoo.formats import Format, format_of, is_artifact
 
 Array = NDArray[Any]
 #: Axes in order; N is the batch, T the frames of a clip.
@@ -221,59 +223,128 @@ def contract_path(artifact: Path) -> Path:
 
 
 def _older_contract_path(artifact: Path) -> Path:
-    """Return where the contract of `artifact` waits once a file of another format has taken `NAME.json`."""
+    """Return where the contract of `artifact` waits once a file of another format has taken `NAME.json`.
+
+    It waits there, too, until the file that it is of has its name.
+    """
     return artifact.with_name(artifact.name + ".json")
 
 
-def _contract_in_the_way(artifact: Path) -> Contract | None:
-    """Return what `NAME.json` holds already. Raises ArtifactError where that is no contract of ours."""
-    path = contract_path(artifact)
-    if not path.exists():
-        return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Contract)
-    except (OSError, msgspec.MsgspecError):
+def read_contract(artifact: Path) -> Contract:
+    """Read the contract beside `artifact`. Raises ArtifactError where there is none, or none of this file."""
+    return _chosen(artifact)[1]
+
+
+def _chosen(artifact: Path) -> tuple[Path, Contract]:
+    """Return the contract of `artifact` and where it lies: of two, that with the file's digest.
+
+    There are two where an export was killed before the second of its two renames.
+    """
+    with suppress(OSError):
+        files.recover(artifact)
+    if not os.path.exists(artifact):  # Path.exists raises where the name is too long
+        raise ArtifactError(f"{artifact}: does not exist; give a file that `tsmzoo export` wrote")
+    found = []
+    for path in (_older_contract_path(artifact), contract_path(artifact)):
+        if not os.path.isfile(path):
+            continue
+        try:
+            contract = msgspec.json.decode(files.read(path), type=Contract)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ArtifactError(f"{path}: is no contract of this version ({error}); export again") from None
+        if contract.format == format_of(artifact):
+            found.append((path, contract))
+    if not found:
         raise ArtifactError(
-            f"{path}: is in the way and no contract of this version; move it, or choose another name with -o"
-        ) from None
+            f"{artifact}: its contract {contract_path(artifact).name} is not beside it; "
+            "keep both together or export again"
+        )
+    if len(found) > 1:
+        sha256, _ = digest(artifact)
+        found.sort(key=lambda each: each[1].sha256 != sha256)
+    return found[0]
 
 
 def check_way(artifact: Path) -> None:
     """Raise ArtifactError where writing the contract of `artifact` would overwrite a file that is not ours."""
-    _contract_in_the_way(artifact)
+    _ways(artifact)
 
 
 def make_way(artifact: Path) -> None:
     """Move the contract of another file of the same NAME aside, before that of `artifact` is written.
 
     `m.json` of `m.onnx` becomes `m.onnx.json` when `m.tflite` is exported beside it; `read_contract`
-    finds it there.
+    finds it there. That of an older `artifact` is then in `m.json`.
     """
-    _older_contract_path(artifact).unlink(missing_ok=True)
-    other = _contract_in_the_way(artifact)
-    # A name and nothing else: a contract may come from anywhere, and moves no file but its neighbour's.
-    if other and other.artifact and other.artifact == Path(other.artifact).name != artifact.name:
-        sibling = artifact.with_name(other.artifact)
-        if sibling.exists():
-            contract_path(artifact).rename(_older_contract_path(sibling))
+    for path, to in _ways(artifact):
+        os.replace(path, to)
 
 
-def read_contract(artifact: Path) -> Contract:
-    """Read the contract beside `artifact`. Raises ArtifactError where there is none, or none of this file."""
-    if not os.path.exists(artifact):  # Path.exists raises where the name is too long
-        raise ArtifactError(f"{artifact}: does not exist; give a file that `tsmzoo export` wrote")
-    for path in (_older_contract_path(artifact), contract_path(artifact)):
-        if not path.is_file():
-            continue
+def _ways(artifact: Path) -> list[tuple[Path, Path]]:
+    """Return the renames that free both places of a contract of `artifact`, in order; each loses nothing that is used.
+
+    Raises ArtifactError where a file lies there that is no contract, or that has no other place.
+    """
+    plain, older = contract_path(artifact), _older_contract_path(artifact)
+    ways = [*_aside(older, artifact), *_aside(plain, artifact)]
+    if _is_used(older, artifact) and older not in (path for path, _ in ways):
+        ways.append((older, plain))
+    return ways
+
+
+def _aside(path: Path, artifact: Path) -> list[tuple[Path, Path]]:
+    """Return the renames that free `path` of the contract of another file than `artifact`."""
+    if not path.exists():
+        return []
+    try:
+        msgspec.json.decode(files.read(path), type=Contract)
+    except (OSError, msgspec.MsgspecError):
+        raise ArtifactError(
+            f"{path}: is in the way and no contract of this version; move it, or choose another name with -o"
+        ) from None
+    # What reads it, whatever it says of itself: a contract may come from anywhere, and files be renamed.
+    owners = [path.with_suffix(format_.suffix) for format_ in Format]
+    if is_artifact(path.stem):
+        owners.append(path.with_suffix(""))
+    for owner in owners:
+        if owner != artifact and _is_used(path, owner):
+            to = _older_contract_path(owner)
+            if to == path:
+                raise ArtifactError(f"{path}: is the contract of {owner.name}; choose another name with -o")
+            return [*_aside(to, owner), (path, to)]
+    return []
+
+
+def _is_used(path: Path, artifact: Path) -> bool:
+    """Say whether the contract of `artifact` is that in `path`."""
+    try:
+        return _chosen(artifact)[0] == path
+    except ArtifactError:  # no such file, or none of ours
+        return False
+
+
+def put(made: Path, contract: Contract, artifact: Path) -> None:
+    """Give `made`, a file or package, and its contract the names of `artifact`, in place of an older pair.
+
+    A process that is killed in between leaves the older pair or the new one, for which `read_contract` looks by the
+    file's digest. Raises OSError, or ArtifactError where a file that is not ours is in the way; the older pair, or the
+    new one, is then there.
+    """
+    written = made.with_name(f"{made.name}.json")
+    write_contract(contract, written)
+    files.sync(made)
+    files.sync(written)
+    waiting = _older_contract_path(artifact)
+    with files.exclusive(artifact.parent):  # two exports of one NAME move each other's contracts
+        make_way(artifact)
         try:
-            contract = msgspec.json.decode(path.read_bytes(), type=Contract)
-        except (OSError, msgspec.MsgspecError) as error:
-            raise ArtifactError(f"{path}: is no contract of this version ({error}); export again") from None
-        if contract.format == format_of(artifact):
-            return contract
-    raise ArtifactError(
-        f"{artifact}: its contract {contract_path(artifact).name} is not beside it; keep both together or export again"
-    )
+            files.supplant(written, waiting)
+            files.supplant(made, artifact)
+        except BaseException:
+            if not (os.path.exists(artifact) and digest(artifact)[0] == contract.sha256):
+                files.remove(waiting)
+            raise
+        files.supplant(waiting, contract_path(artifact))
 
 
 def write_contract(contract: Contract, path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tsmzoo import artifact, calibration, recipe
+from tsmzoo import artifact, calibration, files, recipe
 from tsmzoo.artifact import Array, Contract, Quality, State, Verification
 from tsmzoo.calibration import Material, material
 from tsmzoo.converter import Converter, load_converter, missing_extra
@@ -34,9 +32,10 @@ if TYPE_CHECKING:
 
 #: Told what is going on, a few words at a time.
 Stage = Callable[[str], None]
+_ELSEWHERE = "make room there, or choose another place with -o"
 
 
-def silent(_: str) -> None:
+def silent(_: object) -> None:
     """Say nothing of what is going on."""
 
 
@@ -106,11 +105,11 @@ def plan(
             raise ExportError(f"{out}: must end in {format_.suffix}")
         if not out.parent.is_dir():
             raise ExportError(f"{out}: its folder does not exist; make {out.parent} first")
-        if out.exists() and out.is_dir() != (format_ == Format.COREML):
+        if out.exists() and not (out.is_dir() if format_ == Format.COREML else out.is_file()):
             raise ExportError(f"{out}: is in the way; move it first")
         artifact.check_way(out)
     except OSError as error:
-        raise ExportError(f"{out}: cannot be written ({error.strerror}); choose another place with -o") from None
+        raise ExportError(f"{out}: cannot be written ({error.strerror}); {_ELSEWHERE}") from None
     with quiet():
         converter = load_converter(format_)
     if keep_float and precision != "int8":
@@ -134,12 +133,19 @@ def plan(
 
 
 def export(
-    registry: Registry, network: Network, plan: Plan, *, video: Array | None = None, stage: Stage = silent
+    registry: Registry,
+    network: Network,
+    plan: Plan,
+    *,
+    video: Array | None = None,
+    stage: Stage = silent,
+    refused: Callable[[Contract], None] = silent,
 ) -> Contract:
     """Write `network` and its contract as `plan` says, and verify the file before it gets its name.
 
     `video` (S, C, H, W, 0…255) joins the seeded noise that the file is verified with. Raises
-    ExportError, and leaves nothing behind, where the file fails or cannot be written.
+    ExportError, and leaves nothing behind, where the file fails or cannot be written; the contract of one that failed
+    is given to `refused` first.
     """
     converter, out = plan.converter, plan.out
     contract = describe(
@@ -161,38 +167,53 @@ def export(
         libraries=converter.libraries,
     )
     try:
-        # Beside the target, so that the renames below stay within one file system.
-        with tempfile.TemporaryDirectory(prefix=".tsmzoo-", dir=out.parent) as folder:
-            made = Path(folder) / out.name
-            stage(f"converting {plan.entry.id} to {plan.target.format}")
-            with quiet():
-                try:
-                    quality = _write(network, contract, plan, made, stage)
-                except ModuleNotFoundError as error:
-                    raise missing_extra(plan.target.format, error) from None
-            stage("verifying")
-            tolerance = plan.target.tolerance[plan.target.precision]
-            if plan.target.precision == "fp16" and network.weights == "random":
-                tolerance *= 2  # they amplify rounding as no trained ones do
-            report = check(registry, network, made, contract, converter, tolerance, plan.target.steps, video=video)
-            report = judged(report, quality, contract, plan.target.bars.get(plan.target.precision))
-            if report.status == "failed":
-                raise ExportError(f"{out.name} failed its verification and was not kept: {report.reason}")
-            sha256, size = artifact.digest(made)
-            contract = msgspec.structs.replace(
-                contract, artifact=out.name, sha256=sha256, bytes=size, verification=report
-            )
-            written = artifact.contract_path(made)
-            artifact.write_contract(contract, written)
-            if out.is_dir():  # a package made before cannot be renamed over
-                os.rename(out, Path(folder) / "replaced")
-            artifact.make_way(out)
-            os.replace(made, out)
-            os.replace(written, artifact.contract_path(out))
+        with files.beside(out) as folder:  # so that all is renamed within one file system
+            folder.mkdir()
+            contract = _made(registry, network, plan, contract, folder / out.name, video, stage, refused)
+            artifact.put(folder / out.name, contract, out)
     except OSError as error:
         raise ExportError(
-            f"{out}: cannot be written ({error.strerror or error}); choose another place with -o"
+            f"{_place(error, out)}: cannot be written ({error.strerror or error}); {_ELSEWHERE}"
         ) from None
+    return contract
+
+
+def _place(error: OSError, out: Path) -> object:
+    """Return what could not be written: `out`, or a temporary file somewhere else."""
+    name = error.filename2 or error.filename
+    elsewhere = isinstance(name, str) and not Path(name).absolute().is_relative_to(out.absolute().parent)
+    return name if elsewhere else out
+
+
+def _made(
+    registry: Registry,
+    network: Network,
+    plan: Plan,
+    contract: Contract,
+    made: Path,
+    video: Array | None,
+    stage: Stage,
+    refused: Callable[[Contract], None],
+) -> Contract:
+    """Write the file to `made`, verify it, and return its contract."""
+    converter, out = plan.converter, plan.out
+    stage(f"converting {plan.entry.id} to {plan.target.format}")
+    with quiet():
+        try:
+            quality = _write(network, contract, plan, made, stage)
+        except ModuleNotFoundError as error:
+            raise missing_extra(plan.target.format, error) from None
+    stage("verifying")
+    tolerance = plan.target.tolerance[plan.target.precision]
+    if plan.target.precision == "fp16" and network.weights == "random":
+        tolerance *= 2  # they amplify rounding as no trained ones do
+    report = check(registry, network, made, contract, converter, tolerance, plan.target.steps, video=video)
+    report = judged(report, quality, contract, plan.target.bars.get(plan.target.precision))
+    sha256, size = artifact.digest(made)
+    contract = msgspec.structs.replace(contract, artifact=out.name, sha256=sha256, bytes=size, verification=report)
+    if report.status == "failed":
+        refused(contract)
+        raise ExportError(f"{out.name} failed its verification and was not kept: {report.reason}")
     return contract
 
 

@@ -1,7 +1,8 @@
 """Files read so that nothing hangs, and written so that none is ever half there.
 
 A file being written lies beside its place as `.NAME.HOST-PROCESS.part` and takes its name once it is whole and on the
-disk. What a process that was killed left so is swept away by the next that writes the same name.
+disk. What a process that was killed left so is swept away by the next that writes the same name. Only where the system
+cannot exchange two folders, the older one lies as `.NAME.old` for a moment; `recover` gives it back its name.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -62,22 +64,93 @@ def write(path: Path, content: bytes | str) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Give the name of a file, or folder, to be made; after the block it takes the place of `path`, on the disk.
 
-    Where the block fails nothing of it stays, and `path` is as it was. A folder that lies at `path` must be moved away
-    first. Raises OSError where that is not possible, or a pipe or a device lies there.
+    Where the block fails nothing of it stays, and `path` is as it was. Raises OSError where that is not possible, a
+    folder that lies there is not empty, or a pipe or a device lies there.
     """
     path = Path(os.path.realpath(path))  # of a link, what it points to
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    with beside(path) as part:
+        yield part
+        sync(part)
+        if os.name == "nt" and part.is_dir() and path.is_dir():  # where no folder is replaced, not even an empty one
+            path.rmdir()
+        os.replace(part, path)
+        _sync_one(path.parent)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Give a name beside `path`, for a file or folder that is not there after the block. Raises OSError."""
+    recover(path)
     sweep(path)
     part = _part(path, _HERE)
     remove(part)  # of a process that was killed and had the same number; or a link, which must not be followed
     try:
         yield part
-        sync(part)
-        os.replace(part, path)
-        _sync_one(path.parent)
     finally:
         remove(part)
+
+
+def supplant(part: Path, path: Path) -> None:
+    """Give `part`, which is on the disk, the name `path`; a folder that lies there, even a full one, then is `part`.
+
+    At every moment one of the two has the name, or else the older one is where `recover` finds it. Raises OSError.
+    """
+    if os.path.lexists(path) and (part.is_dir() or path.is_dir()):
+        if not _exchange(part, path):
+            aside = _aside(path)
+            remove(aside)
+            os.rename(path, aside)
+            try:
+                os.rename(part, path)
+            except BaseException:
+                os.rename(aside, path)
+                raise
+            os.rename(aside, part)
+    else:
+        os.replace(part, path)
+    _sync_one(path.parent)
+
+
+def recover(path: Path) -> None:
+    """Give a folder its name back that a killed process had moved aside, to put another there."""
+    aside = _aside(path)
+    if os.path.lexists(aside):
+        with exclusive(path.parent):
+            if os.path.lexists(path):
+                remove(aside)
+            else:
+                with suppress(OSError):
+                    os.rename(aside, path)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep other processes out of such a block of `folder`, where the system and its disk know how."""
+    descriptor = None
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """Give a new folder among the system's temporary ones, until the block ends. Raises OSError."""
+    import tempfile
+
+    made = Path(tempfile.mkdtemp(prefix="tsmzoo-"))
+    try:
+        yield made
+    finally:
+        remove(made)
 
 
 def sweep(path: Path) -> None:
@@ -124,7 +197,36 @@ _HERE = f"{_HOST}-{os.getpid()}"
 
 
 def _part(path: Path, process: str) -> Path:
-    return path.with_name(f".{path.name[:100]}.{process}.part")  # a name may have 255 bytes
+    return path.with_name(f".{_short(path.name)}.{process}.part")
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{_short(path.name)}.old")
+
+
+def _short(name: str) -> str:
+    return os.fsencode(name)[:100].decode(errors="ignore")  # a name may have 255 bytes
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two files or folders at once; say whether the system can. Raises OSError."""
+    import ctypes
+
+    if os.name != "posix":
+        return False
+    system = ctypes.CDLL(None, use_errno=True)
+    if sys.platform.startswith("linux") and hasattr(system, "renameat2"):  # glibc 2.28
+        result = system.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2)  # AT_FDCWD, RENAME_EXCHANGE
+    elif sys.platform == "darwin" and hasattr(system, "renamex_np"):
+        result = system.renamex_np(os.fsencode(one), os.fsencode(other), 2)  # RENAME_SWAP
+    else:
+        return False
+    if result == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):  # of the kernel, or of this file system
+        return False
+    raise OSError(number, os.strerror(number), str(other))
 
 
 def _lives(process: str) -> bool:
