@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from tsmzoo import files
 from tsmzoo.errors import VideoError
 
 if TYPE_CHECKING:
@@ -30,18 +31,20 @@ def check(path: Path, source: str) -> None:
     """Raise VideoError where `path` is not to be written."""
     if path.suffix.lower() != ".mp4":
         raise VideoError(f"{path}: is written as MP4; give a name that ends in .mp4")
-    if path.exists() and (path.is_dir() or (os.path.exists(source) and path.samefile(source))):
-        raise VideoError(f"{path}: is a folder, or the video itself; give another name")
+    if os.path.exists(path) and (not path.is_file() or (os.path.exists(source) and path.samefile(source))):
+        raise VideoError(f"{path}: is no file, or the video itself; give another name")
     if not os.access(path.parent, os.W_OK):
         raise VideoError(f"{path}: its folder does not exist or cannot be written; make it first")
 
 
 class Writer:
-    """Writes the frames of a source at their times, each with the latest answer on it."""
+    """Writes the frames of a source at their times, each with the latest answer on it; to `part`, which gets the name
+    `path` at the end.
+    """
 
-    def __init__(self, path: Path, rate: Fraction) -> None:
-        self._path, self._rate = path, rate
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    def __init__(self, path: Path, part: Path, rate: Fraction) -> None:
+        self._path, self._part, self._rate = path, part, rate
+        self._failed = False
         self._open: tuple[av.container.OutputContainer, av.VideoStream] | None = None
         self._begun, self._last = 0.0, -1
 
@@ -69,13 +72,12 @@ class Writer:
             return
         container, stream = self._open
         with self._told():
-            try:
-                with container:
+            with container:
+                if not self._failed:  # else it lacks something in the middle
                     container.mux(stream.encode())
-                self._part.replace(self._path)
-            except BaseException:
-                self._part.unlink(missing_ok=True)
-                raise
+            if not self._failed:
+                files.sync(self._part)
+                files.supplant(self._part, self._path)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -85,6 +87,7 @@ class Writer:
         try:
             yield
         except (OSError, av.error.FFmpegError) as error:
+            self._failed = True
             raise VideoError(f"{self._path}: cannot be written ({error.strerror}); give another --save") from None
 
 
@@ -106,11 +109,13 @@ def writer(path: Path, rate: Fraction) -> Iterator[Writer]:
 
     What was written is kept where the block ends early, by an error or Ctrl-C.
     """
-    made = Writer(path, rate)
-    try:
-        yield made
-    finally:
-        made.close()
+    path = Path(os.path.realpath(path))  # of a link, what it points to
+    with files.beside(path) as part:
+        made = Writer(path, part, rate)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 def _written_on(image: Image.Image, answer: Answer | None) -> Image.Image:

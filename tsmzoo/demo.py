@@ -74,7 +74,10 @@ def demo(
     answers = []
     for name, order in (("forwards", frames), ("backwards", frames[::-1])):
         path = folder / f"{name}.mp4"
-        video.encode(path, order, motion.FPS)
+        try:
+            video.encode(path, order, motion.FPS)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror}); give another folder with --keep") from None
         seen = live.watch(
             runner, streamed, frames_.source(str(path)).frames(), _AT_ONCE, fps=streamed.target_fps, cut=0
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ import cv2
 import PIL
 import torch
 
-from tsmzoo import __version__, layouts, plan, predict, predictions, processes
+from tsmzoo import __version__, files, layouts, plan, predict, predictions, processes
 from tsmzoo.artifact import Contract
 from tsmzoo.converter import Runner
 from tsmzoo.dataset import Dataset
@@ -206,7 +205,11 @@ def places(models: Sequence[str], kept: Path | None, stack: ExitStack) -> list[P
     if kept is None and live:
         if processes.count() > 1:
             raise DataError("several processes need --predictions FILE.jsonl, in a folder that all of them see")
-        kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tsmzoo-"))) / "predictions.jsonl"
+        try:
+            kept = stack.enter_context(files.temporary()) / "predictions.jsonl"
+        except OSError as error:
+            place = error.filename or "a folder for temporary files"
+            raise DataError(f"{place}: cannot be made ({error.strerror}); set TMPDIR, or give --predictions") from None
     found, number = [], 0
     for model in models:
         if model not in live:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from tsmzoo import recipe
+from tsmzoo import files, recipe
 from tsmzoo.bench import interpreted
 from tsmzoo.errors import DataError
 from tsmzoo.registry import Entry, Registry
@@ -144,7 +144,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     }
     kind = msgspec.defstruct("Row", list(wanted.items()))
     try:
-        rows = msgspec.json.decode(path.read_bytes(), type=list[kind])  # type: ignore[valid-type]
+        rows = msgspec.json.decode(files.read(path), type=list[kind])  # type: ignore[valid-type]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give what `tsmzoo bench --json` printed") from None
     except msgspec.MsgspecError as error:
@@ -193,15 +193,15 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
         ".svg": {"metadata": {"Date": None, "Creator": None}},
         ".png": {"metadata": {"Software": None}, "dpi": 150},
     }
-    files = []
+    made = []
     for suffix, how in options.items():
         content = io.BytesIO()
         # Ids from a fixed salt, no date and no version: the same picture is the same file.
         with matplotlib.rc_context({"svg.hashsalt": "tsmzoo"}):
             figure.savefig(content, format=suffix[1:], **how)
-        files.append(stem.with_name(stem.name + suffix))
-        files[-1].write_bytes(content.getvalue())  # whole, whenever Ctrl-C comes
-    return files
+        made.append(stem.with_name(stem.name + suffix))
+        files.write(made[-1], content.getvalue())
+    return made
 
 
 def draw(points: Sequence[Point], name: str, across: str) -> Figure:

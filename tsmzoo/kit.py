@@ -12,7 +12,6 @@ import math
 import re
 import shutil
 import string
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tsmzoo import artifact as artifact_
-from tsmzoo import motion, paths, sampling, video, views
+from tsmzoo import files, motion, paths, sampling, video, views
 from tsmzoo.artifact import Array, Contract, feed
 from tsmzoo.converter import Converter, Runner
 from tsmzoo.decide import usual
@@ -159,13 +158,9 @@ def write(folder: Path, artifact: Path, contract: Contract, vector: Vector) -> N
     folder = folder.resolve()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            part = Path(temporary) / "kit"
+        with files.replacing(folder) as part:
             part.mkdir()
             _fill(part, artifact, contract, vector)
-            if folder.exists():  # empty, but not to be replaced on every system
-                folder.rmdir()
-            part.replace(folder)
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error.strerror}); give another folder with --kit") from None
 

@@ -15,14 +15,14 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from tsmzoo import dataset, video
+from tsmzoo import dataset, files, processes, video
 from tsmzoo.artifact import Array
 from tsmzoo.errors import DataError
 
@@ -63,28 +63,28 @@ def write(folder: Path, videos: int, seed: int, progress: Callable[[int, int], N
         _write(folder, videos, seed, progress)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); give another folder") from None
+    except BrokenProcessPool:
+        raise DataError(
+            f"{folder}: a process that draws died, perhaps for want of memory; nothing was written, run it again"
+        ) from None
 
 
 def _write(folder: Path, videos: int, seed: int, progress: Callable[[int, int], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Names in an order of their own, since neighbours' labels would tell of each other.
     names = [f"videos/{number:06d}.mp4" for number in np.random.default_rng(seed).permutation(videos)]
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        part = Path(temporary)
-        (part / "videos").mkdir()
+    with files.replacing(folder) as part:
+        (part / "videos").mkdir(parents=True)
         items: list[tuple[str, int]] = []
         # Spawned, not forked: the caller may hold threads.
-        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(mp_context=context, initializer=processes.follow_parent) as pool:
             twins = [(names[2 * index], names[2 * index + 1]) for index in range(videos // 2)]
             jobs = [pool.submit(_write_scene, part, index, seed, pair) for index, pair in enumerate(twins)]
             for job in as_completed(jobs):
                 items += job.result()
                 progress(len(items), videos)
         dataset.write(part, sorted(items), CLASSES)
-        part.chmod(0o755)  # a temporary folder is its maker's alone
-        if folder.exists():  # empty, but not to be replaced on every system
-            folder.rmdir()
-        part.replace(folder)
 
 
 def _write_scene(folder: Path, index: int, seed: int, names: tuple[str, str]) -> list[tuple[str, int]]:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tsmzoo import __version__
+from tsmzoo import __version__, files
 from tsmzoo.errors import DataError
 from tsmzoo.metrics import Tally
 from tsmzoo.scored import Scored
@@ -38,7 +38,7 @@ def write(path: Path, document: dict[str, Any], scored: Scored) -> None:
     """Write the page of what `eval` found. Raises DataError where `path` cannot be written."""
     text = render(document, scored)
     try:
-        path.write_text(text, encoding="utf-8")
+        files.write(path, text)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); give another file with --html") from None
 

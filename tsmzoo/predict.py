@@ -15,13 +15,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 
-from tsmzoo import registry, sampling, source, views
+from tsmzoo import processes, registry, sampling, source, views
 from tsmzoo.artifact import Array, Contract
 from tsmzoo.converter import Runner
 from tsmzoo.dataset import Video
@@ -102,15 +100,9 @@ _scorer: _Scorer
 def _start(job: Job) -> None:
     global _scorer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
-    Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
+    processes.follow_parent()
     zoo = registry.load(*job.registries)
     _scorer = _Scorer(job, *job.subject.open(zoo, frames=job.plan.frames, size=job.plan.size, threads=1))
-
-
-def _follow(parent: BaseProcess) -> None:
-    """End with the parent, even where it was killed: else this process would wait for work for ever."""
-    parent.join()
-    os._exit(1)
 
 
 def _score(chunk: tuple[Video, ...]) -> list[Prediction]:

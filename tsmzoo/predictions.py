@@ -12,13 +12,13 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from filelock import FileLock, Timeout
 
+from tsmzoo import files
 from tsmzoo.artifact import Array
 from tsmzoo.errors import DataError
 from tsmzoo.plan import Plan
@@ -89,7 +89,7 @@ def header_path(path: Path) -> Path:
 def read_header(path: Path) -> Header:
     """Return what the predictions in `path` are of. Raises DataError where that is not beside them."""
     try:
-        return msgspec.json.decode(header_path(path).read_bytes(), type=Header)
+        return msgspec.json.decode(files.read(header_path(path)), type=Header)
     except (OSError, msgspec.MsgspecError) as error:
         raise DataError(
             f"{header_path(path)}: says what {path.name} holds and cannot be read ({error}); predict again"
@@ -98,12 +98,26 @@ def read_header(path: Path) -> Header:
 
 def read(path: Path) -> Iterator[Prediction]:
     """Yield the predictions of a file, one at a time. Raises DataError naming a line that is none."""
-    number = 0
+    for _, prediction in _each(path, Prediction):
+        yield prediction
+
+
+class _Name(msgspec.Struct):
+    video: str
+
+
+_Line = TypeVar("_Line")
+
+
+def _each(path: Path, kind: type[_Line]) -> Iterator[tuple[int, _Line]]:
+    """Yield where each line of a file stands, and what it holds. Raises DataError naming a line that is none."""
+    number, start = 0, 0
     try:
-        with path.open("rb") as file:
+        with files.opened(path) as file:
             for line in file:
                 number += 1
-                yield msgspec.json.decode(line, type=Prediction)
+                yield start, msgspec.json.decode(line, type=kind)
+                start += len(line)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give a file that --predictions wrote") from None
     except msgspec.MsgspecError as error:
@@ -130,12 +144,7 @@ class Index:
     """Where each video's line stands in a file of predictions: it holds a number a video."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._starts = path, dict[str, int]()
-        start = 0
-        with path.open("rb") as file:
-            for line in file:
-                self._starts[msgspec.json.decode(line, type=_Name).video] = start
-                start += len(line)
+        self._path, self._starts = path, {line.video: start for start, line in _each(path, _Name)}
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -160,6 +169,9 @@ class Store:
         self._path, self._rank, self._count, self._chunks = path, rank, count, chunks
         self._mine = path if count == 1 else path.with_name(f"{path.name}.{rank}")
         self._first = {chunk[0]: number for number, chunk in enumerate(chunks)}
+        for place in (path, self._mine):
+            if os.path.exists(place) and not place.is_file():
+                raise DataError(f"{place}: is no file; give another one with --predictions")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._claim(header)
@@ -175,9 +187,7 @@ class Store:
         if stray and not beside.exists():
             raise DataError(f"{stray[0]}: is in the way and nothing says of what; delete it or give another file")
         if not stray and (not beside.exists() or self._is_stale(beside, header)):
-            part = beside.with_name(f"{beside.name}.{uuid4().hex}")
-            part.write_bytes(msgspec.json.format(msgspec.json.encode(header), indent=2) + b"\n")
-            part.replace(beside)
+            files.write(beside, msgspec.json.format(msgspec.json.encode(header), indent=2) + b"\n")
         try:
             found, wanted = (_flat(msgspec.to_builtins(each)) for each in (read_header(self._path), header))
         except DataError:
@@ -242,7 +252,6 @@ class Store:
 
         Raises DataError where another process' chunks are not there, or the file cannot be written.
         """
-        merged = self._path.with_name(f"{self._path.name}.merged")
         try:
             parts = self._parts()
             found = [(number, part, end, len(lines)) for part in parts for number, end, lines in self._whole(part)]
@@ -251,25 +260,17 @@ class Store:
             where = {number: (part, end - size, size) for number, part, end, size in reversed(found)}
             if len(where) < len(self._chunks):
                 raise DataError(f"{self._path}: lacks videos of other processes; give all of them the same folder")
-            with merged.open("wb") as file:
+            with files.replacing(self._path) as merged, open(merged, "xb") as file:
                 for number in range(len(self._chunks)):
                     part, start, size = where[number]
                     with part.open("rb") as source:
                         source.seek(start)
                         file.write(source.read(size))
-                file.flush()
-                os.fsync(file.fileno())
-            merged.replace(self._path)
             for part in parts:
                 if part != self._path:
                     part.unlink(missing_ok=True)
         except OSError as error:
-            merged.unlink(missing_ok=True)
             raise DataError(f"{self._path}: cannot be written ({error.strerror}); make room and go on") from None
-
-
-class _Name(msgspec.Struct):
-    video: str
 
 
 def _flat(header: dict[str, Any]) -> dict[str, Any]:

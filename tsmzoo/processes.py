@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
+from threading import Thread
 
 from tsmzoo.errors import ZooError
 
@@ -28,6 +31,17 @@ def here() -> int:
 def local_rank() -> int:
     """Return the number of this process on this machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def follow_parent() -> None:
+    """End with the process that started this one, even where it was killed: else it would wait for work for ever."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def is_first() -> bool:

@@ -11,6 +11,7 @@ import typer
 from tsmzoo import terminal
 from tsmzoo.cli.options import Json, RegistryFile, Seed, Weights, WeightsFormat, load
 from tsmzoo.cli.root import app
+from tsmzoo.errors import DataError
 
 
 @app.command()
@@ -120,22 +121,19 @@ def demo(
     json: Json = False,
 ) -> None:
     """See the point in two minutes: three models of equal cost, measured, exported, verified and streamed."""
-    import tempfile
-    from contextlib import nullcontext
+    from contextlib import ExitStack
 
     zoo = load(None)
     from tsmzoo import demo as demo_
+    from tsmzoo import files
 
-    with (
-        tempfile.TemporaryDirectory() if keep is None else nullcontext(keep) as folder,
-        terminal.steps_bar() as progress,
-    ):
-        document = demo_.demo(
-            zoo,
-            Path(folder),
-            videos,
-            say=(lambda _: None) if json else print,
-            progress=progress,
-        )
+    with ExitStack() as stack:
+        try:
+            folder = keep or stack.enter_context(files.temporary())
+        except OSError as error:
+            place = error.filename or "a folder for temporary files"
+            raise DataError(f"{place}: cannot be made ({error.strerror}); set TMPDIR, or give --keep") from None
+        progress = stack.enter_context(terminal.steps_bar())
+        document = demo_.demo(zoo, folder, videos, say=(lambda _: None) if json else print, progress=progress)
     if json:
         terminal.print_json(document)
