@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from typing import Literal
 
 from torch import nn
 
-from tsmzoo import checkpoints, download, models
+from tsmzoo import checkpoints, download, files, models, registry
 from tsmzoo.artifact import Checkpoint, Contract
 from tsmzoo.cache import cache_dir
-from tsmzoo.errors import CheckpointError
-from tsmzoo.registry import Entry
+from tsmzoo.errors import ArtifactError, CheckpointError, RegistryError
+from tsmzoo.registry import Entry, Registry
 from tsmzoo.transfer import Progress
 
 
@@ -76,18 +77,57 @@ def warnings(model: str, made_of: Network | Contract) -> Iterator[str]:
 
 def remember(checkpoint: Checkpoint, path: str) -> None:
     """Note in the cache where a local checkpoint lies, for `recall`; a cache that cannot be written forgets."""
-    with suppress(OSError):
-        _note(checkpoint).parent.mkdir(parents=True, exist_ok=True)
-        _note(checkpoint).write_text(str(checkpoints.located(Path(path)).resolve()), encoding="utf-8")
+    _note(checkpoint.sha256, checkpoints.located(Path(path)))
 
 
 def recall(checkpoint: Checkpoint) -> str | None:
     """Return where a local checkpoint lay when it was last exported, if it still lies there."""
-    with suppress(OSError):
-        path = _note(checkpoint).read_text(encoding="utf-8")
-        return path if Path(path).is_file() else None
+    path = _noted(checkpoint.sha256)
+    return None if path is None else str(path)
+
+
+def remember_registry(contract: Contract, path: Path) -> None:
+    """Note in the cache which registry holds the model of an exported file, for `registry_of`."""
+    _note(f"registry-{contract.sha256}", path)
+
+
+def registry_of(zoo: Registry, artifact: Path, contract: Contract) -> Path | None:
+    """Return the registry that holds the model of an exported file, where `zoo` does not: that of the file's folder,
+    or of its export. Raises ArtifactError where none does.
+    """
+    if _holds(zoo, contract):
+        return None
+    for path in (artifact.absolute().parent / "registry.yaml", _noted(f"registry-{contract.sha256}")):
+        if path is not None and os.path.isfile(path):
+            with suppress(RegistryError):  # it may be anything of that name
+                if _holds(registry.load(path), contract):
+                    return path
+    if contract.model not in zoo.by_id:
+        raise ArtifactError(
+            f"{artifact}: is of {contract.model!r}, which is no model of tsmzoo's own; give the registry that it was "
+            "exported with: --registry FILE"
+        )
     return None
 
 
-def _note(checkpoint: Checkpoint) -> Path:
-    return cache_dir() / "local" / checkpoint.sha256
+def _holds(zoo: Registry, contract: Contract) -> bool:
+    """Say whether `zoo` has the model of a file, with the weights that it was made from where these are its own."""
+    entry = zoo.by_id.get(contract.model)
+    if entry is None or contract.weights != "published" or contract.checkpoint is None:
+        return entry is not None
+    return entry.sha256 in (None, contract.checkpoint.sha256)
+
+
+def _note(name: str, path: Path) -> None:
+    with suppress(OSError):
+        place = cache_dir() / "local" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        files.write(place, os.fsencode(path.resolve()))
+
+
+def _noted(name: str) -> Path | None:
+    """Return a file that was noted, if it still lies there."""
+    with suppress(OSError, ValueError):  # ValueError: a NUL in it
+        path = Path(os.fsdecode(files.read(cache_dir() / "local" / name)))
+        return path if path.is_file() else None
+    return None

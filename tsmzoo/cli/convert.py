@@ -23,6 +23,7 @@ from tsmzoo.cli.options import (
     choice,
     frames_of,
     load,
+    load_for,
     obtained,
     video_of,
 )
@@ -130,14 +131,21 @@ def export(
         kit_.check_plan(plan, kit)
     pixels = video_of(clip, zoo.find(model), entry.size)
     network = obtained(entry, weights, seed, weights_format, allow_mismatch=allow_shift_mismatch)
+
+    def refused(contract: Contract) -> None:
+        if contract.verification and contract.verification.quality:  # what real clips showed, good or bad
+            _report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json)
+
     with terminal.stages() as stage:
-        contract = exporter.export(zoo, network, plan, video=pixels, stage=stage)
+        contract = exporter.export(zoo, network, plan, video=pixels, stage=stage, refused=refused)
+        if network.weights == "local" and contract.checkpoint and weights:
+            weights_.remember(contract.checkpoint, weights)  # for `verify`
+        if registry_file is not None:
+            weights_.remember_registry(contract, registry_file)
         if kit is not None:
             stage("writing the kit")
             answering = kit_.answering(zoo, network, plan.out, contract, plan.converter)
             kit_.write(kit, plan.out, contract, kit_.vector(contract, answering))
-    if network.weights == "local" and contract.checkpoint and weights:
-        weights_.remember(contract.checkpoint, weights)  # for `verify`
     assert contract.verification is not None
     _report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json, kit=kit)
 
@@ -153,9 +161,10 @@ def verify(
 ) -> None:
     """Compare a file with its torch model over a stream, or find that it was changed."""
     start = time.perf_counter()
-    zoo = load(registry_file)
     from tsmzoo import artifact as artifact_
     from tsmzoo.export import reverify
+
+    zoo, _ = load_for([artifact], registry_file)
 
     pixels = None
     if clip is not None:

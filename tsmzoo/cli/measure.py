@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.cli.options import Frames, Json, ListFile, RegistryFile, Seed, Weights, WeightsFormat, load, numbers
+from tsmzoo.cli.options import Frames, Json, ListFile, RegistryFile, Seed, Weights, WeightsFormat, load_for, numbers
 from tsmzoo.cli.root import app
 from tsmzoo.errors import ZooError
 
@@ -58,22 +58,14 @@ def eval_(
     levels, factors = numbers("--observe", observe), numbers("--weights-of-scores", weights_of_scores)
     if not all(level.is_integer() and 1 <= level <= 100 for level in levels):
         raise typer.BadParameter(f"{observe!r} must be whole percents, 1…100", param_hint="--observe")
-    zoo = load(registry_file)
     from contextlib import ExitStack
 
     from tsmzoo import evaluate, layouts, page, processes, scored
     from tsmzoo.evaluate import Settings
+    from tsmzoo.formats import is_artifact
     from tsmzoo.plan import Changes
     from tsmzoo.subject import Subject
 
-    settings = Settings(
-        protocol=protocol,
-        changes=Changes(clips=clips, crops=int(crops) if crops else None, frames=frames),  # type: ignore[arg-type]
-        observe=tuple(sorted({int(level) for level in levels} - {100})),  # the whole is scored anyway
-        strict=strict,
-        workers=workers,
-        registries=(registry_file,) if registry_file else (),
-    )
     live = [model for model in models if not evaluate.is_saved(model)]
     if live and data is None:
         raise typer.BadParameter("give the folder of the data with --data")
@@ -85,6 +77,15 @@ def eval_(
         raise typer.BadParameter("one checkpoint is not that of several models; predict one by one with --predictions")
     if html is not None:
         page.check(html)
+    zoo, registries = load_for((Path(model) for model in models if is_artifact(model)), registry_file)
+    settings = Settings(
+        protocol=protocol,
+        changes=Changes(clips=clips, crops=int(crops) if crops else None, frames=frames),  # type: ignore[arg-type]
+        observe=tuple(sorted({int(level) for level in levels} - {100})),  # the whole is scored anyway
+        strict=strict,
+        workers=workers,
+        registries=registries,
+    )
     first = processes.is_first()
     with ExitStack() as stack:
         listed = layouts.read(data, list_file, layout, split) if data is not None and live else None

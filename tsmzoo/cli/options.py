@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +49,20 @@ def load(registry_file: Path | None) -> Registry:
     from tsmzoo import registry
 
     return registry.load(*([registry_file] if registry_file else []))
+
+
+def load_for(artifacts: Iterable[Path], registry_file: Path | None) -> tuple[Registry, tuple[Path, ...]]:
+    """Return the registry that holds the models of exported files, too, and the files on top of tsmzoo's own."""
+    from tsmzoo import registry, weights
+    from tsmzoo.artifact import read_contract
+
+    layers: tuple[Path, ...] = (registry_file,) if registry_file else ()
+    zoo = registry.load(*layers)
+    for path in artifacts:
+        if found := weights.registry_of(zoo, path, read_contract(path)):
+            layers += (found,)
+            zoo = registry.load(*layers)
+    return zoo, layers
 
 
 def frames_of(entry: Entry, frames: int | None) -> int | None:
