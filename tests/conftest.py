@@ -6,13 +6,16 @@ that the publishers' own model code gives when the tensors are filled by name: `
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
 import shutil
 import subprocess
+import sys
 import venv
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,3 +149,73 @@ def one_registry(monkeypatch: pytest.MonkeyPatch, _zoo: registry.Registry) -> No
     """Read the registry once, for tests that are not about it: it is much of their time."""
     load = registry.load
     monkeypatch.setattr(registry, "load", lambda *extra: load(*extra) if extra else _zoo)
+
+
+# --- calls that change a disk, counted: one of them fails, or is the last ---------------------------------------------
+
+
+class Ended(BaseException):
+    """The process is no more: nothing changes on the disk from here on, not even by cleaning up."""
+
+
+class Disk:
+    """Calls of this process that change something in `folder`."""
+
+    #: Of Python's audit events, those that change a disk; and opening a file to write.
+    EVENTS = frozenset({"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"})
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.on, self.calls = os.fsencode(folder), False, 0
+        self.fail: int | None = None
+        self.end: int | None = None
+        #: Whether the system can exchange two folders.
+        self.exchanges = True
+
+    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self.on:
+            return
+        if event == "ctypes.dlsym" and arguments[1] in ("renameat2", "renamex_np"):
+            if not self.exchanges:
+                raise AttributeError
+            self.call()
+        written = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if (event in self.EVENTS or written) and isinstance(arguments[0], str | bytes | os.PathLike):
+            path = os.fsencode(arguments[0])
+            # Those that are not absolute are in a folder that is being removed.
+            if path.startswith(self.folder) or not os.path.isabs(path):
+                self.call()
+
+    def call(self) -> None:
+        number, self.calls = self.calls, self.calls + 1
+        if self.end is not None and number >= self.end:
+            raise Ended
+        if number == self.fail:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def run(self, act: Callable[[], Any], *, fail: int | None = None, end: int | None = None) -> bool:
+        """Call `act`, whose call number `fail` fails, or which ends before the call number `end`.
+
+        Say whether it came so far.
+        """
+        self.fail, self.end, self.calls, self.on = fail, end, 0, True
+        try:
+            with suppress(Ended):
+                act()
+        finally:
+            self.on = False
+        return self.calls > (fail if fail is not None else end if end is not None else -1)
+
+
+_disks: list[Disk] = []
+sys.addaudithook(lambda event, arguments: _disks[-1].audit(event, arguments) if _disks else None)
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    """Give what makes a call fail, or the last one, among those of this process that change `tmp_path`."""
+    made = Disk(tmp_path)
+    # What a process has written outlives it without; fsync is for power cuts, and slow.
+    monkeypatch.setattr(os, "fsync", lambda _: made.call() if made.on else None)
+    _disks.append(made)
+    yield made
+    _disks.pop()

@@ -93,7 +93,7 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 def supplant(part: Path, path: Path) -> None:
-    """Give `part`, which is on the disk, the name `path`; a folder that lies there, even a full one, then is `part`.
+    """Give `part`, which is on the disk, the name `path`, even of a full folder, which is then `part` or gone.
 
     At every moment one of the two has the name, or else the older one is where `recover` finds it. Raises OSError.
     """
@@ -107,7 +107,7 @@ def supplant(part: Path, path: Path) -> None:
             except BaseException:
                 os.rename(aside, path)
                 raise
-            os.rename(aside, part)
+            remove(aside)
     else:
         os.replace(part, path)
     _sync_one(path.parent)
