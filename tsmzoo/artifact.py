@@ -244,7 +244,7 @@ def _chosen(artifact: Path) -> tuple[Path, Contract]:
         files.recover(artifact)
     if not os.path.exists(artifact):  # Path.exists raises where the name is too long
         raise ArtifactError(f"{artifact}: does not exist; give a file that `tsmzoo export` wrote")
-    found = []
+    found, format_ = [], format_of(artifact)
     for path in (_older_contract_path(artifact), contract_path(artifact)):
         if not os.path.isfile(path):
             continue
@@ -252,7 +252,7 @@ def _chosen(artifact: Path) -> tuple[Path, Contract]:
             contract = msgspec.json.decode(files.read(path), type=Contract)
         except (OSError, msgspec.MsgspecError) as error:
             raise ArtifactError(f"{path}: is no contract of this version ({error}); export again") from None
-        if contract.format == format_of(artifact):
+        if contract.format == format_:
             found.append((path, contract))
     if not found:
         raise ArtifactError(
