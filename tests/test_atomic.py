@@ -112,7 +112,7 @@ def _report(_: Path) -> Case:
     return Case(older(*pictures), lambda folder: command("report", folder), several=True)
 
 
-def _kit(_: Path) -> Case:
+def _kit(clips: Path) -> Case:
     def before(folder: Path) -> None:
         (folder / "kit").mkdir()
 
@@ -127,11 +127,8 @@ def _kit(_: Path) -> Case:
     )
     vector = kit.Vector(np.zeros((2, 3, 32, 32)), np.zeros((2, 14)), "nothing", "none", 1e-4)
 
-    def act(folder: Path) -> None:
-        (model := folder.parent / "m.onnx").write_bytes(b"abc")
-        kit.write(folder / "kit", model, contract, vector)
-
-    return Case(before, act)
+    (model := clips.parent / "m.onnx").write_bytes(b"abc")
+    return Case(before, lambda folder: kit.write(folder / "kit", model, contract, vector))
 
 
 def _data(_: Path) -> Case:

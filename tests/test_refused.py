@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from tsmzoo import artifact, motion, recipe
+from tsmzoo import artifact, calibration, motion, recipe
 from tsmzoo import export as export_
 from tsmzoo.cli import app
 
@@ -77,6 +77,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     converter = Fake()
     monkeypatch.setattr(export_, "load_converter", lambda _: converter)
     target = recipe.target
+    monkeypatch.setattr(calibration, "STREAMS", 1)
     monkeypatch.setattr(recipe, "target", lambda name: msgspec.structs.replace(target(name), steps=2))
     return converter
 
