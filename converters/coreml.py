@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import platform
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +37,18 @@ def pixel_dtype(mode: str) -> DType:
     return "uint8" if mode == "online" else "float32"
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Raise OSError where coremltools, which writes to a temporary folder first, finds no room there."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "FileWriter" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, "its disk may be full", tempfile.gettempdir()) from None
+
+
+@_writing()
 def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     """Write `model` as an ML Program for iOS 15 and later; 18 where it keeps its states itself.
 
@@ -56,6 +71,7 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
     _save(package, contract, out)
 
 
+@_writing()
 def quantise(
     source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path, keep_float: int = 0
 ) -> list[tuple[str, float]]:

@@ -18,6 +18,7 @@ from tsmzoo import describe, figures, kit, motion, predictions, registry, video,
 from tsmzoo.artifact import Verification
 from tsmzoo.cli import app
 from tsmzoo.errors import ZooError
+from tsmzoo.formats import Format
 from tsmzoo.predictions import Store
 
 ZOO = registry.load()
@@ -112,22 +113,30 @@ def _report(_: Path) -> Case:
     return Case(older(*pictures), lambda folder: command("report", folder), several=True)
 
 
-def _kit(clips: Path) -> Case:
+def _kit_of_a_package(clips: Path) -> Case:
+    model = clips.parent / "m.mlpackage"
+    (model / "Data").mkdir(parents=True, exist_ok=True)
+    (model / "Data" / "weights").write_bytes(b"abc")
+    return _kit(clips, model, "coreml")
+
+
+def _kit(clips: Path, model: Path | None = None, format_: str = "onnx") -> Case:
     def before(folder: Path) -> None:
         (folder / "kit").mkdir()
 
     entry = msgspec.structs.replace(ZOO.find(MODEL), size=32)
-    contract = describe.describe(ZOO, weights.obtain(entry, "random"), format_="onnx")
+    contract = describe.describe(ZOO, weights.obtain(entry, "random"), format_=Format(format_))
     contract = msgspec.structs.replace(
         contract,
-        artifact="m.onnx",
+        artifact=f"m{Format(format_).suffix}",
         sha256="a" * 64,
         bytes=3,
         verification=Verification(status="passed", runtime="r", tolerance=1e-4),
     )
     vector = kit.Vector(np.zeros((2, 3, 32, 32)), np.zeros((2, 14)), "nothing", "none", 1e-4)
 
-    (model := clips.parent / "m.onnx").write_bytes(b"abc")
+    if model is None:
+        (model := clips.parent / "m.onnx").write_bytes(b"abc")
     return Case(before, lambda folder: kit.write(folder / "kit", model, contract, vector))
 
 
@@ -138,7 +147,15 @@ def _data(_: Path) -> Case:
     )
 
 
-CASES = {"page": _page, "predictions": _predictions, "run": _run, "report": _report, "kit": _kit, "data": _data}
+CASES = {
+    "page": _page,
+    "predictions": _predictions,
+    "run": _run,
+    "report": _report,
+    "kit": _kit,
+    "kit of a package": _kit_of_a_package,
+    "data": _data,
+}
 
 
 @pytest.mark.parametrize("how", ["fail", "end"])

@@ -172,9 +172,7 @@ def export(
             contract = _made(registry, network, plan, contract, folder / out.name, video, stage, refused)
             artifact.put(folder / out.name, contract, out)
     except OSError as error:
-        raise ExportError(
-            f"{_place(error, out)}: cannot be written ({error.strerror or error}); {_ELSEWHERE}"
-        ) from None
+        raise ExportError(f"{_place(error, out)}: cannot be written ({files.reason(error)}); {_ELSEWHERE}") from None
     return contract
 
 

@@ -162,6 +162,13 @@ def sweep(path: Path) -> None:
             remove(path.with_name(name))
 
 
+def reason(error: OSError) -> str:
+    """Return in a few words what failed."""
+    if isinstance(error, shutil.Error):  # of several files: the first, what it was to be and why it is not
+        return str(error.args[0][0][-1])
+    return error.strerror or str(error)
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there; never what a link points to."""
     if path.is_dir() and not path.is_symlink():

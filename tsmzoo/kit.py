@@ -162,7 +162,9 @@ def write(folder: Path, artifact: Path, contract: Contract, vector: Vector) -> N
             part.mkdir()
             _fill(part, artifact, contract, vector)
     except OSError as error:
-        raise ExportError(f"{folder}: cannot be written ({error.strerror}); give another folder with --kit") from None
+        raise ExportError(
+            f"{folder}: cannot be written ({files.reason(error)}); give another folder with --kit"
+        ) from None
 
 
 def _fill(folder: Path, artifact: Path, contract: Contract, vector: Vector) -> None:
