@@ -14,7 +14,7 @@ from torch import nn
 from tsmzoo import checkpoints, download, models
 from tsmzoo.artifact import Checkpoint, Contract
 from tsmzoo.cache import cache_dir
-from tsmzoo.errors import CheckpointError
+from tsmzoo.errors import CheckpointError, DownloadError
 from tsmzoo.registry import Entry
 from tsmzoo.transfer import Progress
 
@@ -76,14 +76,14 @@ def warnings(model: str, made_of: Network | Contract) -> Iterator[str]:
 
 def remember(checkpoint: Checkpoint, path: str) -> None:
     """Note in the cache where a local checkpoint lies, for `recall`; a cache that cannot be written forgets."""
-    with suppress(OSError):
+    with suppress(OSError, DownloadError):
         _note(checkpoint).parent.mkdir(parents=True, exist_ok=True)
         _note(checkpoint).write_text(str(checkpoints.located(Path(path)).resolve()), encoding="utf-8")
 
 
 def recall(checkpoint: Checkpoint) -> str | None:
     """Return where a local checkpoint lay when it was last exported, if it still lies there."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError, DownloadError):
         path = _note(checkpoint).read_text(encoding="utf-8")
         return path if Path(path).is_file() else None
     return None

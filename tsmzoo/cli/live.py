@@ -106,7 +106,7 @@ def run(
     if json:
         terminal.note(show.summary(*about, tally))
     else:
-        print(show.text(*about, tally))
+        terminal.say(show.text(*about, tally))
     if save is not None:
         terminal.note(f"saved {save}")
 
@@ -134,7 +134,7 @@ def demo(
             zoo,
             Path(folder),
             videos,
-            say=(lambda _: None) if json else print,
+            say=(lambda _: None) if json else terminal.say,
             progress=progress,
         )
     if json:
