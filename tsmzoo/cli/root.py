@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -68,6 +69,9 @@ class _Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
 
 
+#: Commands that no library is needed for that looks for the folder it runs in.
+_ANYWHERE = {"list", "info"}
+
 app = typer.Typer(
     cls=_Commands,
     help="Pretrained TSN, TSM and I3D video models: find, download, count, measure, train, convert, verify, run.",
@@ -81,6 +85,11 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line."""
     streams.prepare()
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if threads is not None and not re.fullmatch(r"\s*0*[1-9]\d{0,8}\s*(,\s*0*[1-9]\d{0,8}\s*)*", threads, re.ASCII):
+        # What torch computes with would say so itself, once in each process.
+        del os.environ["OMP_NUM_THREADS"]
+        terminal.note(f"note: OMP_NUM_THREADS is {threads!r}, which is no number of threads; it is left out")
     interrupted = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -107,8 +116,13 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback prints it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand not in _ANYWHERE:
+        try:
+            os.getcwd()
+        except OSError as error:  # torch ends the process over it
+            raise ZooError(f"the folder that this runs in is gone ({error.strerror}); go to another (cd)") from None
