@@ -109,7 +109,7 @@ def by_cost(zoo: Registry, dataset: str) -> list[Point]:
     return [
         Point(e.gmacs, figure[0], e.family, e.mparams, title(e) if e.recommended else None, figure[1])
         for e in chosen
-        if (figure := _figure(e))
+        if (figure := _figure(e)) and 0 < e.gmacs < float("inf")  # on a logarithmic axis
     ]
 
 
@@ -148,7 +148,7 @@ def _values(entry: Entry) -> int:
 
 def _figure(entry: Entry) -> tuple[float, str] | None:
     result = entry.headline
-    if result is None or result.top1 is None or result.protocol is None:
+    if result is None or result.top1 is None or result.protocol is None or not 0 <= result.top1 <= 100:
         return None
     return result.top1, result.protocol
 
@@ -170,7 +170,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         "precision": str,
         "input_shape": list[int],
         "per": Literal["clip", "frame"],
-        "median_ms": Annotated[float, msgspec.Meta(gt=0)],
+        "median_ms": Annotated[float, msgspec.Meta(ge=1e-6, le=1e9)],
     }
     kind = msgspec.defstruct("Row", list(wanted.items()))
     try:

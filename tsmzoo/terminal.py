@@ -252,19 +252,17 @@ def keys(*, live: bool) -> Iterator[Callable[[], str]]:
 
     Nor where the terminal is not ours, or of a system that reads it otherwise.
     """
-    try:
+    before = None
+    with suppress(ImportError, OSError, ValueError):
         import select
         import termios
         import tty
-    except ImportError:
-        yield lambda: ""
-        return
-    try:
-        if not live or sys.stdin is None or not sys.stdin.isatty() or os.tcgetpgrp(0) != os.getpgrp():
-            raise OSError
-        before = termios.tcgetattr(0)
-        tty.setcbreak(0)  # keys come as they are pressed; Ctrl-C still interrupts
-    except (OSError, ValueError, termios.error):
+
+        if live and sys.stdin is not None and sys.stdin.isatty() and os.tcgetpgrp(0) == os.getpgrp():
+            with suppress(termios.error):
+                before = termios.tcgetattr(0)
+                tty.setcbreak(0)  # keys come as they are pressed; Ctrl-C still interrupts
+    if before is None:
         yield lambda: ""
         return
 
