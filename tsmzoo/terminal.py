@@ -44,7 +44,8 @@ def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte of a file's name that is not UTF-8
         code -= 0xDC00
-    return _NAMED.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+    wide = f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return _NAMED.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else wide)
 
 
 def joined(lines: Iterable[str]) -> str:
