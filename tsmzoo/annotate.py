@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tsmzoo import files
 from tsmzoo.errors import VideoError
+from tsmzoo.terminal import CELL, one_line
 
 if TYPE_CHECKING:
     import av
@@ -139,7 +140,11 @@ def _written_on(image: Image.Image, answer: Answer | None) -> Image.Image:
 
 def texts(answer: Answer | None) -> tuple[str, str]:
     """Return what is written of an answer, left and right."""
-    label = "no decision" if answer is None or answer.label is None else f"{answer.label} {answer.probability:.0%}"
+    label = (
+        "no decision"
+        if answer is None or answer.label is None
+        else f"{one_line(answer.label, CELL)} {answer.probability:.0%}"
+    )
     return label, f"{answer.fps:.1f} fps" if answer and answer.fps else ""
 
 

@@ -6,6 +6,7 @@ else the machine does hits all alike, and ratios are taken round by round.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -91,6 +92,11 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 _T = TypeVar("_T")
 
 
+def encoded(value: Any) -> bytes:
+    """Return a line of JSON, which may hold a file's name that is not UTF-8, as msgspec's own may not."""
+    return json.dumps(msgspec.to_builtins(value)).encode() + b"\n"
+
+
 class Worker:
     """A process that holds one job; it ends with the block."""
 
@@ -120,7 +126,7 @@ class Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.stdin.write(msgspec.json.encode(request) + b"\n")
+            self._process.stdin.write(encoded(request))
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
@@ -130,7 +136,7 @@ class Worker:
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
             memory = "; it may need more memory than there is" if code == -signal.SIGKILL else ""
             raise ZooError(f"{self.job.subject}: the process that ran it {how}{memory}; try it alone")
-        answer = msgspec.json.decode(line)
+        answer = json.loads(line)
         if isinstance(answer, dict) and "error" in answer:
             raise ZooError(answer["error"])
         return msgspec.convert(answer, kind)

@@ -23,7 +23,7 @@ import numpy as np
 
 from tsmzoo import artifact, litert_profile
 from tsmzoo.artifact import Array, Contract
-from tsmzoo.bench import Job, Loaded, Operator, Profile
+from tsmzoo.bench import Job, Loaded, Operator, Profile, encoded
 from tsmzoo.converter import load_converter, missing_extra
 from tsmzoo.errors import ArtifactError, ZooError
 from tsmzoo.formats import Format, format_of
@@ -384,9 +384,9 @@ def main() -> None:
     os.dup2(2, 1)
 
     def answer(value: Any) -> None:
-        answers.write(msgspec.json.encode(value) + b"\n")
+        answers.write(encoded(value))
 
-    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
+    job = msgspec.convert(json.loads(sys.stdin.buffer.readline()), Job)
     if sys.platform == "linux":
         # Before the runtime starts threads, which inherit it. A sandbox may refuse it.
         with suppress(OSError):
@@ -396,7 +396,7 @@ def main() -> None:
             session, loaded = load(job)
         answer(loaded)
         for line in sys.stdin.buffer:
-            request = msgspec.json.decode(line)
+            request = json.loads(line)
             told: Any
             with _as_its_contract_says(job):
                 if "passes" in request:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from tsmzoo import cache, recipe
+from tsmzoo.errors import DownloadError
 from tsmzoo.listing import gmacs
 from tsmzoo.registry import Entry, Registry
+from tsmzoo.terminal import joined
 
 
 def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
@@ -34,8 +37,11 @@ def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
         "classes": entry.classes,
         "names": labels,
     }
+    path = None
+    with suppress(DownloadError):  # where there is no cache
+        path = cache.local_path(entry)
     document["file"] = {
-        "path": str(path) if (path := cache.local_path(entry)) else None,
+        "path": None if path is None else str(path),
         "cached": cache.is_cached(entry),
         "max_bytes": entry.max_bytes,
     }
@@ -120,11 +126,11 @@ def text(document: dict[str, Any]) -> str:
     for heading, key in (("doubtful", "doubt"), ("notes", "notes")):
         if d[key]:
             lines += ["", f"  {heading}", *(f"    - {line}" for line in d[key])]
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def _file_rows(d: dict[str, Any]) -> list[tuple[str, str]]:
-    if d["file"]["path"] is None:
+    if not d["urls"] and d["file"]["path"] is None:
         return [("file", "none: no weights were published; train it, or give --weights FILE or random")]
     rows = [("file", url) for url in d["urls"]] or [("file", d["file"]["path"])]
     rows += [("beside it", name) for name in d["beside"]]

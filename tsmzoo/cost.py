@@ -10,6 +10,7 @@ from tsmzoo import recipe
 from tsmzoo.flops import CONVENTION, Count, count
 from tsmzoo.listing import gmacs
 from tsmzoo.registry import Entry
+from tsmzoo.terminal import joined
 
 __all__ = ["COLUMNS", "CONVENTION", "cells", "cost", "text"]
 
@@ -124,4 +125,4 @@ def text(document: dict[str, Any]) -> str:
         for name, video in d["gmacs_per_video"].items()
     ]
     lines += [f"  {value:>10.4f}  {name}" for name, value in d.get("modules", {}).items()]
-    return "\n".join(lines)
+    return joined(lines)

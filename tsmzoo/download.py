@@ -20,13 +20,13 @@ import errno
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tsmzoo import terminal
 from tsmzoo.cache import local_paths
 from tsmzoo.errors import DownloadError
 from tsmzoo.transfer import Progress, Refused, beside, discard, fetch_to, one_line, shown, too_large, write
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
 Notify = Callable[[str], None]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-
-
-def _to_stderr(note: str) -> None:
-    print(note, file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class _File:
     git_blob_sha1: str | None = None
 
 
-def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = _to_stderr) -> Path:
+def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = terminal.note) -> Path:
     """Return the verified local file of `entry`, downloading what the cache does not have of it.
 
     Of a checkpoint of several files it is the one that `urls` names. Raises DownloadError, in one line, where no

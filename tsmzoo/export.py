@@ -103,6 +103,7 @@ def plan(
     try:
         if out.suffix != format_.suffix:
             raise ExportError(f"{out}: must end in {format_.suffix}")
+        format_of(out)
         if not out.parent.is_dir():
             raise ExportError(f"{out}: its folder does not exist; make {out.parent} first")
         if out.exists() and not (out.is_dir() if format_ == Format.COREML else out.is_file()):

@@ -6,19 +6,24 @@ Pictures are reproducible: the same registry and the same matplotlib give the sa
 from __future__ import annotations
 
 import io
+import os
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
 from tsmzoo import files, recipe
 from tsmzoo.bench import interpreted
 from tsmzoo.errors import DataError
+from tsmzoo.quiet import quiet
 from tsmzoo.registry import Entry, Registry
+from tsmzoo.terminal import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,6 +63,9 @@ _LARGEST = 260.0
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _DISTANCES = (3, 9, 16, 24, 34, 46, 60)
 
+#: Characters of a name in a picture.
+_NAME = 60
+
 #: The axis of cost; others are of latency.
 _COST = "GMACs a clip (one view)"
 
@@ -75,6 +83,23 @@ class Point:
     protocol: str
 
 
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Let matplotlib draw as it comes, whatever the user set of it, and say nothing (of glyphs that its font lacks)."""
+    chosen = os.environ.pop("MPLBACKEND", None)  # nothing here is shown, and one that is none ends the import
+    with quiet():
+        try:
+            import matplotlib
+        except OSError as error:
+            raise DataError(f"matplotlib: {error}") from None
+        finally:
+            if chosen is not None:
+                os.environ["MPLBACKEND"] = chosen
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            yield
+
+
 def by_cost(zoo: Registry, dataset: str) -> list[Point]:
     """Return the offline RGB models of `dataset`, GMACs a clip; those that are recommended have labels.
 
@@ -84,7 +109,7 @@ def by_cost(zoo: Registry, dataset: str) -> list[Point]:
     return [
         Point(e.gmacs, figure[0], e.family, e.mparams, title(e) if e.recommended else None, figure[1])
         for e in chosen
-        if (figure := _figure(e))
+        if (figure := _figure(e)) and 0 < e.gmacs < float("inf")  # on a logarithmic axis
     ]
 
 
@@ -105,7 +130,12 @@ def by_latency(zoo: Registry, rows: Iterable[dict[str, Any]]) -> dict[tuple[str,
         if threads is not None:  # Core ML takes as many as it likes
             group += f", {threads} thread{'s' if threads > 1 else ''}"
         point = Point(
-            row["median_ms"], figure[0], group, entry.mparams, f"{title(entry)} {row['precision']}", figure[1]
+            row["median_ms"],
+            figure[0],
+            group,
+            entry.mparams,
+            f"{title(entry)} {one_line(row['precision'], 8)}",
+            figure[1],
         )
         found.setdefault((entry.dataset, row["per"]), []).append(point)
     return found
@@ -118,7 +148,7 @@ def _values(entry: Entry) -> int:
 
 def _figure(entry: Entry) -> tuple[float, str] | None:
     result = entry.headline
-    if result is None or result.top1 is None or result.protocol is None:
+    if result is None or result.top1 is None or result.protocol is None or not 0 <= result.top1 <= 100:
         return None
     return result.top1, result.protocol
 
@@ -139,8 +169,8 @@ def read(path: Path) -> list[dict[str, Any]]:
         "threads": int | None,
         "precision": str,
         "input_shape": list[int],
-        "per": str,
-        "median_ms": Annotated[float, msgspec.Meta(gt=0)],
+        "per": Literal["clip", "frame"],
+        "median_ms": Annotated[float, msgspec.Meta(ge=1e-6, le=1e9)],
     }
     kind = msgspec.defstruct("Row", list(wanted.items()))
     try:
@@ -173,19 +203,25 @@ def write(
         for dataset in sorted({entry.dataset for entry in zoo.models}):
             points = by_cost(zoo, dataset)
             if len({point.label for point in points} - {None}) >= ENOUGH:
-                made += _save(draw(points, _name(dataset), _COST), folder / f"accuracy-{dataset}")
+                made += _save(draw(points, _name(dataset), _COST), folder / f"accuracy-{_file_name(dataset)}")
         for (dataset, per), points in sorted(latencies.items()):
             drawn = draw(points, _name(dataset), f"milliseconds a {per}, median")
-            made += _save(drawn, folder / f"latency-{dataset}-{per}")
+            made += _save(drawn, folder / f"latency-{_file_name(dataset)}-{per}")
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
     return made
 
 
 def _name(dataset: str) -> str:
-    return _DATASETS.get(dataset, dataset)
+    return _DATASETS.get(dataset, one_line(dataset, _NAME))
 
 
+def _file_name(dataset: str) -> str:
+    """Return what a dataset adds to a file's name: a registry may call it anything."""
+    return re.sub(r"[^\w.-]", "_", dataset, flags=re.ASCII)[:_NAME]
+
+
+@drawing()
 def _save(figure: Figure, stem: Path) -> list[Path]:
     import matplotlib
 
@@ -204,6 +240,7 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
     return made
 
 
+@drawing()
 def draw(points: Sequence[Point], name: str, across: str) -> Figure:
     """Return the picture of `points`: top-1 over a logarithmic axis, a bubble's area its parameters."""
     from matplotlib.figure import Figure
@@ -231,7 +268,7 @@ def draw(points: Sequence[Point], name: str, across: str) -> Figure:
     _scale(axes, points)
     axes.set_xlabel(across)
     axes.set_ylabel("top-1, %, as published")
-    axes.set_title(name, loc="left", fontsize=12)
+    axes.set_title(name, loc="left", fontsize=12, parse_math=False)
     _legend(axes, points, colours, area)
     place(axes, [point for point in points if point.label], letters, area)
     notes = ["Accuracies under different protocols do not compare."] if len(letters) > 1 else []
@@ -269,7 +306,9 @@ def _scale(axes: Axes, points: Sequence[Point]) -> None:
 
 def _legend(axes: Axes, points: Sequence[Point], colours: dict[str, str], area: float) -> None:
     handles = [
-        axes.scatter([], [], s=60, color=colour, alpha=0.65, label=group.upper() if group in _COLOURS else group)
+        axes.scatter(
+            [], [], s=60, color=colour, alpha=0.65, label=group.upper() if group in _COLOURS else one_line(group, _NAME)
+        )
         for group, colour in colours.items()
     ]
     sizes = sorted({min(p.mparams for p in points), max(p.mparams for p in points)})
@@ -277,7 +316,11 @@ def _legend(axes: Axes, points: Sequence[Point], colours: dict[str, str], area: 
         axes.scatter([], [], s=area * size, color="#999999", alpha=0.5, label=f"{size:.3g} M parameters")
         for size in sizes
     ]
-    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.01, 1.0), ncols=5, fontsize=8, frameon=False)
+    legend = axes.legend(
+        handles=handles, loc="lower right", bbox_to_anchor=(1.01, 1.0), ncols=5, fontsize=8, frameon=False
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def place(axes: Axes, points: Sequence[Point], letters: dict[str, str], area: float) -> list[Bbox]:
@@ -311,7 +354,7 @@ def place(axes: Axes, points: Sequence[Point], letters: dict[str, str], area: fl
     for index in sorted(range(len(points)), key=lambda index: (centres[index][0], -centres[index][1])):
         point, (x, y), radius = points[index], centres[index], radii[index]
         text = axes.annotate(
-            f"{point.label}$^{{\\mathrm{{\\,{letters[point.protocol]}}}}}$",
+            f"{_no_formula(point.label or '')}$^{{\\mathrm{{\\,{letters[point.protocol]}}}}}$",
             (point.x, point.top1),
             (0, 0),
             textcoords="offset points",
@@ -341,6 +384,11 @@ def place(axes: Axes, points: Sequence[Point], letters: dict[str, str], area: fl
             ends = axes.transData.inverted().transform([(x, y), near])
             axes.plot(*ends.T, color="#999999", linewidth=0.6, zorder=4)
     return boxes
+
+
+def _no_formula(text: str) -> str:
+    """Return what matplotlib shows as `text` beside a formula."""
+    return text.replace("$", r"\$")
 
 
 def _common(one: Bbox, other: Bbox) -> float:

@@ -30,7 +30,14 @@ def is_artifact(name: str) -> bool:
 
 
 def format_of(path: Path) -> Format:
-    """Return the format that a file's ending names. Raises ExportError on another ending."""
+    """Return the format that a file's ending names.
+
+    Raises ExportError on another ending, or where no runtime could open the file: they take names of text alone.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ExportError(f"{path}: its name is not UTF-8, so that no runtime can open it; call it otherwise") from None
     for format_ in Format:
         if path.suffix == format_.suffix:
             return format_

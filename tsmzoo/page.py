@@ -15,8 +15,10 @@ import numpy as np
 
 from tsmzoo import __version__, files
 from tsmzoo.errors import DataError
+from tsmzoo.figures import drawing
 from tsmzoo.metrics import Tally
 from tsmzoo.scored import Scored
+from tsmzoo.terminal import one_line
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -26,6 +28,8 @@ vertical-align: top; border-bottom: 1px solid #ddd } td.n { text-align: right } 
 """
 #: Classes up to which the matrix names them.
 _NAMED = 40
+#: Characters of a name there.
+_LABEL = 40
 
 
 def check(path: Path) -> None:
@@ -43,6 +47,7 @@ def write(path: Path, document: dict[str, Any], scored: Scored) -> None:
         raise DataError(f"{path}: cannot be written ({error.strerror}); give another file with --html") from None
 
 
+@drawing()
 def render(document: dict[str, Any], scored: Scored) -> str:
     """Return the page; pictures stand inside it, and it asks no server for anything."""
     d = document
@@ -90,7 +95,7 @@ def _table(heads: list[str], rows: list[list[Any]]) -> str:
 
 
 def _text(value: Any) -> str:
-    return html.escape("–" if value is None else str(value))
+    return html.escape("–" if value is None else one_line(str(value)))
 
 
 def _curve(observed: list[dict[str, Any]]) -> str:
@@ -122,14 +127,10 @@ def _matrix(tally: Tally, names: tuple[str, ...] | None) -> str:
     if len(classes) <= _NAMED:
         # Other alphabets are not in the font that comes with matplotlib.
         drawable = names is not None and all(names[label].isascii() for label in classes)
-        said = [_short(names[label]) if names and drawable else str(label) for label in classes]
+        said = [one_line(names[label], _LABEL) if names and drawable else str(label) for label in classes]
         axes.set_xticks(range(len(classes)), said, rotation=90, parse_math=False)
         axes.set_yticks(range(len(classes)), said, parse_math=False)
     return _image(figure, "how often each class was answered for each class")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 40 else f"{name[:37]}..."
 
 
 def _image(figure: Any, alt: str) -> str:

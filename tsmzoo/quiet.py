@@ -18,7 +18,10 @@ from tsmzoo.errors import ZooError
 @cache
 def _log() -> IO[str]:
     # One file for the whole process: a library that keeps a handle on sys.stderr may still write to it.
-    log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - open for as long as the process runs
+    if sys.platform == "linux":  # in memory: a full disk, or none to write to, is no reason to fail
+        log: IO[str] = os.fdopen(os.memfd_create("chatter"), "w+", encoding="utf-8", errors="replace")
+    else:
+        log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - as long as the process
     atexit.register(log.close)
     return log
 

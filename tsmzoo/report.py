@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from tsmzoo.artifact import Contract, Verification
+from tsmzoo.terminal import joined
 
 
 def document(path: Path, contract: Contract, verification: Verification, seconds: float) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def text(path: Path, contract: Contract, verification: Verification, seconds: fl
     lines.append(f"  structure: {', '.join(v.structure)}")
     lines += [f"  note: {advice}" for advice in v.advice]
     lines.append(f"  {seconds:.1f} s")
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def _plural(contract: Contract, count: int) -> str:

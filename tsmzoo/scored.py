@@ -17,6 +17,7 @@ from tsmzoo.plan import Changes
 from tsmzoo.predictions import Header, Prediction
 from tsmzoo.recipe import STRIDED
 from tsmzoo.registry import Registry
+from tsmzoo.terminal import joined
 
 #: Classes and confusions that the report names.
 _NAMED = 5
@@ -242,7 +243,7 @@ def text(document: dict[str, Any]) -> str:
     lines += [f"  skipped {row['video']}: {row['why']}" for row in d["skipped_videos"][:_NAMED]]
     if len(d["skipped_videos"]) > _NAMED:
         lines.append(f"  … and {len(d['skipped_videos']) - _NAMED} more; --json names all")
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def _in_words(followed: dict[str, Any]) -> str:

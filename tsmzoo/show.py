@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tsmzoo.terminal import CELL, joined, one_line, say
+
 if TYPE_CHECKING:
     from tsmzoo.live import Answer
 
@@ -77,17 +79,17 @@ def screen(*, live: bool) -> Iterator[Callable[[Answer, Tally], None]]:
         now = (int(answer.time), answer.shown)
         if now != last or answer.reset:
             last = now
-            print(_line(answer), flush=True)
+            say(_line(answer))
 
     yield line
 
 
 def _decision(answer: Answer) -> str:
-    return "no decision" if answer.label is None else f"{answer.label} {answer.probability:.0%}"
+    return "no decision" if answer.label is None else f"{one_line(answer.label, CELL)} {answer.probability:.0%}"
 
 
 def _line(answer: Answer) -> str:
-    top = ", ".join(f"{answer.names[index]} {value:.0%}" for index, value in answer.top)
+    top = ", ".join(f"{one_line(answer.names[index], CELL)} {value:.0%}" for index, value in answer.top)
     return f"{answer.time:7.2f} s  {_decision(answer)}{'  (new scene)' if answer.reset else ''}  [{top}]"
 
 
@@ -95,7 +97,7 @@ def view(answer: Answer, tally: Tally) -> str:
     """Return what stands on a terminal after an answer."""
     speed = f"{answer.fps:.1f} fps   " if answer.fps else ""
     resets = f"   {_count(tally.resets, 'reset')}" if tally.resets else ""
-    return "\n".join(
+    return joined(
         [
             f"  {_decision(answer)}",
             *_bars(answer),
@@ -106,7 +108,10 @@ def view(answer: Answer, tally: Tally) -> str:
 
 
 def _bars(answer: Answer) -> list[str]:
-    return [f"  {value:6.1%} {'█' * round(value * _BAR):<{_BAR}} {answer.names[index]}" for index, value in answer.top]
+    return [
+        f"  {value:6.1%} {'█' * round(value * _BAR):<{_BAR}} {one_line(answer.names[index], CELL)}"
+        for index, value in answer.top
+    ]
 
 
 def _count(number: int, noun: str) -> str:
@@ -122,5 +127,5 @@ def summary(head: str, unit: str, runtime: str, tally: Tally) -> str:
 def text(head: str, unit: str, runtime: str, tally: Tally) -> str:
     """Return the end of a video to read: the line, and what the model last held it to be."""
     assert tally.last is not None
-    top = [f"  {value:6.1%}  {tally.last.names[index]}" for index, value in tally.last.top]
-    return "\n".join([summary(head, unit, runtime, tally), f"  {_decision(tally.last)}", *top])
+    top = [f"  {value:6.1%}  {one_line(tally.last.names[index], CELL)}" for index, value in tally.last.top]
+    return joined([summary(head, unit, runtime, tally), f"  {_decision(tally.last)}", *top])

@@ -1,30 +1,105 @@
-"""What the commands print: tables and text on stdout, progress and notes on stderr, JSON alone where asked for."""
+"""What the commands print: tables and text on stdout, progress and notes on stderr, JSON alone where asked for.
+
+Names, labels and what servers answer may hold anything: here it is made harmless to a terminal, and no line endless.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from tsmzoo.streams import own_stderr
+
+#: Characters that a line, a cell of a table and what stands beside a bar may have.
+LINE, CELL, BESIDE = 2000, 120, 60
+#: Control characters, line and paragraph separators, what turns the direction of text, tags, halves of a character.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def one_line(text: str, most: int = LINE) -> str:
+    """Return `text` as one line that shows its control characters, cut in the middle to `most` characters."""
+    return _cut(_UNSEEN.sub(_escape, _cut(text, most)), most)
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    ahead = (most - 3) // 2
+    return f"{text[:ahead]} … {text[ahead + 3 - most :]}"
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte of a file's name that is not UTF-8
+        code -= 0xDC00
+    wide = f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return _NAMED.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else wide)
+
+
+def joined(lines: Iterable[str]) -> str:
+    """Return text of these lines, each of which stays one."""
+    return "\n".join(map(one_line, lines))
+
+
+def say(text: str) -> None:
+    """Print a result, at once."""
+    print(joined(text.split("\n")), flush=True)
 
 
 def print_json_line(document: Any) -> None:
     """Print one JSON document on one line, at once: another program may be waiting for it."""
-    print(json.dumps(document, ensure_ascii=False), flush=True)
+    print(_json(document), flush=True)
 
 
 def print_json(document: Any) -> None:
     """Print one JSON document."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    print(_json(document, indent=2), flush=True)
+
+
+def _json(document: Any, indent: int | None = None) -> str:
+    """Return JSON that holds all of a document, in characters that stdout has and no terminal obeys."""
+    try:
+        text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # JSON knows no such numbers
+        text = json.dumps(_finite(document), indent=indent, ensure_ascii=False)
+    text = _UNSEEN.sub(_json_escape, text)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = re.sub(r"[^\x00-\x7f]", _json_escape, text)
+    return text
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    if match[0] == "\n":  # that of `indent`: in strings there are none left
+        return "\n"
+    return r"\u007f" if match[0] == "\x7f" else json.dumps(match[0])[1:-1]
+
+
+def _finite(document: Any) -> Any:
+    """Return a document with null in place of numbers that are not finite."""
+    if isinstance(document, dict):
+        return {key: _finite(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [_finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
 def note(line: str) -> None:
     """Say something beside the result."""
-    print(line, file=sys.stderr)
+    print(one_line(line), file=sys.stderr)
 
 
 def silent(_: str) -> None:
@@ -34,7 +109,7 @@ def silent(_: str) -> None:
 def table(columns: dict[str, str], rows: list[list[str]]) -> str:
     """Return `rows` under `columns`, a mapping from heading to "left" or "right"; each row is one line."""
     # By hand, since importing a library for it takes a third of the quarter second that `list` may take.
-    lines = [list(columns), *rows]
+    lines = [list(columns), *([one_line(cell, CELL) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
     pads = [str.rjust if justify == "right" else str.ljust for justify in columns.values()]
     lines.insert(1, ["-" * width for width in widths])
@@ -44,11 +119,6 @@ def table(columns: dict[str, str], rows: list[list[str]]) -> str:
     )
 
 
-def _own_stderr() -> IO[str]:
-    """A handle of our own on the terminal, which stays there while a converter's chatter is redirected."""
-    return os.fdopen(os.dup(2), "w")
-
-
 @contextmanager
 def stages() -> Iterator[Callable[[str], None]]:
     """Give a function that shows what is going on, with a spinner; silent where stderr is no terminal."""
@@ -56,11 +126,12 @@ def stages() -> Iterator[Callable[[str], None]]:
         yield lambda _: None
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with _own_stderr() as handle:
+    with own_stderr() as handle:
         console = Console(file=handle, force_terminal=True)
         with console.status("starting") as status:
-            yield lambda text: status.update(text)
+            yield lambda text: status.update(Text(one_line(text, BESIDE)))
 
 
 @contextmanager
@@ -73,7 +144,7 @@ def download_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -81,7 +152,7 @@ def download_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
         console=Console(stderr=True),
         transient=True,
     )
-    task = progress.add_task(title, total=None)
+    task = progress.add_task(one_line(title, BESIDE), total=None)
 
     def show(done: int, total: int | None) -> None:
         progress.start()  # with the first bytes: most calls find the file in the cache
@@ -102,14 +173,16 @@ def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with _own_stderr() as handle:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with own_stderr() as handle:
         console = Console(file=handle, force_terminal=True)
         # What is printed meanwhile goes above the bar, but into a file where stdout is one.
         ours = sys.stdout.isatty()
         with Progress(*columns, console=console, transient=True, redirect_stdout=ours) as progress:
             task = progress.add_task("starting", total=None)
-            yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total)
+            yield lambda text, done, total: progress.update(
+                task, description=one_line(text, BESIDE), completed=done, total=total
+            )
 
 
 @contextmanager
@@ -134,13 +207,21 @@ def videos_bar(*, show: bool = True) -> Iterator[Callable[[str, int, int], None]
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed:.1f} videos/s" if task.speed else "")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Speed(),
+        TimeRemainingColumn(),
+    )
     with (
-        _own_stderr() as handle,
+        own_stderr() as handle,
         Progress(*columns, console=Console(file=handle, force_terminal=True), transient=True) as progress,
     ):
         task = progress.add_task("starting", total=None)
-        yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total)
+        yield lambda text, done, total: progress.update(
+            task, description=one_line(text, BESIDE), completed=done, total=total
+        )
 
 
 @contextmanager
@@ -172,23 +253,28 @@ def keys(*, live: bool) -> Iterator[Callable[[], str]]:
 
     Nor where the terminal is not ours, or of a system that reads it otherwise.
     """
-    try:
+    before = None
+    with suppress(ImportError, OSError, ValueError):
         import select
         import termios
         import tty
 
-        if not live or not sys.stdin.isatty() or os.tcgetpgrp(0) != os.getpgrp():
-            raise OSError
-        before = termios.tcgetattr(0)
-    except (ImportError, OSError, ValueError):
+        if live and sys.stdin is not None and sys.stdin.isatty() and os.tcgetpgrp(0) == os.getpgrp():
+            with suppress(termios.error):
+                before = termios.tcgetattr(0)
+                tty.setcbreak(0)  # keys come as they are pressed; Ctrl-C still interrupts
+    if before is None:
         yield lambda: ""
         return
 
     def pressed() -> str:
-        return os.read(0, 64).decode(errors="replace") if select.select([0], [], [], 0)[0] else ""
+        with suppress(OSError):  # the terminal may go
+            if select.select([0], [], [], 0)[0]:
+                return os.read(0, 64).decode(errors="replace")
+        return ""
 
-    tty.setcbreak(0)  # keys come as they are pressed; Ctrl-C still interrupts
     try:
         yield pressed
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        with suppress(termios.error):
+            termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -15,7 +15,7 @@ from torch import nn
 from tsmzoo import checkpoints, download, files, models, registry
 from tsmzoo.artifact import Checkpoint, Contract
 from tsmzoo.cache import cache_dir
-from tsmzoo.errors import ArtifactError, CheckpointError, RegistryError
+from tsmzoo.errors import ArtifactError, CheckpointError, DownloadError, RegistryError
 from tsmzoo.registry import Entry, Registry
 from tsmzoo.transfer import Progress
 
@@ -119,7 +119,7 @@ def _holds(zoo: Registry, contract: Contract) -> bool:
 
 
 def _note(name: str, path: Path) -> None:
-    with suppress(OSError):
+    with suppress(OSError, DownloadError):  # DownloadError: there is no cache
         place = cache_dir() / "local" / name
         place.parent.mkdir(parents=True, exist_ok=True)
         files.write(place, os.fsencode(path.resolve()))
@@ -127,7 +127,7 @@ def _note(name: str, path: Path) -> None:
 
 def _noted(name: str) -> Path | None:
     """Return a file that was noted, if it still lies there."""
-    with suppress(OSError, ValueError):  # ValueError: a NUL in it
+    with suppress(OSError, ValueError, DownloadError):  # ValueError: a NUL in it
         path = Path(os.fsdecode(files.read(cache_dir() / "local" / name)))
         return path if path.is_file() else None
     return None

@@ -82,7 +82,7 @@ def bench(
     if json:
         terminal.print_json(rows)
         return
-    print(terminal.table(bench_.COLUMNS, [bench_.cells(row) for row in rows]))
-    print(bench_.MEMORY)
+    terminal.say(terminal.table(bench_.COLUMNS, [bench_.cells(row) for row in rows]))
+    terminal.say(bench_.MEMORY)
     for row in rows if profile else ():
-        print("\n" + "\n\n".join(bench_.profiles(row, terminal.table)))
+        terminal.say("\n" + "\n\n".join(bench_.profiles(row, terminal.table)))

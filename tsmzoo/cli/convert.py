@@ -186,6 +186,6 @@ def _report(
         document = report_.document(path, contract, report, seconds)
         terminal.print_json(document | ({"kit": str(kit)} if kit else {}))
     else:
-        print(report_.text(path, contract, report, seconds))
+        terminal.say(report_.text(path, contract, report, seconds))
         if kit:
-            print(f"  kit in {kit}: its README.md says how to use it")
+            terminal.say(f"  kit in {kit}: its README.md says how to use it")

@@ -30,7 +30,9 @@ def data(
     if json:
         terminal.print_json({"task": task, "folder": str(folder), "videos": videos, "seed": seed})
     else:
-        print(f"{folder}: {videos} videos of {len(motion.CLASSES)} classes, seed {seed}; annotations.txt lists them")
+        terminal.say(
+            f"{folder}: {videos} videos of {len(motion.CLASSES)} classes, seed {seed}; annotations.txt lists them"
+        )
 
 
 @app.command()
@@ -59,5 +61,5 @@ def train(
     if json:
         terminal.print_json({"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256} | last)
         return
-    print(f"{entry.id}: {last['val_top1']:.2f} % on {len(held_out)} videos after {last['epoch']:g} epochs")
-    print(f"use it: tsmzoo export {entry.id} --registry {out / training.REGISTRY} --to tflite")
+    terminal.say(f"{entry.id}: {last['val_top1']:.2f} % on {len(held_out)} videos after {last['epoch']:g} epochs")
+    terminal.say(f"use it: tsmzoo export {entry.id} --registry {out / training.REGISTRY} --to tflite")

@@ -107,7 +107,7 @@ def run(
     if json:
         terminal.note(show.summary(*about, tally))
     else:
-        print(show.text(*about, tally))
+        terminal.say(show.text(*about, tally))
     if save is not None:
         terminal.note(f"saved {save}")
 
@@ -134,6 +134,6 @@ def demo(
             place = error.filename or "a folder for temporary files"
             raise DataError(f"{place}: cannot be made ({error.strerror}); set TMPDIR, or give --keep") from None
         progress = stack.enter_context(terminal.steps_bar())
-        document = demo_.demo(zoo, folder, videos, say=(lambda _: None) if json else print, progress=progress)
+        document = demo_.demo(zoo, folder, videos, say=(lambda _: None) if json else terminal.say, progress=progress)
     if json:
         terminal.print_json(document)

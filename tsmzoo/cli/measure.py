@@ -109,9 +109,9 @@ def eval_(
             video, why = found.skipped[0]
             raise ZooError(f"--strict: {video} was skipped before ({why}); mend it and delete {places[0]} to try again")
         document = scored.summary(zoo, found, speed)
+    if html is not None:
+        page.write(html, document, found)  # first: nobody may be there to read the rest
     if json:
         terminal.print_json(document)
     else:
-        print(scored.text(document))
-    if html is not None:
-        page.write(html, document, found)
+        terminal.say(scored.text(document))

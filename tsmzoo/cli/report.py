@@ -38,4 +38,4 @@ def report(
     if json:
         terminal.print_json({"files": [str(path) for path in made]})
     else:
-        print("\n".join(map(str, made)))
+        terminal.say(terminal.joined(map(str, made)))

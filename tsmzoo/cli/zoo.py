@@ -44,11 +44,11 @@ def list_(
         terminal.print_json(rows)
         return
     if not matching:
-        print("no model fits; `tsmzoo list --all` shows every one")
+        terminal.say("no model fits; `tsmzoo list --all` shows every one")
         return
-    print(terminal.table(listing.COLUMNS, [listing.cells(row) for row in rows]))
+    terminal.say(terminal.table(listing.COLUMNS, [listing.cells(row) for row in rows]))
     more = f", {len(matching) - len(chosen)} more with --all" if len(matching) > len(chosen) else ""
-    print(f"{len(chosen)} models{more}; `tsmzoo info ID` says what is doubtful of one")
+    terminal.say(f"{len(chosen)} models{more}; `tsmzoo info ID` says what is doubtful of one")
 
 
 @app.command()
@@ -61,7 +61,7 @@ def info(model: Model, registry_file: RegistryFile = None, json: Json = False) -
     if json:
         terminal.print_json(document)
     else:
-        print(card.text(document))
+        terminal.say(card.text(document))
 
 
 @app.command("download")
@@ -101,7 +101,7 @@ def download_(
         size = sum(file.stat().st_size for file in files)
         done.append({"id": entry.id, "path": str(path), "files": list(map(str, files)), "bytes": size})
         if not json:
-            print(f"{entry.id}: {path}")
+            terminal.say(f"{entry.id}: {path}")
     if json:
         terminal.print_json(done)
     if failed:
@@ -144,7 +144,7 @@ def flops(
     if json:
         terminal.print_json(documents if all_ else documents[0])
     elif all_:
-        print(terminal.table(cost.COLUMNS, [cost.cells(document) for document in documents]))
-        print(f"GMACs: {cost.CONVENTION}")
+        terminal.say(terminal.table(cost.COLUMNS, [cost.cells(document) for document in documents]))
+        terminal.say(f"GMACs: {cost.CONVENTION}")
     else:
-        print(cost.text(documents[0]))
+        terminal.say(cost.text(documents[0]))
