@@ -44,6 +44,10 @@ _KINDS = 48
 #: Seconds in which an address must be open, and in which a frame must come.
 TIMEOUTS = (10.0, 8.0)
 
+#: Parts of a display matrix that turn and mirror, a, b, c, d, in 1/65536.
+_Matrix = tuple[int, int, int, int]
+_AS_IT_LIES: _Matrix = (1, 0, 0, 1)
+
 #: Where a video is.
 Place = Path | Address
 
@@ -61,8 +65,9 @@ def decode_lazily(
     path: Place, notify: Callable[[str], None] = lambda _: None
 ) -> Iterator[tuple[float, Callable[[], Image.Image]]]:
     """Do as `decode`, but turn a frame into an image only where it is asked for: most of a stream's are skipped."""
+    turns = _Turns()
     for time, frame in _frames(path, notify=notify):
-        yield time, partial(_image, frame)
+        yield time, partial(_upright, frame, turns.of(frame))
 
 
 def rate(path: Place) -> Fraction | None:
@@ -77,8 +82,9 @@ def received(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> Iterator[tuple[float | None, Callable[[], Image.Image]]]:
     """Yield the time that each frame of a live source says it has, and what turns it into an image."""
+    turns = _Turns()
     for frame in container.decode(stream):
-        yield frame.time, partial(_image, frame)
+        yield frame.time, partial(_upright, frame, turns.of(frame))
 
 
 def _frames(
@@ -186,27 +192,44 @@ def _undecodable(path: Place, error: av.error.FFmpegError) -> VideoError:
 
 
 def _image(frame: av.VideoFrame) -> Image.Image:
+    return Image.fromarray(frame.to_ndarray(format="rgb24"))
+
+
+def _upright(frame: av.VideoFrame, matrix: _Matrix) -> Image.Image:
     """Return a frame in RGB as a player shows it: turned and mirrored as cameras record beside the pixels."""
-    pixels = frame.to_ndarray(format="rgb24")
-    a, b, c, d = _matrix(frame)
+    image = _image(frame)
+    a, b, c, d = matrix
     # x, y of a pixel is shown at a x + c y, b x + d y. Of what is no quarter turn the nearest is taken.
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        pixels, left, up = pixels.transpose(1, 0, 2), c < 0, b < 0
-    else:
-        left, up = a < 0, d < 0
+    across = abs(b) + abs(c) > abs(a) + abs(d)
+    left, up = (c < 0, b < 0) if across else (a < 0, d < 0)
+    if not (across or left or up):
+        return image
+    pixels = np.asarray(image)
+    if across:
+        pixels = pixels.transpose(1, 0, 2)
     return Image.fromarray(np.ascontiguousarray(pixels[:: -1 if up else 1, :: -1 if left else 1]))
 
 
-def _matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """Return the parts of a frame's display matrix that turn and mirror, in 1/65536."""
-    try:
-        found = _display_matrix(frame)
-    except ValueError:  # PyAV does not know each kind of side data, such as EXIF
-        found = _display_matrix(_known(frame))
-    if found is None:
-        return 1, 0, 0, 1
-    a, b, _, c, d = struct.unpack_from("=5i", found)
-    return a, b, c, d
+class _Turns:
+    """Tells how each frame lies; ask of all that are decoded, in order.
+
+    What a stream itself says (SEI) stands on one frame and holds till the next key frame.
+    """
+
+    def __init__(self) -> None:
+        self._last: _Matrix = _AS_IT_LIES
+
+    def of(self, frame: av.VideoFrame) -> _Matrix:
+        try:
+            found = _display_matrix(frame)
+        except ValueError:  # PyAV does not know each kind of side data, such as EXIF
+            found = _display_matrix(_known(frame))
+        if found is not None:
+            a, b, _, c, d = struct.unpack_from("=5i", found)
+            self._last = a, b, c, d
+        elif frame.key_frame:
+            self._last = _AS_IT_LIES
+        return self._last
 
 
 def _display_matrix(frame: av.VideoFrame) -> bytes | None:
@@ -419,6 +442,7 @@ def _pick_indexed(
     container.seek(packets[0].pts, stream=stream)
     chosen = Chosen(len(shown), {}, {})
     fresh, last = False, -math.inf
+    turns = _Turns()
 
     def keep(frames: list[av.VideoFrame]) -> bool:
         nonlocal fresh, last
@@ -428,9 +452,10 @@ def _pick_indexed(
             if frame.pts is None or frame.pts <= last:
                 return False  # not the order of their times
             fresh, last = False, frame.pts
+            matrix = turns.of(frame)
             if frame.pts in wanted:
                 index = wanted[frame.pts]
-                chosen.images[index], chosen.times[index] = _image(frame), times[index]
+                chosen.images[index], chosen.times[index] = _upright(frame, matrix), times[index]
         return True
 
     position, behind = -1, -1
@@ -475,10 +500,11 @@ def _pick_in_order(path: Place, choose: Callable[[int], Iterable[int]], guess: i
     """Decode all of a video, and once more where it does not have the `guess` of frames that the container claims."""
     while True:
         wanted = set(choose(guess)) if guess else set()
-        chosen, total = Chosen(guess, {}, {}), 0
+        chosen, total, turns = Chosen(guess, {}, {}), 0, _Turns()
         for time, frame in _frames(path, threads):
+            matrix = turns.of(frame)
             if total in wanted:
-                chosen.images[total], chosen.times[total] = _image(frame), time
+                chosen.images[total], chosen.times[total] = _upright(frame, matrix), time
             total += 1
         if total == guess:
             return chosen
