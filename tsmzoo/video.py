@@ -81,10 +81,16 @@ def rate(path: Place) -> Fraction | None:
 def received(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> Iterator[tuple[float | None, Callable[[], Image.Image]]]:
-    """Yield the time that each frame of a live source says it has, and what turns it into an image."""
+    """Yield the time that each frame of a live source says it has, and what turns it into an image.
+
+    Raises VideoError, which says why, where the source breaks off.
+    """
     turns = _Turns()
-    for frame in container.decode(stream):
-        yield frame.time, partial(_upright, frame, turns.of(frame))
+    try:
+        for frame in container.decode(stream):
+            yield frame.time, partial(_upright, frame, turns.of(frame))
+    except av.error.FFmpegError as error:
+        raise VideoError(_why(error)) from None
 
 
 def _frames(
@@ -96,12 +102,12 @@ def _frames(
         if not head:
             raise VideoError(f"{path}: holds no frame; give a video")
         times = _told(head)
-        step = _nominal(stream)
         if times is None:
-            notify(f"{path}: has no times; its frames are taken to be {float(step):g} a second, its nominal rate")
-        clock = Clock(step)
+            nominal = float(_nominal(stream))
+            notify(f"{path}: has no times; its frames are taken to be {nominal:g} a second, its nominal rate")
+        ticking = clock(stream)
         for frame in itertools.chain(head, frames):
-            yield clock.at(times(frame) if times else None), frame
+            yield ticking.at(times(frame) if times else None), frame
 
 
 def _decoded(path: Place, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
@@ -113,13 +119,13 @@ def _decoded(path: Place, container: av.container.InputContainer, stream: av.Vid
     except av.error.FFmpegError as error:
         if isinstance(path, Address):
             raise VideoError(
-                f"{path}: {'broke off' if given else 'gave no frame'} ({said(error)}); try again"
+                f"{path}: {'broke off' if given else 'gave no frame'} ({_why(error)}); try again"
             ) from None
         if not given:
             raise _undecodable(path, error) from None
 
 
-def said(error: av.error.FFmpegError) -> str:
+def _why(error: av.error.FFmpegError) -> str:
     """Return what FFmpeg says of an error, without the name of the file, which may be an address with a password."""
     if isinstance(error, av.error.ExitError):
         return "nothing came for too long"
@@ -178,7 +184,7 @@ def connected(address: Address) -> av.container.InputContainer:
     try:
         return av.open(address.url, "r", options=options, timeout=TIMEOUTS)
     except (av.error.FFmpegError, OSError) as error:
-        why = said(error) if isinstance(error, av.error.FFmpegError) else error.strerror
+        why = _why(error) if isinstance(error, av.error.FFmpegError) else error.strerror
         raise VideoError(
             f"{address}: cannot be opened ({why}); check the address, and that it can be reached"
         ) from None
@@ -301,6 +307,11 @@ def _told(head: Sequence[av.VideoFrame]) -> Callable[[av.VideoFrame], float | No
     # A container that keeps the order of decoding alone (AVI) gives frames that are shown in another no times of
     # display, and FFmpeg makes some up that go to and fro.
     return decoding if not grow(map(display, head)) and grow(map(decoding, head)) else display
+
+
+def clock(stream: av.VideoStream) -> Clock:
+    """Return a clock for a stream's frames."""
+    return Clock(_nominal(stream))
 
 
 def _nominal(stream: av.VideoStream) -> Fraction:
@@ -434,8 +445,8 @@ def _pick_indexed(
 ) -> Chosen | None:
     """Decode what the wanted frames need; None where what comes out is not what the packets promised."""
     shown = sorted(packet.pts for packet in packets)
-    clock = Clock(_nominal(stream))
-    times = [clock.at(float(pts * (stream.time_base or 0))) for pts in shown]
+    ticking = clock(stream)
+    times = [ticking.at(float(pts * (stream.time_base or 0))) for pts in shown]
     wanted = {shown[index]: index for index in choose(len(shown))}
     needed = _needed(packets, wanted.keys())
     codec = stream.codec_context
