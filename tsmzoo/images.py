@@ -177,7 +177,9 @@ def _asked(folder: Path, names: list[str], template: str) -> list[_Named]:
             found.append(_Named(name, name[: match.start("number")], match["number"], stem[match.end("number") :]))
     if not found:
         raise VideoError(f"{folder}: holds no image named like {template}; {_choose(_parsed(names))}")
-    return found
+    # Without a width any number fits; where both lie there, 1 and 00001, those are meant that have none.
+    plain = [one for one in found if one.number is None or one.number == str(one.value)]
+    return plain if plain and len({one.value for one in found if one.number}) < len(found) else found
 
 
 def _pattern(field: str, *, last: bool) -> str:

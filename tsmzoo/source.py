@@ -50,13 +50,12 @@ def _pick_images(listed: Video, choose: Callable[[int], Iterable[int]], flow: bo
     if not 0 < total <= len(frames):
         raise VideoError(f"{listed.path}: has {len(frames)} {'flow ' if flow else ''}images, its list says {total}")
     pictures = {index: _open(frames[index], flow) for index in sorted(set(choose(total)))}
-    sizes = {picture.shape[:2]: index for index, picture in reversed(pictures.items())}
+    sizes: dict[tuple[int, ...], int] = {}
+    for index, picture in pictures.items():
+        sizes.setdefault(picture.shape[1::-1], index)
     if len(sizes) > 1:
-        (one, here), (other, there) = list(sizes.items())[-1:] + list(sizes.items())[:1]
-        raise VideoError(
-            f"{listed.path}: images differ in size, {frames[here][0].name} is {one[1]}x{one[0]} and "
-            f"{frames[there][0].name} {other[1]}x{other[0]}; scale them alike"
-        )
+        said = [f"{frames[index][0].name} is {width}x{height}" for (width, height), index in list(sizes.items())[:2]]
+        raise VideoError(f"{listed.path}: images differ in size, {' and '.join(said)}; scale them alike")
     return total, pictures
 
 

@@ -116,7 +116,7 @@ class Live:
                 while self._first is None:
                     gone = f"{self._address}: {why} after {time.monotonic() - begun:.1f} s"
                     if tries == TRIES:
-                        raise VideoError(f"{gone}, and {TRIES} connections more gave nothing; check what sends it")
+                        raise VideoError(f"{gone}, and {TRIES} new connections did not last; check what sends it")
                     tries += 1
                     self._notify(f"{gone}; connecting again ({tries} of {TRIES})")
                     if latest.wait(_WAIT * 2 ** (tries - 1)):

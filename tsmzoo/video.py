@@ -111,10 +111,10 @@ def _frames(
 
 
 def _decoded(path: Place, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    given = False
+    given = 0
     try:
         for frame in container.decode(stream):
-            given = True
+            given += 1
             yield frame
     except av.error.FFmpegError as error:
         if isinstance(path, Address):
@@ -123,6 +123,9 @@ def _decoded(path: Place, container: av.container.InputContainer, stream: av.Vid
             ) from None
         if not given:
             raise _undecodable(path, error) from None
+    # A connection that ends between two packets looks like the end.
+    if isinstance(path, Address) and given < stream.frames - _AHEAD:
+        raise VideoError(f"{path}: broke off after {given} of {stream.frames} frames; try again")
 
 
 def _why(error: av.error.FFmpegError) -> str:
