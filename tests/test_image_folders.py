@@ -251,6 +251,14 @@ def test_eval_is_told_which_images(scenes: Path) -> None:
     assert (json.loads(found.stdout)["skipped"], json.loads(found.stdout)["top1"]) == (0, 100.0)
 
 
+def test_predictions_of_other_images_are_not_gone_on_with(scenes: Path, tmp_path: Path) -> None:
+    command = ["eval", MODEL, "--data", scenes, "--workers", "0", "--predictions", tmp_path / "p.jsonl", "--images"]
+    assert invoke(*command, "img_{:05d}.png").exit_code == 0
+    other = invoke(*command, "depth_{:05d}.png")
+    assert other.exit_code == 1
+    assert "p.jsonl" in other.output
+
+
 def test_run_is_told_which_images(scenes: Path) -> None:
     unclear = invoke("run", MODEL, scenes / "v0")
     assert unclear.exit_code == 1

@@ -75,8 +75,8 @@ class Live:
         container, stream = self._first
         #: Frames a second that it says it has.
         self.rate = stream.average_rate or video.USUAL
-        #: It is a camera's, or a stream that does not say how long it is.
-        self.endless = not self._is_http or not container.duration or container.duration < 0
+        #: It is a camera's, or a stream that does not say how long it is, in seconds or in bytes.
+        self.endless = not self._is_http or max(container.duration or 0, container.size) <= 0
 
     def close(self) -> None:
         """Close the connection."""
