@@ -22,7 +22,6 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from PIL import Image
 
-from tsmzoo import files
 from tsmzoo.address import PROTOCOLS, Address
 from tsmzoo.artifact import Array
 from tsmzoo.errors import VideoError
@@ -148,7 +147,7 @@ def opened(path: Place, threads: int = 0) -> Iterator[tuple[av.container.InputCo
         if path.stat().st_size == 0:
             raise VideoError(f"{path}: is empty; give a video")
         # The bytes are read here and no protocol is open to FFmpeg: a playlist must not lead to other files or hosts.
-        with files.opened(path) as file, _container(path, file) as container:
+        with path.open("rb") as file, _container(path, file) as container:
             yield container, _pictures(path, container, threads)
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
