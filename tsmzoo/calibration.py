@@ -5,7 +5,8 @@ Random data would ruin it: the ranges of activations, and above all of states, f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from tsmzoo import motion, sampling, source, views
 from tsmzoo.artifact import Array, Contract, Quality, feed
 from tsmzoo.converter import Runner
-from tsmzoo.dataset import Video
+from tsmzoo.dataset import NUMBERED, VIDEO_ENDINGS, Video
 from tsmzoo.errors import ExportError, VideoError
 from tsmzoo.registry import Entry
 from tsmzoo.runner import clips_logits, streams_logits
@@ -29,7 +30,8 @@ STREAM, LONG = 16, 64
 STREAMS = 8
 #: Seeds of the bundled task that neither training (1) nor validation (2) has seen.
 _SEED, _SCORED_SEED = 3, 4
-_ENDINGS = {".mp4", ".webm", ".avi", ".mov", ".mkv", ".m4v"}
+#: Videos that cannot be read, and are named.
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,19 @@ class Material:
     about: str = field(default="")
 
 
-def material(entry: Entry, folder: Path | None) -> Material:
+def material(
+    entry: Entry,
+    folder: Path | None,
+    template: str | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Material:
     """Return what `entry` is calibrated with: the videos of `folder`, or the bundled task where it was trained on that.
 
-    Raises ExportError where there is neither, or no video in `folder` can be read.
+    A folder of images is a video; `template` is what they are called. Raises ExportError where there is neither, or
+    fewer than two videos in `folder` can be read.
     """
     if folder is not None:
-        return _of_folder(entry, folder)
+        return _of_folder(entry, folder, template, notify)
     if entry.dataset != "motion":
         raise ExportError(
             f"{entry.id} in fewer bits needs videos like those it will see: give --calibrate DIR, some dozens; "
@@ -73,14 +81,17 @@ def _scene(entry: Entry, number: int, seed: int) -> tuple[Array, int]:
     return _prepared(entry, chosen), label
 
 
-def _of_folder(entry: Entry, folder: Path) -> Material:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS)
+def _of_folder(entry: Entry, folder: Path, template: str | None, notify: Callable[[str], None]) -> Material:
+    if entry.modality == "flow":
+        raise ExportError(f"{entry.id} sees optical flow, which is not read to calibrate with; take fp16 or w8")
+    paths = _videos(folder)
     if not paths:
-        raise ExportError(f"{folder}: holds no videos ({', '.join(sorted(_ENDINGS))}); give a folder of some dozens")
+        raise ExportError(f"{folder}: holds no videos and no folders of images; give a folder of some dozens")
     count = STREAM if entry.mode == "online" else entry.frames
     choose = partial(sampling.clip, count=count, stride=entry.stride)
-    clips = []
-    for index in np.linspace(0, len(paths) - 1, min(len(paths), 2 * CLIPS)).astype(int):
+    clips, unread = [], list[str]()
+    taken = np.linspace(0, len(paths) - 1, min(len(paths), 2 * CLIPS)).astype(int)
+    for index in taken:
         indices: list[int] = []
 
         def wanted(total: int, indices: list[int] = indices) -> list[int]:
@@ -88,14 +99,40 @@ def _of_folder(entry: Entry, folder: Path) -> Material:
             return indices
 
         try:
-            _, pictures = source.pick(Video(paths[index].name, paths[index], 0), wanted)
-        except VideoError:
-            continue  # calibration needs many, not each
+            _, pictures = source.pick(Video(paths[index].name, paths[index], 0, images=template), wanted)
+        except VideoError as error:
+            unread.append(str(error))  # calibration needs many, not each
+            continue
         clips.append(_prepared(entry, [pictures[number] for number in indices]))
     if len(clips) < 2:
-        raise ExportError(f"{folder}: fewer than two of its {len(paths)} videos can be read; give others")
+        why = f" ({unread[0]})" if unread else ""
+        raise ExportError(f"{folder}: fewer than two of its {len(paths)} videos can be read{why}; give others")
+    for said in unread[:_NAMED]:
+        notify(f"not calibrated with {said}")
+    if unread:
+        notify(f"{len(unread)} of the {len(taken)} videos that were opened cannot be read and were left out")
     about = f"{folder.name}, {len(clips)} of {len(paths)} videos, every other one for judging"
     return Material(np.stack(clips[::2]), np.stack(clips[1::2]), None, about)
+
+
+def _videos(folder: Path) -> list[Path]:
+    """Return the videos and folders of images in `folder`, and `folder` itself where it is one, at any depth, by name.
+
+    Raises ExportError where it is no folder.
+    """
+
+    def fail(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise ExportError(f"{folder}: cannot be read ({error.strerror}); give a folder of videos") from None
+
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        there = [name for name in names if not name.startswith(".")]
+        found += [Path(place, name) for name in there if name.lower().endswith(VIDEO_ENDINGS)]
+        if any(NUMBERED.fullmatch(name) for name in there):
+            found.append(Path(place))
+    return sorted(found)
 
 
 def _prepared(entry: Entry, pictures: Sequence[Array]) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ANNOTATIONS = "annotations.txt"
@@ -16,8 +16,18 @@ VIDEO_ENDINGS = (
     ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mod", ".mpe", ".mpeg", ".mpg", ".mpv",
     ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".ts", ".vob", ".wmv", ".xvid", ".y4m",
 )  # fmt: skip
-#: An image of a sequence: what stands in front of the number at its end, and the number.
-NUMBERED = re.compile(r"((?!\.).*?)(\d+)\.(?:jpe?g|png|bmp|webp)", re.IGNORECASE)
+#: Endings of images, in lower case: those of what Pillow reads, but for documents, animations and drawings.
+IMAGE_ENDINGS = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff",  # first those of most datasets
+    ".apng", ".avif", ".avifs", ".blp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".ftc", ".ftu", ".gbr", ".icb",
+    ".icns", ".ico", ".im", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpf", ".jpx", ".mpo", ".msp", ".pbm",
+    ".pcx", ".pfm", ".pgm", ".pnm", ".ppm", ".psd", ".pxr", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".vda",
+    ".vst", ".xbm", ".xpm",
+)  # fmt: skip
+#: An image of a sequence: what stands in front of the last number of its name, and the number.
+NUMBERED = re.compile(
+    rf"((?!\.).*?)(\d+)\D*?(?:{'|'.join(re.escape(ending) for ending in IMAGE_ENDINGS)})", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ class Video:
     label: int
     #: Images of the folder, where the list says how many.
     frames: int | None = None
+    #: What its images are called, where that is not told by what lies there.
+    images: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.videos)
+
+    def named(self, images: str | None) -> Dataset:
+        """Return the same with the images of folders called like a template."""
+        return replace(self, videos=tuple(replace(video, images=images) for video in self.videos)) if images else self
 
 
 def write(folder: Path, items: Sequence[tuple[str, int]], classes: Sequence[str]) -> None:

@@ -182,7 +182,7 @@ def _header(contract: Contract, followed: Plan, observe: tuple[int, ...], datase
         observe=observe,
         list_sha256=dataset.list_sha256,
         videos_sha256=hashlib.sha256(
-            "".join(f"{video.name} {video.label}\n" for video in dataset.videos).encode()
+            "".join(f"{video.name} {video.label}{video.images or ''}\n" for video in dataset.videos).encode()
         ).hexdigest(),
         dataset=dataset.of or dataset.name,
         named=dataset.classes is not None,

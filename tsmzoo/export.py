@@ -67,7 +67,9 @@ def plan(
     softmax: bool | None = None,
     dynamic_batch: bool = False,
     calibrate: Path | None = None,
+    images: str | None = None,
     keep_float: int = 0,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Plan:
     """Settle an export of `entry`; what is not given comes from the recipe `target`.
 
@@ -128,7 +130,7 @@ def plan(
         converter=converter,
         out=out,
         dynamic_batch=dynamic_batch,
-        material=material(entry, calibrate) if compared else None,
+        material=material(entry, calibrate, images, notify) if compared else None,
         keep_float=keep_float,
     )
 

@@ -1,4 +1,4 @@
-"""Frames as they come, of whatever `run` is pointed at: a video file, a folder of images, a camera."""
+"""Frames as they come, of whatever `run` is pointed at: a video file, a folder of images, a camera, an address."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from tsmzoo import video
+from tsmzoo import address, images, stream, video
 from tsmzoo.artifact import Array
-from tsmzoo.dataset import NUMBERED
 from tsmzoo.errors import VideoError
+from tsmzoo.video import USUAL
 
-_IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 _CAMERA = re.compile(r"(?:/dev/video)?(\d{1,3})")
-#: Frames a second of a source that does not say.
-_USUAL = Fraction(30)
 
 
 @dataclass(frozen=True)
@@ -46,58 +43,57 @@ class Source:
     pick: Callable[[Callable[[int], Iterable[int]]], video.Chosen] | None
 
 
-def source(name: str, fps: float | None = None, step: float | None = None) -> Source:
-    """Return the source called `name`: a video, a folder of images, or a camera's number.
+def source(
+    name: str,
+    fps: float | None = None,
+    step: float | None = None,
+    *,
+    template: str | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Source:
+    """Return the source called `name`: a video, a folder of images, a camera's number, or an address.
 
     A file or folder of that name comes first. A folder has `fps` images a second, or those of a model's `step`s, so
-    that each is one. Raises VideoError where there is none.
+    that each is one; `template` is what its images are called. Raises VideoError where there is none.
     """
     path = Path(name)
     if os.path.isdir(path):  # Path.is_dir raises where the name is too long
-        files = _images(path)
-        rate = Fraction(fps or step or _USUAL).limit_denominator(1001)
+        files = [file for file, *_ in images.sequence(path, template)]
+        rate = Fraction(fps or step or USUAL).limit_denominator(1001)
         return Source(name, rate, lambda: _from_images(files, rate), partial(_pick_images, files, rate))
-    if fps is not None:
-        raise VideoError(f"{name}: is no folder of images, and has a rate of its own; leave out --fps")
-    if (camera := _CAMERA.fullmatch(name)) and not os.path.isfile(path):
-        return Source(f"camera {int(camera[1])}", _USUAL, lambda: _from_camera(int(camera[1])), None)
-    rate = video.rate(path) or _USUAL
-    return Source(name, rate, lambda: (Frame(*frame) for frame in video.decode_lazily(path)), partial(video.pick, path))
+    there = os.path.isfile(path)
+    place = None if there else address.parse(name)
+    for option, value in (("--fps", fps), ("--images", template)):
+        if value is not None:
+            raise VideoError(f"{place or name}: is no folder of images, and has its own; leave out {option}")
+    if place is not None:
+        return _at(place, notify)
+    if (camera := _CAMERA.fullmatch(name)) and not there:
+        return Source(f"camera {int(camera[1])}", USUAL, lambda: _from_camera(int(camera[1])), None)
+    rate = video.rate(path) or USUAL
+    return Source(name, rate, lambda: _from_video(path, notify), partial(video.pick, path))
 
 
-def _images(folder: Path) -> list[Path]:
-    try:
-        found = [path for path in folder.iterdir() if path.suffix.lower() in _IMAGES and not path.name.startswith(".")]
-    except OSError as error:
-        raise VideoError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from None
-    if not found:
-        raise VideoError(f"{folder}: holds no images; put some there, or give a video")
-    return sorted(found, key=_place)
+def _at(place: address.Address, notify: Callable[[str], None]) -> Source:
+    live = stream.Live(place, notify)
+    if live.endless:
+        return Source(str(place), live.rate, lambda: (Frame(*item) for item in live.frames()), None)
+    live.close()
+    return Source(str(place), live.rate, lambda: _from_video(place, notify), partial(video.pick, place))
 
 
-def _place(path: Path) -> tuple[str, int, str]:
-    """Return what orders images: the number at the end of a name as a number, 9 before 10."""
-    match = NUMBERED.fullmatch(path.name)
-    return (match[1], int(match[2]), path.name) if match else (path.stem, -1, path.name)
+def _from_video(place: video.Place, notify: Callable[[str], None]) -> Iterator[Frame]:
+    return (Frame(*frame) for frame in video.decode_lazily(place, notify))
 
 
 def _from_images(files: list[Path], rate: Fraction) -> Iterator[Frame]:
-    return (Frame(float(number / rate), partial(_opened, path)) for number, path in enumerate(files))
+    return (Frame(float(number / rate), partial(images.opened, path)) for number, path in enumerate(files))
 
 
 def _pick_images(files: list[Path], rate: Fraction, choose: Callable[[int], Iterable[int]]) -> video.Chosen:
     wanted = set(choose(len(files)))
-    images = {index: _opened(files[index]) for index in wanted}
-    return video.Chosen(len(files), images, {index: float(index / rate) for index in wanted})
-
-
-def _opened(path: Path) -> Image.Image:
-    """Return an image in RGB, upright: the turn that cameras record beside the pixels is undone."""
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow says of bad files
-        raise VideoError(f"{path}: cannot be decoded ({error}); delete it, or give other images") from None
+    pictures = {index: images.opened(files[index]) for index in wanted}
+    return video.Chosen(len(files), pictures, {index: float(index / rate) for index in wanted})
 
 
 def _from_camera(number: int) -> Iterator[Frame]:

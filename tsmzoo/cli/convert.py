@@ -13,6 +13,7 @@ from tsmzoo.cli.options import (
     AllowMismatch,
     Clip,
     Frames,
+    Images,
     Json,
     Model,
     RegistryFile,
@@ -51,7 +52,10 @@ def export(
     ] = None,
     calibrate: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Videos that int8 takes its ranges from; the bundled have theirs."),
+        typer.Option(
+            metavar="DIR",
+            help="Videos, or folders of images, that int8 takes its ranges from; the bundled have theirs.",
+        ),
     ] = None,
     keep_float: Annotated[
         int, typer.Option(help="How many of the operators that int8 costs most stay float.", min=0)
@@ -81,6 +85,7 @@ def export(
     size: Size = None,
     frames: Frames = None,
     clip: Clip = None,
+    images: Images = None,
     kit: Annotated[
         Path | None,
         typer.Option(
@@ -125,11 +130,13 @@ def export(
             softmax=softmax,
             dynamic_batch=dynamic_batch,
             calibrate=calibrate,
+            images=images,
+            notify=terminal.note,
             keep_float=keep_float,
         )
     if kit is not None:
         kit_.check_plan(plan, kit)
-    pixels = video_of(clip, zoo.find(model), entry.size)
+    pixels = video_of(clip, zoo.find(model), entry.size, images)
     network = obtained(entry, weights, seed, weights_format, allow_mismatch=allow_shift_mismatch)
 
     def refused(contract: Contract) -> None:
@@ -156,6 +163,7 @@ def verify(
     weights: Weights = None,
     steps: Annotated[int | None, typer.Option(help="Frames of each stream.", min=2, max=10_000)] = None,
     clip: Clip = None,
+    images: Images = None,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
@@ -169,7 +177,7 @@ def verify(
     pixels = None
     if clip is not None:
         contract = artifact_.read_contract(artifact)
-        pixels = video_of(clip, zoo.find(contract.model), contract.size)
+        pixels = video_of(clip, zoo.find(contract.model), contract.size, images)
     with terminal.stages() as stage:
         contract, report = reverify(zoo, artifact, weights=weights, steps=steps, video=pixels, stage=stage)
     _report(artifact, contract, report, time.perf_counter() - start, json=json)

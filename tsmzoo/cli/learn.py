@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.cli.options import DataFolder, Json, ListFile, RegistryFile, load
+from tsmzoo.cli.options import DataFolder, Images, Json, ListFile, RegistryFile, load
 from tsmzoo.cli.root import app
 
 
@@ -45,6 +45,7 @@ def train(
     out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A run begun there is resumed.")],
     list_file: ListFile = None,
     val_list: Annotated[Path | None, typer.Option(metavar="FILE", help="The list of --val.")] = None,
+    images: Images = None,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
@@ -53,7 +54,9 @@ def train(
     from tsmzoo import layouts, processes, recipe, training
 
     how = recipe.training(recipe_name)
-    videos, held_out = layouts.read(data, list_file), layouts.read(val, val_list)
+    videos, held_out = (
+        layouts.read(folder, lines).named(images) for folder, lines in ((data, list_file), (val, val_list))
+    )
     with terminal.steps_bar() as progress:
         entry, last = training.train(zoo, how, videos, held_out, out, progress=progress, notify=terminal.note)
     if not processes.is_first():

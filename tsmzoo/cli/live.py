@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.cli.options import Json, RegistryFile, Seed, Weights, WeightsFormat, load
+from tsmzoo.cli.options import Images, Json, RegistryFile, Seed, Weights, WeightsFormat, load
 from tsmzoo.cli.root import app
 from tsmzoo.errors import DataError
 
@@ -18,7 +18,11 @@ from tsmzoo.errors import DataError
 def run(
     model: Annotated[str, typer.Argument(help="An exported file, or a model's id or alias.")],
     video: Annotated[
-        str, typer.Argument(metavar="VIDEO|FOLDER|CAMERA", help="A video, a folder of images, or a camera's number: 0.")
+        str,
+        typer.Argument(
+            metavar="VIDEO|FOLDER|CAMERA",
+            help="A video, a folder of images, a camera's number: 0, or an address: rtsp://…, http://….",
+        ),
     ],
     save: Annotated[
         Path | None, typer.Option(metavar="FILE.mp4", help="Write the video with the answers on it, all its frames.")
@@ -55,6 +59,7 @@ def run(
         float | None,
         typer.Option(metavar="F", help="Images a second of a folder; each is a step without.", min=0.01, max=1000),
     ] = None,
+    images: Images = None,
     weights: Weights = None,
     seed: Seed = 0,
     weights_format: WeightsFormat = None,
@@ -89,7 +94,8 @@ def run(
         subject = Subject(model, weights, seed, weights_format)
         runner, contract = subject.open(zoo, progress=progress, notify=terminal.note)
     play.check(settings, contract)
-    source = frames.source(video, fps, contract.target_fps if contract.mode == "online" else None)
+    step = contract.target_fps if contract.mode == "online" else None
+    source = frames.source(video, fps, step, template=images, notify=terminal.note)
     on_terminal = sys.stdout.isatty() and not json
     lines = nullcontext(lambda answer, _: terminal.print_json_line(show.document(answer)))
     with (

@@ -8,7 +8,18 @@ from typing import Annotated, Literal
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.cli.options import Frames, Json, ListFile, RegistryFile, Seed, Weights, WeightsFormat, load_for, numbers
+from tsmzoo.cli.options import (
+    Frames,
+    Images,
+    Json,
+    ListFile,
+    RegistryFile,
+    Seed,
+    Weights,
+    WeightsFormat,
+    load_for,
+    numbers,
+)
 from tsmzoo.cli.root import app
 from tsmzoo.errors import ZooError
 
@@ -30,6 +41,7 @@ def eval_(
         str | None, typer.Option("--format", metavar="LAYOUT", help="The data's layout, else told by what lies there.")
     ] = None,
     split: Annotated[int, typer.Option(help="Of UCF101 and HMDB51.", min=1, max=3)] = 1,
+    images: Images = None,
     protocol: Annotated[
         str | None, typer.Option(help="An id or short name, else that of the first published figure.")
     ] = None,
@@ -88,7 +100,7 @@ def eval_(
     )
     first = processes.is_first()
     with ExitStack() as stack:
-        listed = layouts.read(data, list_file, layout, split) if data is not None and live else None
+        listed = layouts.read(data, list_file, layout, split).named(images) if data is not None and live else None
         places = evaluate.places(models, predictions, stack)
         speed = None
         progress = stack.enter_context(terminal.videos_bar(show=first))

@@ -41,7 +41,13 @@ DataFolder = Annotated[
 ]
 ListFile = Annotated[Path | None, typer.Option("--list", metavar="FILE", help="A list in place of annotations.txt.")]
 Clip = Annotated[
-    Path | None, typer.Option(metavar="VIDEO", help="A real video to verify with, beside the seeded noise.")
+    Path | None, typer.Option(metavar="VIDEO|FOLDER", help="Real frames to verify with, beside the seeded noise.")
+]
+Images = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEMPLATE", help="What the images of a folder are called, if that is unclear: img_{:05d}.jpg."
+    ),
 ]
 
 
@@ -91,7 +97,7 @@ def obtained(
     return network
 
 
-def video_of(clip: Path | None, entry: Entry, size: int) -> Array | None:
+def video_of(clip: Path | None, entry: Entry, size: int, template: str | None = None) -> Array | None:
     """Return the frames of --clip as `entry` takes them at `size`."""
     if clip is None:
         return None
@@ -99,7 +105,7 @@ def video_of(clip: Path | None, entry: Entry, size: int) -> Array | None:
         raise ZooError(f"{entry.id} sees optical flow, not video; leave out --clip")
     from tsmzoo import source
 
-    return source.first(clip, max(entry.short_side, size), size)
+    return source.first(clip, max(entry.short_side, size), size, template)
 
 
 def numbers(option: str, text: str | None) -> list[float]:
