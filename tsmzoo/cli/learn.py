@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.cli.options import DataFolder, Json, ListFile, RegistryFile, load
+from tsmzoo.cli.options import DataFolder, Json, LayoutName, RegistryFile, Split, load
 from tsmzoo.cli.root import app
 
 
@@ -41,8 +42,15 @@ def train(
     data: DataFolder,
     val: Annotated[Path, typer.Option(metavar="DIR", help="The same, to measure on; never trained on.")],
     out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A run begun there is resumed.")],
-    list_file: ListFile = None,
-    val_list: Annotated[Path | None, typer.Option(metavar="FILE", help="The list of --val.")] = None,
+    train_list: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The list to train on, in place of the one that --data holds.")
+    ] = None,
+    val_list: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The list to measure on, in place of the one that --val holds.")
+    ] = None,
+    list_file: Annotated[Path | None, typer.Option("--list", hidden=True)] = None,
+    layout: LayoutName = None,
+    split: Split = 1,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
@@ -51,13 +59,30 @@ def train(
     from tsmzoo import layouts, processes, recipe, training
 
     how = recipe.training(recipe_name)
-    videos, held_out = layouts.read(data, list_file), layouts.read(val, val_list)
+    videos = layouts.read(data, train_list or list_file, layout, split, "train", option="--train-list")
+    held_out = layouts.read(val, val_list, layout, split, "val", option="--val-list")
+    said = " and ".join(f"{part.list_path} ({len(part)} videos)" for part in (videos, held_out))
+    if processes.is_first():
+        for line in dict.fromkeys(layouts.notes(videos) + layouts.notes(held_out)):
+            terminal.note(line)
+        if sys.stderr.isatty():  # elsewhere it stands with the result
+            terminal.note(f"to train and to measure on: {said}")
     with terminal.steps_bar() as progress:
         entry, last = training.train(zoo, how, videos, held_out, out, progress=progress, notify=terminal.note)
     if not processes.is_first():
         return
+    lists = {
+        f"{part}_{key}": value
+        for part, listed in (("train", videos), ("val", held_out))
+        for key, value in (
+            ("list", str(listed.list_path)),
+            ("list_sha256", listed.list_sha256),
+            ("videos", len(listed)),
+        )
+    }
     if json:
-        terminal.print_json({"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256} | last)
+        terminal.print_json({"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256} | lists | last)
         return
     print(f"{entry.id}: {last['val_top1']:.2f} % on {len(held_out)} videos after {last['epoch']:g} epochs")
+    print(f"trained and measured on {said}")
     print(f"use it: tsmzoo export {entry.id} --registry {out / training.REGISTRY} --to tflite")

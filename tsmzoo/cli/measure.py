@@ -8,7 +8,19 @@ from typing import Annotated, Literal
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.cli.options import Frames, Json, ListFile, RegistryFile, Seed, Weights, WeightsFormat, load, numbers
+from tsmzoo.cli.options import (
+    Frames,
+    Json,
+    LayoutName,
+    ListFile,
+    RegistryFile,
+    Seed,
+    Split,
+    Weights,
+    WeightsFormat,
+    load,
+    numbers,
+)
 from tsmzoo.cli.root import app
 from tsmzoo.errors import ZooError
 
@@ -26,10 +38,8 @@ def eval_(
         Path | None, typer.Option(metavar="DIR", help="The dataset as it was published, or lists of your own.")
     ] = None,
     list_file: ListFile = None,
-    layout: Annotated[
-        str | None, typer.Option("--format", metavar="LAYOUT", help="The data's layout, else told by what lies there.")
-    ] = None,
-    split: Annotated[int, typer.Option(help="Of UCF101 and HMDB51.", min=1, max=3)] = 1,
+    layout: LayoutName = None,
+    split: Split = 1,
     protocol: Annotated[
         str | None, typer.Option(help="An id or short name, else that of the first published figure.")
     ] = None,
@@ -88,6 +98,9 @@ def eval_(
     first = processes.is_first()
     with ExitStack() as stack:
         listed = layouts.read(data, list_file, layout, split) if data is not None and live else None
+        if first and listed is not None:
+            for line in layouts.notes(listed):
+                terminal.note(line)
         places = evaluate.places(models, predictions, stack)
         speed = None
         progress = stack.enter_context(terminal.videos_bar(show=first))
@@ -107,7 +120,7 @@ def eval_(
         if strict and found.skipped:
             video, why = found.skipped[0]
             raise ZooError(f"--strict: {video} was skipped before ({why}); mend it and delete {places[0]} to try again")
-        document = scored.summary(zoo, found, speed)
+        document = scored.summary(zoo, found, speed) | {"left_out": list(listed.left_out) if listed else []}
     if json:
         terminal.print_json(document)
     else:
