@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tsmzoo.dataset import NUMBERED, VIDEO_ENDINGS
 from tsmzoo.errors import DataError
-from tsmzoo.layouts.folders import inside, is_stray, subfolders
+from tsmzoo.layouts.folders import inside, is_folder, is_stray, subfolders
 from tsmzoo.layouts.rows import Asked, Listed, Part, Row, nfc
 
 #: Names of the folders that hold the classes of a part of the data, in the order they are looked for.
@@ -94,9 +94,10 @@ def read(folder: Path, _: Asked) -> Listed:
     left_out: list[str] = []
     classes: set[str] = set()
     broken: list[str] = []
+    around = _identity(folder)
     for place in subfolders(folder):
         found = _Class(place)
-        members = sorted(_walk(place, "", found, ()))
+        members = sorted(_walk(place, "", found, (around,)))
         others = sorted(found.others)
         left_out += [f"{place.name}/{name}" for name in others]
         if not members and others:
@@ -116,7 +117,7 @@ def read(folder: Path, _: Asked) -> Listed:
         if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in row.name):  # such as bytes that are no UTF-8
             raise DataError(f"{folder}: {row.name!r} cannot be written down; rename it")
     with os.scandir(folder) as entries:
-        beside = sorted(entry.name for entry in entries if _is_video(entry.name) and not entry.is_dir())
+        beside = sorted(entry.name for entry in entries if _is_video(entry.name) and not is_folder(entry))
     return Listed(rows, sorted(classes), (*left_out, *beside))
 
 
@@ -138,17 +139,16 @@ def _walk(place: Path, prefix: str, found: _Class, above: tuple[tuple[int, int],
     A link to a folder around it is not followed.
     """
     try:
-        status = os.stat(place)
+        here = _identity(place)
         with os.scandir(place) as entries:
             inside_ = sorted((entry for entry in entries if not is_stray(entry.name)), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{place}: cannot be read ({error.strerror}); check its permissions") from None
-    here = (status.st_dev, status.st_ino)
     if here in above:
         return
     videos, folders = set(), []
     for entry in inside_:
-        if entry.is_dir():
+        if is_folder(entry):
             folders.append(entry)
         elif _is_video(entry.name):
             videos.add(os.path.splitext(entry.name)[0])
@@ -167,6 +167,11 @@ def _walk(place: Path, prefix: str, found: _Class, above: tuple[tuple[int, int],
         yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", found, (*above, here))
 
 
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
 def _is_video(name: str) -> bool:
     return not is_stray(name) and os.path.splitext(name)[1].lower() in VIDEO_ENDINGS
 
@@ -177,7 +182,7 @@ def _holds_images(folder: str) -> bool:
     try:
         with os.scandir(folder) as inside_:
             for entry in inside_:
-                if _is_video(entry.name) and not entry.is_dir():
+                if _is_video(entry.name) and not is_folder(entry):
                     return False
                 images = images or (not is_stray(entry.name) and NUMBERED.fullmatch(entry.name) is not None)
     except OSError as error:

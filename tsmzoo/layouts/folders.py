@@ -18,6 +18,14 @@ def is_stray(name: str) -> bool:
     return name.startswith(".") or name in _STRAY_FOLDERS or name in _STRAY_FILES
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Say whether an entry is a folder, or a link to one: a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def inside(folder: Path) -> list[Path]:
     """Return the folders in `folder` that may be read, by name."""
     return [place for place in subfolders(folder) if os.access(place, os.R_OK | os.X_OK)]
@@ -27,7 +35,7 @@ def subfolders(folder: Path) -> list[Path]:
     """Return the folders in `folder`, by name."""
     try:
         with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if not is_stray(entry.name) and entry.is_dir())
+            names = sorted(entry.name for entry in entries if not is_stray(entry.name) and is_folder(entry))
     except PermissionError:
         return []
     return [folder / name for name in names]
@@ -51,5 +59,5 @@ def near(path: Path, folder: Path, *names: str) -> Path | None:
 def contents(folder: Path) -> str:
     """Return some of the names in a folder, for messages."""
     with os.scandir(folder) as entries:
-        names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in itertools.islice(entries, 999))
+        names = sorted(f"{entry.name}/" if is_folder(entry) else entry.name for entry in itertools.islice(entries, 999))
     return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}" if names else "nothing"
