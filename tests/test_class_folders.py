@@ -180,3 +180,13 @@ def test_a_name_that_cannot_be_written_down_is_refused(classes: Path) -> None:
     (classes / "clap" / "\udcff.mp4").unlink()
     put(classes / "clap" / "family \U0001f468‍\U0001f469 \u00a0.mp4")
     assert len(found(classes)) == 3
+
+
+def test_no_folder_is_too_deep(classes: Path) -> None:
+    place = classes / "clap"
+    for _ in range(100):
+        place = place / "d"
+    put(place / "3.mp4")
+    assert found(classes) == BOTH
+    (left_out,) = layouts.read(classes).left_out
+    assert left_out.startswith("clap/d/d/")

@@ -67,8 +67,9 @@ def train(
             terminal.note(line)
         if sys.stderr.isatty():  # elsewhere it stands with the result
             terminal.note(f"to train and to measure on: {said}")
+    notify = terminal.note if processes.is_first() else terminal.silent
     with terminal.steps_bar() as progress:
-        entry, last = training.train(zoo, how, videos, held_out, out, progress=progress, notify=terminal.note)
+        entry, last = training.train(zoo, how, videos, held_out, out, progress=progress, notify=notify)
     if not processes.is_first():
         return
     lists = {

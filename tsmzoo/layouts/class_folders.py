@@ -23,6 +23,8 @@ _PART_NAMES = frozenset(name for names in PARTS.values() for name in names)
 _DOCUMENTS = frozenset(
     (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".py", ".sh", ".ipynb", ".log", ".pdf")
 )
+#: Folders in each other in which the videos of a class are looked for.
+_DEEPEST = 32
 _LISTS = frozenset({".txt", ".csv", ".json"})
 #: Names of text that lies beside folders of classes.
 _NO_LISTS = ("readme", "license", "licence", "labels", "classes", "notes", "class_names", "requirements")
@@ -136,7 +138,7 @@ class _Class:
 def _walk(place: Path, prefix: str, found: _Class, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
     """Yield the names of videos and folders of images in a folder, those directly in it first; note other files.
 
-    A link to a folder around it is not followed.
+    A link to a folder around it is not followed, and what lies too deep is noted.
     """
     try:
         here = _identity(place)
@@ -145,6 +147,9 @@ def _walk(place: Path, prefix: str, found: _Class, above: tuple[tuple[int, int],
     except OSError as error:
         raise DataError(f"{place}: cannot be read ({error.strerror}); check its permissions") from None
     if here in above:
+        return
+    if len(above) > _DEEPEST:
+        found.others.append(prefix)
         return
     videos, folders = set(), []
     for entry in inside_:
