@@ -446,12 +446,18 @@ def test_classes_that_differ_in_any_character_are_two(tmp_path: Path, names: tup
 
 
 def test_folders_of_splits_are_no_classes(tmp_path: Path) -> None:
-    """A class folder holds videos or folders of images, not folders of videos."""
+    """Folders called as parts of the data are such, each with its folders of classes."""
     for split in ("train", "val"):
         for name in ("clap", "wave"):
-            put(tmp_path / split / name / "v.mp4")
-    assert "a folder a class" in refusal(tmp_path)
-    assert set(read(tmp_path / "val")) == {"clap/v.mp4", "wave/v.mp4"}
+            put(tmp_path / split / name / f"{split}.mp4")
+    assert read(tmp_path / "val") == {
+        "clap/val.mp4": ("clap/val.mp4", "clap"),
+        "wave/val.mp4": ("wave/val.mp4", "wave"),
+    }
+    for part in ("train", "val"):
+        assert read(tmp_path, part=part) == {
+            f"{name}/{part}.mp4": (f"{part}/{name}/{part}.mp4", name) for name in ("clap", "wave")
+        }
 
 
 # --- data that are wrong -------------------------------------------------------------------------------------------

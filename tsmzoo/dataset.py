@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 ANNOTATIONS = "annotations.txt"
 LABELS = "labels.txt"
@@ -57,12 +59,25 @@ class Dataset:
     list_sha256: str
     #: The dataset that the layout is official for, as entries name it; None for lists and folders of any origin.
     of: str | None = None
-    #: The layout that it was read as (tsmzoo/layouts.py).
+    #: The layout that it was read as (tsmzoo/layouts).
     layout: str = "list"
     #: Of the folder.
     name: str = ""
     #: Lines that list a video again; each video counts once.
     repeated: int = 0
+    #: The list, or the folder of the lists or classes.
+    list_path: Path | None = None
+    #: The official split that it is of, where it is one of several.
+    split: int | None = None
+    #: What the list's official name says it is for; None where it may be for either.
+    part: Literal["train", "val"] | None = None
+    #: Files in folders of classes that are no videos, or videos of no class.
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def list_name(self) -> str | None:
+        """How a report names the list: by its own name and that of the folder it lies in."""
+        return None if self.list_path is None else writable("/".join(self.list_path.resolve().parts[-2:]))
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -70,6 +85,11 @@ class Dataset:
     def named(self, images: str | None) -> Dataset:
         """Return the same with the images of folders called like a template."""
         return replace(self, videos=tuple(replace(video, images=images) for video in self.videos)) if images else self
+
+
+def writable(name: str) -> str:
+    """Return a file's name as it can be written down: bytes that are no UTF-8 become question marks."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def write(folder: Path, items: Sequence[tuple[str, int]], classes: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ import cv2
 import PIL
 import torch
 
-from tsmzoo import __version__, files, layouts, plan, predict, predictions, processes
+from tsmzoo import __version__, files, layouts, plan, predict, predictions, processes, scored
 from tsmzoo.artifact import Contract
 from tsmzoo.converter import Runner
 from tsmzoo.dataset import Dataset
@@ -75,6 +75,10 @@ def evaluate(
     if dataset.repeated:
         notify(f"note: {dataset.repeated} lines of the list name a video again; each counts once")
     dataset = fitted(zoo, dataset, contract)
+    for line in scored.warnings(zoo, contract.model, contract.weights, dataset.split):
+        notify(f"warning: {line}")
+    if dataset.part == "train":
+        notify(f"warning: {dataset.list_path} is a list for training; the accuracy on it is not that on other videos")
     rank, count = processes.rank(), processes.count()
     chunks = predict.chunked(dataset.videos, followed)
     header = _header(contract, followed, settings.observe, dataset, runner.runtime)
@@ -144,16 +148,14 @@ def fitted(zoo: Registry, dataset: Dataset, contract: Contract) -> Dataset:
             raise DataError(f"the list has class {used[-1]}, but {contract.model} answers {contract.classes} classes")
         return dataset
     index_of = layouts.matcher(contract.labels)
-    order: dict[int, int] = {}
-    for label in used:
-        name = dataset.classes[label]
-        if (index := index_of(name)) is None:
-            raise DataError(
-                f"the classes of the data are not those of {contract.model}: it has no {name!r}; "
-                "evaluate it on the data it was trained for"
-            )
-        order[label] = index
-    return replace(dataset, videos=tuple(replace(video, label=order[video.label]) for video in dataset.videos))
+    order = {label: index_of(dataset.classes[label]) for label in used}
+    if lacking := [repr(dataset.classes[label]) for label in used if order[label] is None]:
+        more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        raise DataError(
+            f"the classes of the data are not those of {contract.model}: it has no {lacking[0]}{more}; "
+            "evaluate it on the data it was trained for"
+        )
+    return replace(dataset, videos=tuple(replace(video, label=order[video.label] or 0) for video in dataset.videos))
 
 
 def _check_origin(dataset: Dataset, model: str, trained_on: str) -> None:
@@ -191,6 +193,8 @@ def _header(contract: Contract, followed: Plan, observe: tuple[int, ...], datase
         decoder=f"PyAV {av.__version__} (FFmpeg {av.ffmpeg_version_info}), {resizing}",
         runtime=f"{runtime}, {platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         tsmzoo=__version__,
+        list_file=dataset.list_name,
+        split=dataset.split,
     )
 
 

@@ -65,6 +65,9 @@ class Header(msgspec.Struct, frozen=True):
     runtime: str
     #: Its version.
     tsmzoo: str
+    #: Name of the list, and its official split, for reports: their digests say whether two lists are the same.
+    list_file: str | None = None
+    split: int | None = None
 
 
 def rows(values: Array) -> list[list[float]]:
@@ -192,7 +195,7 @@ class Store:
             found, wanted = (_flat(msgspec.to_builtins(each)) for each in (read_header(self._path), header))
         except DataError:
             raise DataError(f"{beside}: is in the way and not of predictions; give another file") from None
-        for key in wanted | found:
+        for key in [key for key in wanted | found if key not in _TOLD]:
             if (was := found.get(key)) != (now := wanted.get(key)):
                 what = f"({key} was {was}, now is {now})" if key != "classes" else "(of other classes)"
                 raise DataError(f"{self._path}: holds predictions of another run {what}; give another file")
@@ -271,6 +274,10 @@ class Store:
                     part.unlink(missing_ok=True)
         except OSError as error:
             raise DataError(f"{self._path}: cannot be written ({error.strerror}); make room and go on") from None
+
+
+#: Keys of a header that do not make it another's, and that older ones lack.
+_TOLD = {"list_file", "split"}
 
 
 def _flat(header: dict[str, Any]) -> dict[str, Any]:

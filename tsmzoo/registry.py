@@ -144,6 +144,8 @@ class Entry(_Record, frozen=True, kw_only=True):
     #: Multiplier of the channels (mobilenet_v2).
     width: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     dataset: str
+    #: Which of the dataset's official splits the file was trained on: UCF101 and HMDB51 have three.
+    split: Count | None = None
     #: Rows of the classifier.
     classes: Count
     modality: Modality

@@ -152,6 +152,8 @@ def summary(zoo: Registry, scored: Scored, videos_per_s: float | None) -> dict[s
         "weights": first.weights,
         "weights_sha256": first.weights_sha256,
         "artifact_sha256": first.artifact_sha256,
+        "list_file": first.list_file,
+        "split": first.split,
         "list_sha256": first.list_sha256,
         "decoder": first.decoder,
         "skipped_videos": [{"video": name, "why": why} for name, why in scored.skipped],
@@ -195,6 +197,7 @@ def _differences(zoo: Registry, scored: Scored) -> list[str]:
         entry = zoo.by_id.get(header.model)
         if header.weights != "published":
             found.append(f"the weights of {header.model} are {header.weights}, not the published ones")
+        found += warnings(zoo, header.model, header.weights, header.split)
         if header.plan.changes != Changes():
             found.append(f"the protocol was changed: {header.plan.name}")
         elif entry and all(result.protocol != header.plan.protocol for result in entry.results):
@@ -212,6 +215,17 @@ def _differences(zoo: Registry, scored: Scored) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def warnings(zoo: Registry, model: str, weights: str, split: int | None) -> list[str]:
+    """Return what makes a figure on an official split too high: the videos of the others were trained on."""
+    entry = zoo.by_id.get(model)
+    if entry is None or entry.split in (None, split) or split is None or weights != "published":
+        return []
+    return [
+        f"{model} was trained on split {entry.split} and is tested on split {split}, most of whose videos it was "
+        f"trained on: the accuracy is too high; take --split {entry.split}"
+    ]
+
+
 def text(document: dict[str, Any]) -> str:
     """Return the same to read."""
     d = document
@@ -221,6 +235,8 @@ def text(document: dict[str, Any]) -> str:
         f"{what}: top-1 {d['top1']:.2f} % (95 % interval {d['ci95'][0]:.2f}…{d['ci95'][1]:.2f}), "
         f"top-5 {d['top5']:.2f} %, mean of classes {d['mean_class']:.2f} %",
         f"  {d['videos']} videos of {d['dataset']}, {d['skipped']} skipped{speed}",
+        f"  list {d['list_file'] or 'of an older run'}{f', split {split}' if (split := d['split']) else ''}, "
+        f"sha256 {d['list_sha256'][:12]}…",
         f"  {d['protocol']}: {_in_words(d['plan'])}",
         f"  {d['decoder']}; {d['runtime']}",
     ]

@@ -14,7 +14,7 @@ import msgspec
 import yaml
 from torch import nn
 
-from tsmzoo import checkpoints, loop, models, plan, processes, weights
+from tsmzoo import checkpoints, held_out_lists, layouts, loop, models, plan, processes, weights
 from tsmzoo.clips import Progress
 from tsmzoo.dataset import Dataset
 from tsmzoo.errors import TrainingError
@@ -41,6 +41,7 @@ def train(
     `out` then holds model.safetensors, registry.yaml and metrics.jsonl. Raises TrainingError, CheckpointError
     or DownloadError.
     """
+    videos, held_out = layouts.joined(videos, held_out)
     net, entry = _start(zoo, recipe, videos, held_out, progress, notify)
     last = loop.fit(net, entry, zoo.normalisations[entry.normalisation], recipe, videos, held_out, out, progress)
     if processes.is_first():
@@ -73,13 +74,13 @@ def _start(
         raise TrainingError("schedule `steps` needs `steps`, the epochs after which the rate falls; or take `cosine`")
     if missing := [video.path for video in (*videos.videos, *held_out.videos) if not video.path.exists()]:
         raise TrainingError(f"{len(missing)} of the listed videos are not there, first {missing[0]}; mend the list")
-    if held_out.classes not in (None, videos.classes):
-        raise TrainingError("the classes of the validation data are not those of the training data")
+    for warning in held_out_lists.check(entry, recipe, videos, held_out):
+        notify(f"warning: {warning}")
     classes = (
         len(videos.classes) if videos.classes else 1 + max(video.label for video in (*videos.videos, *held_out.videos))
     )
     # A video of the list is of one class.
-    trained = msgspec.structs.replace(entry, id=recipe.name, classes=classes, multi_label=False)
+    trained = msgspec.structs.replace(entry, id=recipe.name, classes=classes, multi_label=False, split=videos.split)
     if recipe.weights == "random":
         return models.build(trained, seed=recipe.seed), trained
     if recipe.weights != "published":

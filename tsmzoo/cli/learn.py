@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.cli.options import DataFolder, Images, Json, ListFile, RegistryFile, load
+from tsmzoo.cli.options import DataFolder, Images, Json, LayoutName, RegistryFile, Split, load
 from tsmzoo.cli.root import app
 
 
@@ -43,8 +44,15 @@ def train(
     data: DataFolder,
     val: Annotated[Path, typer.Option(metavar="DIR", help="The same, to measure on; never trained on.")],
     out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A run begun there is resumed.")],
-    list_file: ListFile = None,
-    val_list: Annotated[Path | None, typer.Option(metavar="FILE", help="The list of --val.")] = None,
+    train_list: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The list to train on, in place of the one that --data holds.")
+    ] = None,
+    val_list: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The list to measure on, in place of the one that --val holds.")
+    ] = None,
+    list_file: Annotated[Path | None, typer.Option("--list", hidden=True)] = None,
+    layout: LayoutName = None,
+    split: Split = 1,
     images: Images = None,
     registry_file: RegistryFile = None,
     json: Json = False,
@@ -54,15 +62,31 @@ def train(
     from tsmzoo import layouts, processes, recipe, training
 
     how = recipe.training(recipe_name)
-    videos, held_out = (
-        layouts.read(folder, lines).named(images) for folder, lines in ((data, list_file), (val, val_list))
-    )
+    videos = layouts.read(data, train_list or list_file, layout, split, "train", option="--train-list").named(images)
+    held_out = layouts.read(val, val_list, layout, split, "val", option="--val-list").named(images)
+    said = " and ".join(f"{part.list_path} ({len(part)} videos)" for part in (videos, held_out))
+    if processes.is_first():
+        for line in dict.fromkeys(layouts.notes(videos) + layouts.notes(held_out)):
+            terminal.note(line)
+        if sys.stderr.isatty():  # elsewhere it stands with the result
+            terminal.note(f"to train and to measure on: {said}")
+    notify = terminal.note if processes.is_first() else terminal.silent
     with terminal.steps_bar() as progress:
-        entry, last = training.train(zoo, how, videos, held_out, out, progress=progress, notify=terminal.note)
+        entry, last = training.train(zoo, how, videos, held_out, out, progress=progress, notify=notify)
     if not processes.is_first():
         return
+    lists = {
+        f"{part}_{key}": value
+        for part, listed in (("train", videos), ("val", held_out))
+        for key, value in (
+            ("list", str(listed.list_path)),
+            ("list_sha256", listed.list_sha256),
+            ("videos", len(listed)),
+        )
+    }
     if json:
-        terminal.print_json({"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256} | last)
+        terminal.print_json({"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256} | lists | last)
         return
     terminal.say(f"{entry.id}: {last['val_top1']:.2f} % on {len(held_out)} videos after {last['epoch']:g} epochs")
+    terminal.say(f"trained and measured on {said}")
     terminal.say(f"use it: tsmzoo export {entry.id} --registry {out / training.REGISTRY} --to tflite")

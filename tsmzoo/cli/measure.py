@@ -12,9 +12,11 @@ from tsmzoo.cli.options import (
     Frames,
     Images,
     Json,
+    LayoutName,
     ListFile,
     RegistryFile,
     Seed,
+    Split,
     Weights,
     WeightsFormat,
     load_for,
@@ -37,10 +39,8 @@ def eval_(
         Path | None, typer.Option(metavar="DIR", help="The dataset as it was published, or lists of your own.")
     ] = None,
     list_file: ListFile = None,
-    layout: Annotated[
-        str | None, typer.Option("--format", metavar="LAYOUT", help="The data's layout, else told by what lies there.")
-    ] = None,
-    split: Annotated[int, typer.Option(help="Of UCF101 and HMDB51.", min=1, max=3)] = 1,
+    layout: LayoutName = None,
+    split: Split = 1,
     images: Images = None,
     protocol: Annotated[
         str | None, typer.Option(help="An id or short name, else that of the first published figure.")
@@ -101,6 +101,9 @@ def eval_(
     first = processes.is_first()
     with ExitStack() as stack:
         listed = layouts.read(data, list_file, layout, split).named(images) if data is not None and live else None
+        if first and listed is not None:
+            for line in layouts.notes(listed):
+                terminal.note(line)
         places = evaluate.places(models, predictions, stack)
         speed = None
         progress = stack.enter_context(terminal.videos_bar(show=first))
@@ -120,7 +123,7 @@ def eval_(
         if strict and found.skipped:
             video, why = found.skipped[0]
             raise ZooError(f"--strict: {video} was skipped before ({why}); mend it and delete {places[0]} to try again")
-        document = scored.summary(zoo, found, speed)
+        document = scored.summary(zoo, found, speed) | {"left_out": list(listed.left_out) if listed else []}
     if html is not None:
         page.write(html, document, found)  # first: nobody may be there to read the rest
     if json:

@@ -40,6 +40,10 @@ DataFolder = Annotated[
     Path, typer.Option(metavar="DIR", help="Videos, with annotations.txt (`path index` a line) and labels.txt.")
 ]
 ListFile = Annotated[Path | None, typer.Option("--list", metavar="FILE", help="A list in place of annotations.txt.")]
+LayoutName = Annotated[
+    str | None, typer.Option("--format", metavar="LAYOUT", help="The data's layout, else told by what lies there.")
+]
+Split = Annotated[int, typer.Option(help="Of UCF101 and HMDB51.", min=1, max=3)]
 Clip = Annotated[
     Path | None, typer.Option(metavar="VIDEO|FOLDER", help="Real frames to verify with, beside the seeded noise.")
 ]
