@@ -156,12 +156,11 @@ def test_what_a_place_does(failure: Exception, said: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes")
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_names_that_are_not_utf8(tmp_path: Path, encoding: str) -> None:
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/r\xff\x1bport"
-    env = os.environ | {"PYTHONIOENCODING": encoding}
     command = [sys.executable, "-m", "tsmzoo", "report", name]
-    text = subprocess.run(command, env=env, capture_output=True, check=True).stdout
+    text = subprocess.run(command, capture_output=True, check=True).stdout
     assert text.splitlines()[0] == os.fsencode(tmp_path) + rb"/r\xff\x1bport/accuracy-kinetics400.svg"
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
     found = json.loads(subprocess.run([*command, "--json"], env=env, capture_output=True, check=True).stdout)["files"]
     assert {os.fsencode(path) for path in found} == {name + b"/" + entry for entry in os.listdir(name)}
