@@ -53,7 +53,7 @@ def export(
         typer.Option(metavar="DIR", help="Videos that int8 takes its ranges from; the bundled have theirs."),
     ] = None,
     keep_float: Annotated[
-        int, typer.Option(help="How many of the operators that int8 costs most stay float.", min=0)
+        int, typer.Option(help="How many of the operators that int8 costs most stay float.", min=0, max=10_000)
     ] = 0,
     preprocess: Annotated[
         str | None, typer.Option(help="embedded (default): camera values in; external: normalised values in.")
