@@ -9,7 +9,8 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -78,7 +79,7 @@ def fetch_to(address: str, part: Path, max_bytes: int, known: bool, progress: Pr
 def _check_scheme(request: httpx2.Request) -> None:
     url = request.url
     if url.scheme != "https" and not (url.scheme == "http" and url.host in _LOOPBACK):
-        raise Refused(f"only https:// and hf:// addresses are used, not {shown(str(url))}")
+        raise Refused(f"only https:// and hf:// addresses are used, not {shown(str(url))[:300]}")
 
 
 def _stream(
@@ -98,7 +99,7 @@ def _stream(
                 size += len(block)
     # If-Range: the rest of the same file, or, where it has changed, the new one from its start.
     headers = {"Range": f"bytes={size}-", "If-Range": validator} if size and validator else {}
-    with client.stream("GET", address, headers=headers) as response:
+    with _answer(client, address, headers) as response:
         status = response.status_code
         if status == 416:
             discard(part)
@@ -147,6 +148,21 @@ def _stream(
     if total is not None and size != total:
         raise _Cut(f"ended after {size} of {total} bytes")
     return digest.hexdigest()
+
+
+@contextmanager
+def _answer(client: httpx2.Client, address: str, headers: dict[str, str]) -> Iterator[httpx2.Response]:
+    """Give the head of an answer, its body still to come."""
+    try:
+        response = client.send(client.build_request("GET", address, headers=headers), stream=True)
+    except (
+        UnicodeError
+    ) as error:  # of a host, of this address or one that it leads to, that no resolver can be asked for
+        raise Refused(f"leads to no address ({one_line(error)})") from None
+    try:
+        yield response
+    finally:
+        response.close()
 
 
 # A partial file: `.part` holds the bytes, `.part.json` which version of which address they are of
