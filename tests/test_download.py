@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import signal
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import huggingface_hub
 import msgspec
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
-from tsmzoo import cache, download, registry, transfer
+from tsmzoo import cache, download, files, registry, transfer
 from tsmzoo.cli import app
 from tsmzoo.errors import DownloadError
 from tsmzoo.registry import Entry
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 BODY = os.urandom(300_000)
 OTHER = os.urandom(300_000)
+with io.BytesIO() as _stream:
+    torch.save({"weight": torch.arange(1000.0)}, _stream)
+    CHECKPOINT = _stream.getvalue()
 NAME = "tsm_tiny.pth"
 
 
@@ -417,23 +422,23 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server, entry: Ent
 
 def test_the_first_download_is_trusted_and_enforced(server: Server, entry: Entry) -> None:
     entry = msgspec.structs.replace(entry, sha256=None)
-    server.add(f"/a/{NAME}", Reply(), Reply(OTHER))
+    server.add(f"/a/{NAME}", Reply(CHECKPOINT), Reply(OTHER))
     notes: list[str] = []
     path = download.fetch(entry, notify=notes.append)
     record = path.with_name(f"{NAME}.sha256")
-    assert record.read_text() == sha256(BODY) + "\n"
+    assert record.read_text() == sha256(CHECKPOINT) + "\n"
     assert len(notes) == 1
-    assert f"sha256 {sha256(BODY)} recorded on first download" in notes[0]
+    assert f"sha256 {sha256(CHECKPOINT)} recorded on first download" in notes[0]
     download.fetch(entry, notify=notes.append)
     assert len(notes) == 1
 
     path.unlink()
     message = refusal(entry)
-    assert f"on the first download it was {sha256(BODY)} (to accept the new file delete {record})" in message
+    assert f"on the first download it was {sha256(CHECKPOINT)} (to accept the new file delete {record})" in message
 
-    server.add(f"/a/{NAME}", Reply())
+    server.add(f"/a/{NAME}", Reply(CHECKPOINT))
     path.write_bytes(OTHER)  # changed on disk
-    assert download.fetch(entry, notify=notes.append).read_bytes() == BODY
+    assert download.fetch(entry, notify=notes.append).read_bytes() == CHECKPOINT
 
 
 def test_a_web_page_is_not_trusted_on_first_use(server: Server, entry: Entry) -> None:
@@ -609,11 +614,11 @@ def test_a_cache_that_can_only_be_read_serves(entry: Entry, monkeypatch: pytest.
     def forbidden(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(download, "write", forbidden)
+    monkeypatch.setattr(files, "write", forbidden)
     path = cache.local_path(entry)
     path.parent.mkdir(parents=True)
-    path.write_bytes(BODY)
-    assert download.fetch(entry) == path
+    path.write_bytes(CHECKPOINT)
+    assert download.fetch(msgspec.structs.replace(entry, sha256=sha256(CHECKPOINT))) == path
     assert download.fetch(msgspec.structs.replace(entry, sha256=None)) == path
     assert list(path.parent.iterdir()) == [path]  # not even a lock
 
@@ -626,8 +631,12 @@ def test_a_cache_that_cannot_be_written_is_named(entry: Entry, tmp_path: Path) -
 
 
 def test_a_full_disk_is_named(server: Server, second: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    sync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if os.fstat(descriptor).st_size > 10_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
 
     server.add(f"/a/{NAME}", Reply())
     monkeypatch.setattr(os, "fsync", full)
@@ -696,7 +705,7 @@ def test_all_digests_that_are_known_must_fit(server: Server, in_git: Entry) -> N
 # A checkpoint of several files
 
 INDEX = "tsm_tiny.index"
-LIST = os.urandom(1000)
+LIST = os.urandom(1000) + bytes.fromhex("57fb808b247547db")
 
 
 @pytest.fixture

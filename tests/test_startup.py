@@ -16,7 +16,7 @@ from tsmzoo.parsing import parse
 
 #: Of tsmzoo's own modules, besides those of the command line.
 ALWAYS = {"cli", "errors", "formats", "streams", "terminal"}
-ZOO = ALWAYS | {"cache", "listing", "parsing", "paths", "registry"}
+ZOO = ALWAYS | {"cache", "files", "listing", "parsing", "paths", "registry"}
 #: What those of others bring along.
 COMPANIONS = {"annotated_doc", "cython_runtime", "shellingham", "typing_extensions"}
 #: What each may load, ours and others'.

@@ -131,7 +131,11 @@ def load_checkpoint(prefix: str) -> Any:
     arrays = dict(np.load(f"{prefix}.data-00000-of-00001"))
     return SimpleNamespace(
         get_variable_to_dtype_map=lambda: {
-            name: SimpleNamespace(is_floating=np.issubdtype(array.dtype, np.floating)) for name, array in arrays.items()
+            name: SimpleNamespace(is_floating=np.issubdtype(array.dtype, np.floating), size=array.dtype.itemsize)
+            for name, array in arrays.items()
+        },
+        get_variable_to_shape_map=lambda: {
+            name: [10**6] * 3 if name.endswith("/enormous") else list(array.shape) for name, array in arrays.items()
         },
         get_tensor=arrays.__getitem__,
     )
@@ -231,6 +235,12 @@ def test_variables_that_fit_nowhere_are_refused(tmp_path: Path) -> None:
     assert "missing: Mixed_5b.b2b.bn.bias, Mixed_5b.b2b.bn.weight;" in refusal(write(tmp_path, stray), entry)
     assert "keys fit none of the formats" in refusal(write(tmp_path, {"save/.ATTRIBUTES/VALUE": np.ones(3)}), entry)
     assert "holds no tensors" in refusal(write(tmp_path, {"global_step": np.int64(1)}), entry)
+
+
+@stand_in
+def test_an_index_that_promises_more_than_there_is_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"one": np.ones(3, "float32"), "two/enormous": np.ones(3, "float32")})
+    assert f"its index tells of {4 * 10**18 + 12} bytes, {DATA} has " in refusal(folder)
 
 
 @stand_in

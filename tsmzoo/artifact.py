@@ -9,7 +9,7 @@ import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tsmzoo import files
 from tsmzoo.errors import ArtifactError
 from tsmzoo.formats import Format, format_of, is_artifact
+from tsmzoo.registry import Classes, Frames, Mean, Rate, Std, Stride
 
 Array = NDArray[Any]
 #: Axes in order; N is the batch, T the frames of a clip.
@@ -27,6 +28,12 @@ DType = Literal["uint8", "float32", "float16"]
 State = Literal["explicit", "packed", "implicit"]
 #: What makes probabilities of logits: classes exclude one another, or each may hold.
 Activation = Literal["softmax", "sigmoid"]
+
+#: Values along an axis, bytes of a file, steps of a verification.
+Length = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+#: Pixels of a side: of the input, and of what it is cropped from.
+Pixels = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 
 #: Key of the contract among a file's own metadata, in every format.
 METADATA_KEY = "tsmzoo"
@@ -40,7 +47,7 @@ class Tensor(_Record, frozen=True, kw_only=True):
     """An input or output; an axis of any length is a string."""
 
     name: str
-    shape: tuple[int | str, ...]
+    shape: Annotated[tuple[Length | str, ...], msgspec.Meta(max_length=8)]
     dtype: DType
     layout: Layout
     meaning: str
@@ -76,7 +83,7 @@ class Case(_Record, frozen=True, kw_only=True):
     """One stream or clip of a verification."""
 
     name: str
-    steps: int
+    steps: Number
     max_rel_error: float
 
 
@@ -85,7 +92,7 @@ class Quality(_Record, frozen=True, kw_only=True):
 
     #: What the clips are.
     data: str
-    clips: int
+    clips: Number
     #: Share of clips whose first class is the same.
     agreement: float
     #: Mean cosine between both files' logits, their means taken off.
@@ -118,7 +125,7 @@ class Verification(_Record, frozen=True, kw_only=True):
     worst: str | None = None
     #: Share of answers whose first class is the same.
     top1_agreement: float | None = None
-    steps: int = 0
+    steps: Number = 0
     cases: tuple[Case, ...] = ()
     quality: Quality | None = None
     #: What was checked of the file without running it.
@@ -149,25 +156,25 @@ class Contract(_Record, frozen=True, kw_only=True):
     states: tuple[StatePair, ...]
     #: States that have no input of their own: one after another in the packed one, or kept by the file itself.
     parts: tuple[Tensor, ...] = ()
-    classes: int
+    classes: Classes
     #: None where the class names are not at hand.
     labels: tuple[str, ...] | None
     #: Of mean and std, and of the input where its preprocessing is external; an embedded one takes RGB for BGR.
     channel_order: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int
+    mean: tuple[Mean, ...]
+    std: tuple[Std, ...]
+    size: Pixels
     #: Short side that a video is resized to before the centre crop of `size`.
-    resize: int
-    frames: int
+    resize: Pixels
+    frames: Frames
     #: How a clip is taken from a video: `uniform`, `dense` with every `stride`th frame, or a live `stream`.
     sampling: str
-    stride: int | None
-    target_fps: float | None
+    stride: Stride | None
+    target_fps: Rate | None
     weights: Literal["published", "local", "random"]
     checkpoint: Checkpoint | None = None
     #: Of random weights.
-    seed: int | None = None
+    seed: Number | None = None
     licence: str
     citation: str
     doubt: tuple[str, ...] = ()
@@ -175,7 +182,7 @@ class Contract(_Record, frozen=True, kw_only=True):
     #: Of the file itself; absent from the copy inside it.
     artifact: str | None = None
     sha256: str | None = None
-    bytes: int | None = None
+    bytes: Number | None = None
     verification: Verification | None = None
 
     @property

@@ -2,13 +2,14 @@
 
     <cache>/checkpoints/<id>/
         <file>                       under this name only once its digest was right
-        <file>.sha256                digest of the first download, where the publisher gives none
+        <file>.sha256                digest of the first download that was a checkpoint, where the publisher gives none
         <file>.part, <file>.part.json    an interrupted download, and what it is a part of
         <file>.part.hub/             the same, from the hub
         <file>.<digest>.bad          arrived, but is not the published file
         <file>.lock                  held by the process that downloads
 
-A checkpoint of several files has them side by side there, each with such companions of its own.
+A link or a pipe in the place of one of these is removed, not followed. A checkpoint of several files has them side by
+side there, each with such companions of its own.
 
 Environment: `TSMZOO_CACHE`; `TSMZOO_MIRROR`, a folder address that is tried first, as `<mirror>/<id>/<file>` (so the
 cache's own folder of checkpoints serves) and then as `<mirror>/<file>`; `TSMZOO_OFFLINE`.
@@ -19,17 +20,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tsmzoo import terminal
+from tsmzoo import files, terminal
 from tsmzoo.cache import local_paths
-from tsmzoo.errors import DownloadError
-from tsmzoo.transfer import Progress, Refused, beside, discard, fetch_to, one_line, shown, too_large, write
+from tsmzoo.errors import CheckpointError, DownloadError
+from tsmzoo.transfer import Progress, Refused, beside, discard, fetch_to, one_line, shown, too_large, vacate
 
 if TYPE_CHECKING:
     from tsmzoo.registry import Entry
@@ -38,6 +41,13 @@ if TYPE_CHECKING:
 Notify = Callable[[str], None]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+#: In the smallest type that weights are kept in.
+_BYTES_PER_PARAMETER = 2
+#: What TensorFlow's index of a checkpoint ends with, as all tables of LevelDB.
+_TABLE = bytes.fromhex("57fb808b247547db")
+#: Endings of text, which may well begin as an error page does.
+_TEXT = (".json", ".txt", ".xml", ".html", ".yaml", ".yml", ".md")
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,8 @@ class _File:
     path: Path
     addresses: list[str]
     max_bytes: int
+    #: Bytes that its weights take at least; None of what lies beside them.
+    min_bytes: int | None = None
     #: Or its first digits.
     sha256: str | None = None
     git_blob_sha1: str | None = None
@@ -70,13 +82,16 @@ def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = te
     for other in others:
         _obtain(_File(entry.id, other, _addresses(entry, other.name), entry.max_bytes), progress, notify)
     digests = (entry.sha256 or entry.sha256_prefix, entry.git_blob_sha1)
-    _obtain(_File(entry.id, path, _addresses(entry, path.name), entry.max_bytes, *digests), progress, notify)
+    sizes = (entry.max_bytes, entry.params * _BYTES_PER_PARAMETER)
+    _obtain(_File(entry.id, path, _addresses(entry, path.name), *sizes, *digests), progress, notify)
     return path
 
 
 def _obtain(file: _File, progress: Progress | None, notify: Notify) -> None:
     path = file.path
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder is in the way", str(path))
         wrong: str | None = "it is not in the cache"
         if path.is_file():
             digest = _sha256(path)
@@ -126,6 +141,8 @@ def _fetch_locked(file: _File, progress: Progress | None, notify: Notify) -> Non
             return
         notify(f"{file.id}: {path}: {bad}; fetching it again")
     part = beside(path, ".part")
+    for place in (part, beside(part, ".json")):
+        vacate(place)
     failures = []
     for address in file.addresses:
         try:
@@ -167,18 +184,33 @@ def _sibling(url: str, name: str) -> str:
 
 
 def _expected(file: _File) -> str | None:
-    """Return the sha256 that the file must have, or its first digits; None where neither publisher nor cache has it."""
+    """Return the sha256 that the file must have, or its first digits; None where neither publisher nor cache has it.
+
+    Raises DownloadError where the cache has a record of something else.
+    """
     if file.sha256:
         return file.sha256.lower()
+    record = beside(file.path, ".sha256")
     try:
-        return beside(file.path, ".sha256").read_text(encoding="ascii", errors="replace").strip() or None
+        digest = files.read(record, 1000).decode("ascii", errors="replace").strip().lower()
+        why = None if re.fullmatch("[0-9a-f]{64}", digest) else "it holds no sha256"
     except FileNotFoundError:
         return None
+    except OSError as error:
+        why = str(error.strerror)
+    if why:
+        raise DownloadError(
+            f"{file.id}: {record}: {why}, so that nothing tells whether {file.path.name} is still the file of the "
+            "first download; delete it to trust the file that lies there or comes next"
+        )
+    return digest
 
 
 def _wrong(file: _File, arrived: Path, sha256: str) -> str | None:
-    """Say why `arrived` is not the file; None where it is, or where there is nothing to compare with."""
+    """Say why `arrived` is not the file; None where it is. Without anything to compare with, it must be readable."""
     expected = _expected(file)
+    if expected is None and not file.git_blob_sha1:
+        return _unreadable(file, arrived)
     if expected is not None and not sha256.startswith(expected):
         if file.sha256:
             return (
@@ -193,11 +225,52 @@ def _wrong(file: _File, arrived: Path, sha256: str) -> str | None:
     return None
 
 
+def _unreadable(file: _File, arrived: Path) -> str | None:
+    """Say why `arrived` is nothing to be trusted from now on: an error page, a part of a file, no checkpoint."""
+    name = file.path.name
+    with files.opened(arrived) as content:
+        start = content.read(512)
+        size = content.seek(0, os.SEEK_END)
+        content.seek(max(0, size - len(_TABLE)))
+        end = content.read()
+    if not start:
+        return "it is empty"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not name.endswith(_TEXT):
+        if text.startswith(b"<"):
+            return "it is a web page, not a checkpoint"
+        if text.startswith((b"{", b"[")):
+            return "it is JSON, not a checkpoint"
+        if start.startswith(b"\x1f\x8b"):
+            return "it is compressed (gzip), not a checkpoint"
+    from tsmzoo import tf_checkpoint
+
+    if name.endswith(tf_checkpoint.INDEX):
+        return None if end == _TABLE else "it is no index of a TensorFlow checkpoint"
+    if name.endswith(tf_checkpoint.DATA):
+        return None if size >= (file.min_bytes or 1) else f"it has {size} bytes, too few for the model's weights"
+    if file.min_bytes is None:  # nothing here reads it
+        return None
+    from tsmzoo import checkpoints
+
+    # Under its own name, whose ending tells how it is read.
+    named = arrived.with_name(f"new-{name}") if arrived != file.path else arrived
+    os.replace(arrived, named)
+    try:
+        checkpoints.read_state(named)
+    except CheckpointError as error:
+        return f"it {error}"
+    finally:
+        os.replace(named, arrived)
+    return None
+
+
 def _remember(file: _File, sha256: str, notify: Notify) -> None:
     """Trust on first use: what came first is enforced from then on."""
     if _expected(file) is None and not file.git_blob_sha1:
         record = beside(file.path, ".sha256")
-        write(record, sha256 + "\n")
+        vacate(record)
+        files.write(record, sha256 + "\n")
         notify(f"{file.id}: no digest is published; sha256 {sha256} recorded on first download in {record}")
 
 
@@ -215,13 +288,15 @@ def _settle(file: _File, arrived: Path, sha256: str, notify: Notify) -> str | No
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _hashed(path, hashlib.sha256())
 
 
 def _git_blob_sha1(path: Path) -> str:
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as file:
+    return _hashed(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size))
+
+
+def _hashed(path: Path, digest: hashlib._Hash) -> str:
+    with files.opened(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -243,19 +318,49 @@ def _from_hub(address: str, part: Path, max_bytes: int) -> str:
     from huggingface_hub import hf_hub_download
 
     store = beside(part, ".hub")
+    if _leads_elsewhere(store):
+        files.remove(store)
     try:
-        about = hf_hub_download(f"{owner}/{repo}", name, revision=revision or None, cache_dir=store, dry_run=True)
-        if about.file_size is not None and about.file_size > max_bytes:
+        with _silent_hub():
+            about = hf_hub_download(f"{owner}/{repo}", name, revision=revision or None, cache_dir=store, dry_run=True)
+            if about.file_size is not None and about.file_size > max_bytes:
+                raise too_large(max_bytes)
+            found = Path(hf_hub_download(f"{owner}/{repo}", name, revision=revision or None, cache_dir=store)).resolve()
+        if found.stat().st_size > max_bytes:
             raise too_large(max_bytes)
-        found = Path(hf_hub_download(f"{owner}/{repo}", name, revision=revision or None, cache_dir=store))
     except Exception as error:  # the library and its transfer back ends raise a dozen unrelated types
         if isinstance(error, Refused) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
             raise
         raise Refused(one_line(error)) from None
     discard(part)
-    os.replace(found.resolve(), part)  # the blob behind the link: moved, so that no second copy stays
+    os.replace(found, part)  # the blob behind the link: moved, so that no second copy stays
     shutil.rmtree(store, ignore_errors=True)
     return _sha256(part)
+
+
+def _leads_elsewhere(store: Path) -> bool:
+    """Say whether what was left of a download is, or holds, a link that leads out of it; the library's own do not."""
+    inside = (Path(folder, name) for folder, folders, names in os.walk(store) for name in (*folders, *names))
+    return store.is_symlink() or any(
+        path.is_symlink() and not path.resolve().is_relative_to(store.resolve()) for path in inside
+    )
+
+
+@contextmanager
+def _silent_hub() -> Iterator[None]:
+    """Keep the library from telling of each retry: the error that it ends with is what the user is told."""
+    import logging
+
+    from huggingface_hub.utils import logging as of_hub
+
+    before = of_hub.get_verbosity()
+    of_hub.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        of_hub.set_verbosity(before)
 
 
 # Small helpers
@@ -265,6 +370,7 @@ def _from_hub(address: str, part: Path, max_bytes: int) -> str:
 def _locked(path: Path, notify: Notify) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
+    vacate(beside(path, ".lock"))
     lock = FileLock(beside(path, ".lock"))
     try:
         lock.acquire(timeout=0)

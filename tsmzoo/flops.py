@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+import msgspec
 import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 from tsmzoo import models
+from tsmzoo.errors import ZooError
 from tsmzoo.models.forms import OneClip, Step, state_shapes
 from tsmzoo.registry import Entry
 from tsmzoo.threads import one_thread
@@ -56,13 +58,18 @@ class Count:
 
 
 def count(entry: Entry) -> Count:
-    """Count one pass of `entry` at its own frames and size. Raises RuntimeError on an operation without a rule."""
+    """Count one pass of `entry` at its own frames and size.
+
+    Raises ZooError where that is more than memory holds, and RuntimeError on an operation without a rule.
+    """
+    # Attention and 3-D kernels see frames together; all else costs a frame as much alone as in its clip.
+    traced = entry.frames if entry.non_local or entry.family == "i3d" else 1
+    if why := msgspec.structs.replace(entry, frames=traced).too_large:
+        raise ZooError(f"{entry.id}: {why}")
     net = models.build(entry)
     # fvcore's trace cannot run on the meta device. (`to_empty` takes ten times as long.)
     zeros = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in net.state_dict().items()}
     net.load_state_dict(zeros, assign=True)
-    # Attention and 3-D kernels see frames together; all else costs a frame as much alone as in its clip.
-    traced = entry.frames if entry.non_local or entry.family == "i3d" else 1
     analysis = _analysis(net, entry, traced)
     with one_thread(), torch.no_grad():  # what a gradient needs would triple the memory of 3-D networks
         total = _counted(analysis.by_operator())

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 import yaml
 
-from tsmzoo import paths
+from tsmzoo import files, paths
 from tsmzoo.errors import RegistryError
 from tsmzoo.formats import Format
-from tsmzoo.parsing import parse
+from tsmzoo.parsing import MOST, parse
 from tsmzoo.registry import Count, Id
 
 RECIPES = paths.DATA / "recipes"
@@ -196,7 +196,7 @@ def _recipe_path(kind: str, name: str) -> Path:
 
 def _read(path: Path, kind: type[_T]) -> _T:
     try:
-        data: Any = parse(path.read_text(encoding="utf-8"))
+        data: Any = parse(files.read_text(path, MOST))
         return msgspec.convert(data, kind)
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}); add the recipe") from None

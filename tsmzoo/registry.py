@@ -7,7 +7,9 @@ It must stay quick to import: `tsmzoo list` answers before torch could be loaded
 from __future__ import annotations
 
 import fnmatch
+from collections import Counter
 from functools import cached_property
+from math import isqrt
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -15,9 +17,9 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
-from tsmzoo import paths
+from tsmzoo import files, paths
 from tsmzoo.errors import RegistryError
-from tsmzoo.parsing import parse
+from tsmzoo.parsing import MOST, parse
 
 Family = Literal["tsn", "tsm", "i3d"]
 Mode = Literal["offline", "online"]
@@ -61,13 +63,44 @@ WeightsFormat = Literal[
     "torchvision",
     "tsmzoo",
 ]
-#: What names a folder of the cache and files that are exported.
-Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+#: What names a folder of the cache and files that are exported, which get endings of their own.
+Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=128)]
 #: The name of a file in a folder of the cache.
-FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=200)]
 #: https, a Hugging Face repository, or http on this machine; it ends in the file's name, on Dropbox in `?dl=1` besides.
-Url = Annotated[str, msgspec.Meta(pattern=r"^(https|http|hf)://[^\s?#]+/(?!\.\.?(@|\?|\Z))[^/\s?#]+(\?dl=1)?\Z")]
+Url = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(https|http|hf)://[^\s?#\x00-\x1f\x7f]+/(?!\.\.?(@|\?|\Z))[^/\s?#\x00-\x1f\x7f]{1,200}(\?dl=1)?\Z",
+        max_length=2000,
+    ),
+]
+#: A path, which the system cannot know with control characters or in any length.
+FilePath = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]+\Z", max_length=1000)]
+
+# Bounds of numbers: far beyond what was ever trained, and such that what they allow can still be built. A bound above
+# refuses infinity as well, one on either side NaN.
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Classes = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+Frames = Annotated[int, msgspec.Meta(ge=1, le=256)]
+#: Pixels of a side: in fewer the deepest features of some networks are none.
+Size = Annotated[int, msgspec.Meta(ge=32, le=2048)]
+Stride = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+Rate = Annotated[float, msgspec.Meta(gt=0, le=1000)]
+#: Of a normalisation, on the scale 0…1.
+Mean = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]
+Std = Annotated[float, msgspec.Meta(ge=1e-6, le=1000)]
+Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
+Cost = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+_Side = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+
+#: Pixels of a clip, over all its frames, that the largest networks take within some gigabytes; of one with non-local
+#: blocks, which compare each place with every other.
+_MOST_PIXELS = 2**25
+_MOST_PIXELS_NON_LOCAL = 2**22
+
+#: Endings that `download` gives to what it keeps beside a file.
+_COMPANIONS = (".part", ".part.json", ".part.hub", ".sha256", ".lock", ".bad")
 
 #: Bytes that a checkpoint may hold a parameter: weights, momentum and as much again, in float32.
 _BYTES_PER_PARAMETER = 16
@@ -84,18 +117,18 @@ class Result(_Record, frozen=True):
     protocol: str | None
     source: str
     as_published: str = ""
-    top1: float | None = None
-    top5: float | None = None
+    top1: Percent | None = None
+    top5: Percent | None = None
     #: Mean average precision, for multi-label datasets.
-    map: float | None = None
+    map: Percent | None = None
     #: Frames of a clip when it was measured, where they are neither the protocol's nor the model's own.
-    frames: Count | None = None
+    frames: Frames | None = None
 
 
 class Published(_Record, frozen=True):
     """A cost as published: GMACs or millions of parameters."""
 
-    value: float
+    value: Cost
     source: str
     #: What one unit of it covers, for instance "8 frames at 224x224".
     basis: str | None = None
@@ -106,15 +139,15 @@ class Normalisation(_Record, frozen=True):
 
     #: Of the channels that the network takes; frames are decoded as RGB.
     order: Literal["RGB", "BGR", "flow"]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[Mean, ...]
+    std: tuple[Std, ...]
     about: str
 
 
 class LabelMap(_Record, frozen=True):
     """A dataset's classes in the order of the logits; their names, or else those of `labels/<key>.txt`."""
 
-    classes: Count
+    classes: Classes
     order: str
     names: tuple[str, ...] | None = None
 
@@ -142,35 +175,35 @@ class Entry(_Record, frozen=True, kw_only=True):
     mode: Mode
     backbone: Backbone
     #: Multiplier of the channels (mobilenet_v2).
-    width: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    width: Annotated[float, msgspec.Meta(gt=0, le=4)] = 1.0
     dataset: str
     #: Which of the dataset's official splits the file was trained on: UCF101 and HMDB51 have three.
     split: Count | None = None
     #: Rows of the classifier.
-    classes: Count
+    classes: Classes
     modality: Modality
     #: Segments of a clip (T); 1 for an online model, which takes a frame a step.
-    frames: Count
+    frames: Frames
     #: Side of the square input that the file was trained with, in pixels.
-    size: Count = 224
+    size: Size = 224
     #: Several classes may hold at once (sigmoid, mean average precision).
     multi_label: bool = False
     #: The share of the channels that comes from either side: 1/8 of them (TSM, Table 2; ablations take others).
-    shift_div: Annotated[int, msgspec.Meta(ge=2)] = 8
+    shift_div: Annotated[int, msgspec.Meta(ge=2, le=64)] = 8
     #: In the residual branch, or in front of the whole block, whose shortcut then lacks the present frame (§ 4.2).
     shift_place: Literal["residual", "in-place"] = "residual"
     #: Frames that shift among themselves, where they are fewer than the clip's.
-    shift_frames: Count | None = None
+    shift_frames: Frames | None = None
     non_local: NonLocal | None = None
     #: The output projection of the non-local blocks has a bias: MIT's, not mmaction2's.
     non_local_bias: bool = True
     #: Shapes, 1, C, H, W, of an online model's states at its own size, in the order of the blocks.
-    states: tuple[tuple[int, int, int, int], ...] = ()
+    states: Annotated[tuple[tuple[Literal[1], _Side, _Side, _Side], ...], msgspec.Meta(max_length=256)] = ()
     #: How the file was trained to see a video: T segments of all of it, T frames `stride` apart, or a live stream.
     sampling: Literal["uniform", "dense", "stream"]
-    stride: Count | None = None
+    stride: Stride | None = None
     #: Frames a second that a live stream is sampled at, where the publisher says or implies it.
-    target_fps: float | None = None
+    target_fps: Rate | None = None
 
     normalisation: str
     labels: str
@@ -182,7 +215,7 @@ class Entry(_Record, frozen=True, kw_only=True):
     #: Further files of the same checkpoint, by name, in the folder of each of `urls`.
     beside: tuple[FileName, ...] = ()
     #: A file that needs no download: its path from the registry's folder, in tsmzoo's own registry from the package.
-    file: str | None = None
+    file: FilePath | None = None
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
     #: The first hex digits of the sha256, as they stand in the published file name.
     sha256_prefix: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8,64}$")] | None = None
@@ -193,10 +226,10 @@ class Entry(_Record, frozen=True, kw_only=True):
     licence: str
 
     #: Parameters, buffers not counted.
-    params: Count
+    params: Annotated[int, msgspec.Meta(ge=1, le=10**10)]
     #: Multiply-accumulates of convolutions and linear layers for one clip (online: one frame) of
     #: `frames` frames of `size` pixels, in thousand millions.
-    gmacs: Annotated[float, msgspec.Meta(ge=0)]
+    gmacs: Cost
     published_gmacs: Published | None = None
     published_mparams: Published | None = None
     results: tuple[Result, ...] = ()
@@ -226,6 +259,17 @@ class Entry(_Record, frozen=True, kw_only=True):
     def short_side(self) -> int:
         """The short side that a video is resized to before it is cropped: 256 for 224, as both publishers do."""
         return round(self.size * 256 / 224)
+
+    @property
+    def too_large(self) -> str | None:
+        """What is wrong with an input that nobody's memory holds; None where nothing is."""
+        most = _MOST_PIXELS_NON_LOCAL if self.non_local else _MOST_PIXELS
+        if self.frames * self.size**2 <= most:
+            return None
+        return (
+            f"clips of {self.frames} frames of {self.size} pixels are too large: at that size "
+            f"{most // self.size**2} frames are the most, and {isqrt(most // self.frames)} pixels with as many frames"
+        )
 
     @property
     def mparams(self) -> float:
@@ -351,10 +395,10 @@ def load(*extra: Path) -> Registry:
 def _read(path: Path, folder: Path) -> Registry:
     """Read one file; its entries' own files lie in `folder`."""
     try:
-        data = parse(path.read_bytes())
+        data = parse(files.read(path, MOST))
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}); give a registry file") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise RegistryError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(data, dict):
         raise RegistryError(f"{path}: a registry is a mapping with `models:`; see the project's own registry.yaml")
@@ -364,8 +408,8 @@ def _read(path: Path, folder: Path) -> Registry:
     entries = tuple(
         _convert(item, Entry, f"{path}: entry {_title(item, number)}") for number, item in enumerate(models)
     )
-    ids = [entry.id for entry in entries]
-    if twice := sorted({name for name in ids if ids.count(name) > 1}):
+    times = Counter(entry.id for entry in entries)
+    if twice := sorted(name for name in times if times[name] > 1):
         raise RegistryError(f"{path}: entry {twice[0]!r} stands there twice; ids must be unique")
     rest: Registry = _convert(data, Registry, str(path))
     located = (
@@ -376,7 +420,8 @@ def _read(path: Path, folder: Path) -> Registry:
 
 
 def _title(item: Any, number: int) -> str:
-    return repr(item["id"]) if isinstance(item, dict) and "id" in item else f"number {number + 1}"
+    named = isinstance(item, dict) and isinstance(item.get("id"), str)
+    return repr(item["id"]) if named else f"number {number + 1}"
 
 
 def _convert(data: Any, kind: type[Any], where: str) -> Any:
@@ -412,6 +457,15 @@ def _check(registry: Registry, path: Path) -> None:
                 f"{where}: give the urls of its file or, beside the registry, a file; of a model without published "
                 "weights, format tsmzoo and no digest"
             )
+        for url in entry.urls:
+            try:
+                _ = urlsplit(url).port
+            except ValueError as error:
+                raise RegistryError(f"{where}: {url!r} is no address ({error})") from None
+        if wrong_name := next((name for name in (entry.filename, *entry.beside) if _is_companion(name)), None):
+            raise RegistryError(f"{where}: a file cannot be called {wrong_name!r}, as notes on a download are")
+        if entry.too_large:
+            raise RegistryError(f"{where}: {entry.too_large}")
         if entry.beside and not entry.urls:
             raise RegistryError(f"{where}: beside names files that are published with the one of urls")
         if len({entry.filename, *entry.beside}) <= len(entry.beside):
@@ -437,6 +491,10 @@ def _check(registry: Registry, path: Path) -> None:
             raise RegistryError(f"{path}: alias {alias!r} points to {target!r}, which is no entry")
         if alias in registry.by_id:
             raise RegistryError(f"{path}: alias {alias!r} is an id already")
+
+
+def _is_companion(name: str | None) -> bool:
+    return name is not None and name.endswith(_COMPANIONS)
 
 
 def _wrong_shift(entry: Entry) -> str | None:

@@ -75,10 +75,16 @@ def _warn(model: str, made_of: weights_.Network | Contract, notify: Callable[[st
 
 
 def resized(entry: Entry, frames: int | None, size: int | None) -> Entry:
-    """Return `entry` at another number of frames or size; an online model always takes a frame a step."""
+    """Return `entry` at another number of frames or size; an online model always takes a frame a step.
+
+    Raises ZooError where no memory would hold that.
+    """
     if entry.mode == "online":
         frames = None
-    return msgspec.structs.replace(entry, frames=frames or entry.frames, size=size or entry.size)
+    entry = msgspec.structs.replace(entry, frames=frames or entry.frames, size=size or entry.size)
+    if entry.too_large:
+        raise ZooError(f"{entry.id}: {entry.too_large}")
+    return entry
 
 
 def open_file(path: Path, threads: int | None = None) -> tuple[Runner, Contract]:

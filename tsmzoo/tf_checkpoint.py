@@ -5,6 +5,7 @@ TensorFlow's own reader reads them. No torch here: the two need not be in one en
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,17 +65,23 @@ def read(data: Path) -> dict[str, Array]:
         try:
             reader = tensorflow.train.load_checkpoint(str(data.with_suffix("")))
             types = reader.get_variable_to_dtype_map()
-            arrays = {name: reader.get_tensor(name) for name in types if _is_weight(name, types[name].is_floating)}
+            weights = [name for name in types if _is_weight(name, types[name].is_floating)]
+            shapes = reader.get_variable_to_shape_map()
+            # The index alone says how large a tensor is, and so much would be allocated.
+            claimed = sum(prod(shapes[name]) * types[name].size for name in weights)
+            if claimed > (there := data.stat().st_size):
+                raise ValueError(f"its index tells of {claimed} bytes, {data.name} has {there}")
+            arrays = {name: reader.get_tensor(name) for name in weights}
         except Exception as error:  # TensorFlow raises a dozen kinds for a damaged file
             reason = " ".join(str(error).split())[:120]
             raise CheckpointError(f"is damaged or not a TensorFlow checkpoint ({reason}); get it again") from None
-    weights = {name: _in_torchs_order(name, np.asarray(array, np.float32)) for name, array in arrays.items()}
+    state = {name: _in_torchs_order(name, np.asarray(array, np.float32)) for name, array in arrays.items()}
     scales = {
         name.removesuffix("beta") + "gamma": np.ones_like(shift)
-        for name, shift in weights.items()
+        for name, shift in state.items()
         if name.endswith("/batch_norm/beta")
     }
-    return scales | weights
+    return scales | state
 
 
 def _is_weight(name: str, floating: bool) -> bool:

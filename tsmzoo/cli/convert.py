@@ -58,7 +58,7 @@ def export(
         ),
     ] = None,
     keep_float: Annotated[
-        int, typer.Option(help="How many of the operators that int8 costs most stay float.", min=0)
+        int, typer.Option(help="How many of the operators that int8 costs most stay float.", min=0, max=10_000)
     ] = 0,
     preprocess: Annotated[
         str | None, typer.Option(help="embedded (default): camera values in; external: normalised values in.")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.cli.options import Images, Json, RegistryFile, Seed, Weights, WeightsFormat, load
+from tsmzoo.cli.options import Images, Json, RegistryFile, Seed, Weights, WeightsFormat, load, number
 from tsmzoo.cli.root import app
 from tsmzoo.errors import DataError
 
@@ -28,36 +28,64 @@ def run(
         Path | None, typer.Option(metavar="FILE.mp4", help="Write the video with the answers on it, all its frames.")
     ] = None,
     window: Annotated[
-        int | None, typer.Option(metavar="N", help="Answers that are averaged; 0.8 s of a stream without.", min=1)
+        int | None,
+        typer.Option(metavar="N", help="Answers that are averaged; 0.8 s of a stream without.", min=1, max=100_000),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(metavar="P", help="Below this probability nothing is decided; 0.5 without.", min=0, max=1),
+        typer.Option(
+            metavar="P", help="Below this probability nothing is decided; 0.5 without.", min=0, max=1, callback=number
+        ),
     ] = None,
     hold: Annotated[
         int | None,
-        typer.Option(metavar="K", help="Steps running that a new label must lead; 2 of a stream without.", min=1),
+        typer.Option(
+            metavar="K", help="Steps running that a new label must lead; 2 of a stream without.", min=1, max=100_000
+        ),
     ] = None,
     cut: Annotated[
         float | None,
         typer.Option(
-            metavar="D", help="Difference of two frames, 0…1, that begins anew; 0.4 without, 0: never.", min=0
+            metavar="D",
+            help="Difference of two frames, 0…1, that begins anew; 0.4 without, 0: never.",
+            min=0,
+            max=1,
+            callback=number,
         ),
     ] = None,
     reset_every: Annotated[
-        float | None, typer.Option(metavar="S", help="Begin anew every so many seconds.", min=0.01)
+        float | None,
+        typer.Option(metavar="S", help="Begin anew every so many seconds.", min=0.01, max=1e6, callback=number),
     ] = None,
     every: Annotated[
         float | None,
-        typer.Option(metavar="S", help="Seconds from answer to answer of an offline model; a camera's: 1.", min=0.01),
+        typer.Option(
+            metavar="S",
+            help="Seconds from answer to answer of an offline model; a camera's: 1.",
+            min=0.01,
+            max=1e6,
+            callback=number,
+        ),
     ] = None,
     span: Annotated[
         float | None,
-        typer.Option(metavar="S", help="Seconds that a clip of such answers spans; 4 without.", min=0.01),
+        typer.Option(
+            metavar="S",
+            help="Seconds that a clip of such answers spans; 4 without.",
+            min=0.01,
+            max=1e6,
+            callback=number,
+        ),
     ] = None,
     fps: Annotated[
         float | None,
-        typer.Option(metavar="F", help="Images a second of a folder; each is a step without.", min=0.01, max=1000),
+        typer.Option(
+            metavar="F",
+            help="Images a second of a folder; each is a step without.",
+            min=0.01,
+            max=1000,
+            callback=number,
+        ),
     ] = None,
     images: Images = None,
     weights: Weights = None,
@@ -123,7 +151,7 @@ def demo(
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the clips and the exported file in a new folder.")
     ] = None,
-    videos: Annotated[int, typer.Option(help="Clips to measure on, an even number.", min=2)] = 280,
+    videos: Annotated[int, typer.Option(help="Clips to measure on, an even number.", min=2, max=1_000_000)] = 280,
     json: Json = False,
 ) -> None:
     """See the point in two minutes: three models of equal cost, measured, exported, verified and streamed."""

@@ -45,7 +45,9 @@ def eval_(
     protocol: Annotated[
         str | None, typer.Option(help="An id or short name, else that of the first published figure.")
     ] = None,
-    clips: Annotated[int | None, typer.Option(help="Clips a video, in place of the protocol's.", min=1)] = None,
+    clips: Annotated[
+        int | None, typer.Option(help="Clips a video, in place of the protocol's.", min=1, max=1000)
+    ] = None,
     crops: Annotated[Literal["1", "3", "5", "10"] | None, typer.Option(help="In place of the protocol's.")] = None,
     frames: Frames = None,
     observe: Annotated[
@@ -59,7 +61,9 @@ def eval_(
     ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with the confusion matrix.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at a video that cannot be decoded.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes; one a core without, 0 for this one.", min=0)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; one a core without, 0 for this one.", min=0, max=256)
+    ] = None,
     weights: Weights = None,
     seed: Seed = 0,
     weights_format: WeightsFormat = None,

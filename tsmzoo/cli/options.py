@@ -112,15 +112,24 @@ def video_of(clip: Path | None, entry: Entry, size: int, template: str | None = 
     return source.first(clip, max(entry.short_side, size), size, template)
 
 
+def number(value: float | None) -> float | None:
+    """Refuse NaN, which is within no bounds and passes all of them; a callback of every option of a fraction."""
+    if value is not None and value != value:
+        raise typer.BadParameter("nan is no number")
+    return value
+
+
+#: Far beyond what a factor of scores may be, yet such that sums of them stay numbers.
+_MOST = 1e6
+
+
 def numbers(option: str, text: str | None) -> list[float]:
     """Return the numbers of an option such as `1,1.5`."""
-    from math import isfinite
-
     try:
         found = [float(part) for part in text.split(",")] if text else []
     except ValueError:
         found = [float("nan")]
-    if not all(isfinite(number) for number in found):
+    if not all(abs(number) <= _MOST for number in found):
         raise typer.BadParameter(f"{text!r} must be numbers with commas between", param_hint=option)
     return found
 
