@@ -11,18 +11,22 @@ import typer
 from tsmzoo import terminal
 from tsmzoo.cli.options import (
     AllowMismatch,
+    Classes,
     Clip,
     Frames,
     Json,
+    Labels,
     Model,
     RegistryFile,
     Seed,
+    Shift,
     Size,
     Weights,
     WeightsFormat,
     choice,
     frames_of,
     load,
+    names,
     obtained,
     video_of,
 )
@@ -76,6 +80,9 @@ def export(
     weights: Weights = None,
     seed: Seed = 0,
     weights_format: WeightsFormat = None,
+    classes: Classes = None,
+    labels: Labels = None,
+    shift: Shift = None,
     allow_shift_mismatch: AllowMismatch = False,
     size: Size = None,
     frames: Frames = None,
@@ -102,10 +109,11 @@ def export(
     zoo = load(registry_file)
     from tsmzoo import export as exporter
     from tsmzoo import kit as kit_
-    from tsmzoo import recipe
+    from tsmzoo import recipe, registry
     from tsmzoo import weights as weights_
     from tsmzoo.subject import resized
 
+    zoo = registry.with_classes(zoo, model, classes, names(labels, classes))
     entry = zoo.find(model)
     entry = resized(entry, frames_of(entry, frames), size)
     target = recipe.target(to or recipe_name or "")
@@ -129,7 +137,7 @@ def export(
     if kit is not None:
         kit_.check_plan(plan, kit)
     pixels = video_of(clip, zoo.find(model), entry.size)
-    network = obtained(entry, weights, seed, weights_format, allow_mismatch=allow_shift_mismatch)
+    network = obtained(entry, weights, seed, weights_format, shift=shift, allow_mismatch=allow_shift_mismatch)
     with terminal.stages() as stage:
         contract = exporter.export(zoo, network, plan, video=pixels, stage=stage)
         if kit is not None:
@@ -146,6 +154,9 @@ def export(
 def verify(
     artifact: Annotated[Path, typer.Argument(help="A file that `tsmzoo export` wrote, its JSON beside it.")],
     weights: Weights = None,
+    classes: Classes = None,
+    labels: Labels = None,
+    shift: Shift = None,
     steps: Annotated[int | None, typer.Option(help="Frames of each stream.", min=2, max=10_000)] = None,
     clip: Clip = None,
     registry_file: RegistryFile = None,
@@ -158,11 +169,14 @@ def verify(
     from tsmzoo.export import reverify
 
     pixels = None
+    contract = artifact_.read_contract(artifact)
+    given = names(labels, classes)
+    if classes not in (None, contract.classes) or given not in (None, contract.labels):
+        raise ZooError(f"{artifact}: has other classes than were given; leave out --classes and --labels")
     if clip is not None:
-        contract = artifact_.read_contract(artifact)
         pixels = video_of(clip, zoo.find(contract.model), contract.size)
     with terminal.stages() as stage:
-        contract, report = reverify(zoo, artifact, weights=weights, steps=steps, video=pixels, stage=stage)
+        contract, report = reverify(zoo, artifact, weights=weights, shift=shift, steps=steps, video=pixels, stage=stage)
     _report(artifact, contract, report, time.perf_counter() - start, json=json)
     if report.status == "failed":
         raise ZooError(f"{artifact}: failed its verification: {report.reason}; export it again")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.cli.options import DataFolder, Json, ListFile, RegistryFile, load
+from tsmzoo.cli.options import AllowMismatch, DataFolder, Json, ListFile, RegistryFile, Shift, load
 from tsmzoo.cli.root import app
 
 
@@ -43,6 +43,8 @@ def train(
     out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A run begun there is resumed.")],
     list_file: ListFile = None,
     val_list: Annotated[Path | None, typer.Option(metavar="FILE", help="The list of --val.")] = None,
+    shift: Shift = None,
+    allow_shift_mismatch: AllowMismatch = False,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
@@ -53,7 +55,17 @@ def train(
     how = recipe.training(recipe_name)
     videos, held_out = layouts.read(data, list_file), layouts.read(val, val_list)
     with terminal.steps_bar() as progress:
-        entry, last = training.train(zoo, how, videos, held_out, out, progress=progress, notify=terminal.note)
+        entry, last = training.train(
+            zoo,
+            how,
+            videos,
+            held_out,
+            out,
+            shift=shift,
+            allow_shift_mismatch=allow_shift_mismatch,
+            progress=progress,
+            notify=terminal.note,
+        )
     if not processes.is_first():
         return
     if json:

@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.cli.options import Json, RegistryFile, Seed, Weights, WeightsFormat, load
+from tsmzoo.cli.options import (
+    AllowMismatch,
+    Classes,
+    Json,
+    Labels,
+    RegistryFile,
+    Seed,
+    Shift,
+    Weights,
+    WeightsFormat,
+    load,
+    names,
+)
 from tsmzoo.cli.root import app
 
 
@@ -57,6 +69,10 @@ def run(
     weights: Weights = None,
     seed: Seed = 0,
     weights_format: WeightsFormat = None,
+    classes: Classes = None,
+    labels: Labels = None,
+    shift: Shift = None,
+    allow_shift_mismatch: AllowMismatch = False,
     registry_file: RegistryFile = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document a decision, each on a line.")] = False,
 ) -> None:
@@ -85,7 +101,9 @@ def run(
     if save is not None:
         annotate.check(save, video)
     with terminal.download_bar(model) as progress:
-        subject = Subject(model, weights, seed, weights_format)
+        subject = Subject(
+            model, weights, seed, weights_format, shift, allow_shift_mismatch, classes, names(labels, classes)
+        )
         runner, contract = subject.open(zoo, progress=progress, notify=terminal.note)
     play.check(settings, contract)
     source = frames.source(video, fps, contract.target_fps if contract.mode == "online" else None)
