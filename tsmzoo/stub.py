@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import yaml
-from torch import nn
 
 from tsmzoo import checkpoints, models
 from tsmzoo.errors import CheckpointError
@@ -159,13 +158,14 @@ def _own(zoo: Registry, entry: Entry, path: Path, file: File, format_: str, shif
         )
     }
     net = models.build(entry)
+    states = state_shapes(net, entry.channels, entry.size) if entry.mode == "online" else []
     return Entry(
         id=id_,
         **kept,
         dataset=OWN,
         normalisation=entry.normalisation,
         labels=id_,
-        states=tuple(_states(net, entry)) if entry.mode == "online" else (),
+        states=tuple(states),  # type: ignore[arg-type]  # of four axes
         format=format_,  # type: ignore[arg-type]  # one of FORMATS
         said_shift=shift,
         file=str(located(path).absolute()),
@@ -173,11 +173,6 @@ def _own(zoo: Registry, entry: Entry, path: Path, file: File, format_: str, shif
         params=sum(parameter.numel() for parameter in net.parameters()),
         gmacs=round(count(entry).gmacs, 9),
     )
-
-
-def _states(net: nn.Module, entry: Entry) -> Iterator[tuple[int, int, int, int]]:
-    for batch, channels, height, width in state_shapes(net, entry.channels, entry.size):
-        yield batch, channels, height, width
 
 
 def _registry(zoo: Registry, entry: Entry, like: Entry, names: tuple[str, ...] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickletools
 import re
 import sys
-from _compat_pickle import IMPORT_MAPPING
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
@@ -107,7 +107,8 @@ _STANDARD = _DICTS | {f"{module}.{name}" for module, names in _DATA.items() for 
 _MAKERS = re.compile(
     r"numpy\.(_?core\.)?(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer|umath\._ufunc_reconstruct)"
     r"|numpy\.(dtype|ndarray|recarray|matrix|bool_?|object_?|str_?|bytes_?|void|u?int\w*|float\w*|complex\w*)"
-    r"|numpy\.(ma\.core\._mareconstruct|random\._pickle\.__\w+_ctor)"
+    r"|numpy\.(ma\.core\._mareconstruct|random\._pickle\.__\w+_ctor"
+    r"|random\.bit_generator\.__pyx_unpickle_\w+)"
     r"|torch\.(u?int|q?u?int|b?float|complex|bits)\d\w*|torch\.(bool|half|double|float|long|int|short|cfloat|cdouble)"
     r"|torch\.(strided|device|sparse_\w+|per_(tensor|channel)_\w+|preserve_format|contiguous_format|channels_last\w*)"
     r"|torch\.(serialization\._get_layout|_utils\._rebuild_\w+|_tensor\._rebuild_\w+)"
@@ -116,13 +117,14 @@ _MAKERS = re.compile(
 #: the modules whose classes they take, any but Python's own where there are none.
 _MEMBERS: dict[str, tuple[str, ...]] = {"builtins.getattr": (), "operator.getitem": ("typing",)}
 _CLASS = re.compile(r"_*[A-Z]\w*(\._*[A-Z]\w*)*", re.ASCII)
-_OURS = {"builtins", "copyreg", *sys.stdlib_module_names, *(name.partition(".")[0] for name in IMPORT_MAPPING)}
-_SHORTER = {"__builtin__": "builtins", "copy_reg": "copyreg", "__builtins__": "builtins"}
+_OURS = {"__builtins__", *sys.stdlib_module_names, *(name.partition(".")[0] for name in IMPORT_MAPPING)}
 
 
 def _named(module: str, name: str) -> Global:
     """Return a class or function by its name. Raises CheckpointError where no data need it."""
-    full = f"{_SHORTER.get(module, module)}.{name}"
+    # Python 2's names, which protocol 2 has.
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    full = f"{module}.{name}"
     if len(full) > 300 or not re.fullmatch(r"[\w.]+", full, re.ASCII):
         raise Malformed("it names a class as nobody does")
     if full.partition(".")[0] in _OURS:
