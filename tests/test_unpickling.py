@@ -79,7 +79,7 @@ def imitated(name: str, **members: Any) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _forget() -> Iterator[None]:
     yield
     STARTED.clear()
     for name in [name for name in sys.modules if name.startswith(("mmengine", "omegaconf", "nowhere"))]:

@@ -92,11 +92,13 @@ def choose(content: Any) -> tuple[dict[str, Stored], tuple[str, ...]]:
 
 def _next(content: dict[str, Any], notes: list[str]) -> str | None:
     """Return the key under which the network lies; None where its tensors are here."""
-    inner = {key: value for key, value in content.items() if isinstance(value, dict) and _holds(key, value, set())}
+    seen: dict[int, bool] = {}
+    inner = {key: value for key, value in content.items() if isinstance(value, dict) and _holds(key, value, seen)}
     known = [key for key in WRAPPERS if key in inner]
     averages = [key for key in AVERAGES if key in inner]
     others = [key for key in inner if key not in known and key not in averages]
-    if not known and not averages and any(isinstance(value, Stored) for value in content.values()):
+    # A network's keys have dots; others are numbers of the training's.
+    if not known and not averages and any(isinstance(value, Stored) and "." in key for key, value in content.items()):
         return None
     networks = _distinct(inner, known or others)
     if len(networks) > 1:
@@ -115,17 +117,17 @@ def _next(content: dict[str, Any], notes: list[str]) -> str | None:
     return None
 
 
-def _holds(key: str, value: dict[str, Any], seen: set[int]) -> bool:
-    """Say whether `value` may be a network, or holds one."""
-    if _BESIDE.match(key) or "param_groups" in value or id(value) in seen:  # an optimizer's
+def _holds(key: str, value: dict[str, Any], known: dict[int, bool], deep: int = 2 * _DEEPEST) -> bool:
+    """Say whether `value` may be a network, or holds one; `known` is what was found of other dicts, by their ids."""
+    if _BESIDE.match(key) or "param_groups" in value or not deep:  # an optimizer's
         return False
-    seen.add(id(value))
-    if any(isinstance(inner, Stored) for inner in value.values()):
-        return True
-    # Without wrappers in between, a dict of dicts may be anything.
-    return len(seen) < _MOST_TENSORS and any(
-        isinstance(inner := value.get(name), dict) and _holds(name, inner, seen) for name in (*WRAPPERS, *AVERAGES)
-    )
+    if id(value) not in known:
+        known[id(value)] = False  # while it is looked through: a dict may hold itself
+        known[id(value)] = any(
+            isinstance(inner, Stored) or (isinstance(inner, dict) and _holds(name, inner, known, deep - 1))
+            for name, inner in value.items()
+        )
+    return known[id(value)]
 
 
 def _distinct(inner: dict[str, Any], names: list[str]) -> list[str]:
@@ -197,7 +199,13 @@ def _is_network(state: Iterable[str]) -> bool:
 
 
 def _without_averages(state: Mapping[str, Tensor], notes: list[str]) -> Mapping[str, Tensor]:
-    """Drop mmcv's averages, which lie beside the weights as `ema_` and their key with `_` for each dot."""
+    """Drop mmcv's averages, which lie beside the weights as `ema_` and their key with `_` for each dot.
+
+    And the count of those in an AveragedModel of torch's, whose weights are averages.
+    """
+    if "n_averaged" in state:
+        notes.append("took averaged weights: the file holds no others")
+        state = {key: tensor for key, tensor in state.items() if key != "n_averaged"}
     names = {f"ema_{key.replace('.', '_')}" for key in state if "." in key}
     averages = {key for key in state if key in names}
     if averages:
