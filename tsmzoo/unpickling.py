@@ -23,6 +23,8 @@ _MOST_STEPS = 10_000_000
 #: Tensors of networks have 5 axes at most.
 _MOST_AXES = 16
 _MOST_LENGTH = 2**63 - 1
+#: A tensor's, so that its bytes can be counted.
+_MOST_NUMBERS = 2**56
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ def _lengths(value: Any) -> tuple[int, ...]:
         if type(length) is not int or not 0 <= length <= _MOST_LENGTH:
             raise Malformed("a tensor's shape is none")
         product *= length or 1
-    if product > _MOST_LENGTH:
+    if product > _MOST_NUMBERS:
         raise Malformed("a tensor's shape is none")
     return tuple(value)
 

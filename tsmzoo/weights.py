@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import nn
 
-from tsmzoo import checkpoints, download, models
+from tsmzoo import checkpoints, download, files, models
 from tsmzoo.artifact import Checkpoint, Contract
 from tsmzoo.cache import cache_dir
 from tsmzoo.errors import CheckpointError
@@ -91,13 +91,13 @@ def remember(checkpoint: Checkpoint, path: str) -> None:
     """Note in the cache where a local checkpoint lies, for `recall`; a cache that cannot be written forgets."""
     with suppress(OSError):
         _note(checkpoint).parent.mkdir(parents=True, exist_ok=True)
-        _note(checkpoint).write_text(str(located(Path(path)).resolve()), encoding="utf-8")
+        files.write(_note(checkpoint), str(located(Path(path)).resolve()))
 
 
 def recall(checkpoint: Checkpoint) -> str | None:
     """Return where a local checkpoint lay when it was last exported, if it still lies there."""
-    with suppress(OSError):
-        path = _note(checkpoint).read_text(encoding="utf-8")
+    with suppress(OSError, UnicodeDecodeError):
+        path = files.read_text(_note(checkpoint), 2**16)
         return path if Path(path).is_file() else None
     return None
 

@@ -169,11 +169,12 @@ def verify(
     from tsmzoo.export import reverify
 
     pixels = None
-    contract = artifact_.read_contract(artifact)
-    given = names(labels, classes)
-    if classes not in (None, contract.classes) or given not in (None, contract.labels):
-        raise ZooError(f"{artifact}: has other classes than were given; leave out --classes and --labels")
+    if classes is not None or labels is not None:
+        contract = artifact_.read_contract(artifact)
+        if classes not in (None, contract.classes) or names(labels, classes) not in (None, contract.labels):
+            raise ZooError(f"{artifact}: has other classes than were given; leave out --classes and --labels")
     if clip is not None:
+        contract = artifact_.read_contract(artifact)
         pixels = video_of(clip, zoo.find(contract.model), contract.size)
     with terminal.stages() as stage:
         contract, report = reverify(zoo, artifact, weights=weights, shift=shift, steps=steps, video=pixels, stage=stage)
