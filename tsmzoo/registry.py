@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
-from tsmzoo import files, paths
+from tsmzoo import paths
 from tsmzoo.errors import RegistryError
 from tsmzoo.parsing import parse
 
@@ -152,7 +152,7 @@ class Entry(_Record, frozen=True, kw_only=True):
     backbone: Backbone
     #: Multiplier of the channels (mobilenet_v2).
     width: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    dataset: str = OWN
+    dataset: str
     #: Rows of the classifier.
     classes: Count
     modality: Modality
@@ -185,7 +185,7 @@ class Entry(_Record, frozen=True, kw_only=True):
     labels: str
 
     format: WeightsFormat
-    source: str = OWN
+    source: str
     #: Where the file is published; none for one that lies beside the registry.
     urls: tuple[Url, ...] = ()
     #: Further files of the same checkpoint, by name, in the folder of each of `urls`.
@@ -199,7 +199,7 @@ class Entry(_Record, frozen=True, kw_only=True):
     git_blob_sha1: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40}$")] | None = None
     config: str | None = None
     pretrain: str | None = None
-    licence: str = "not stated"
+    licence: str
 
     #: Parameters, buffers not counted.
     params: Count
@@ -342,7 +342,7 @@ def load(*extra: Path) -> Registry:
 
     Raises RegistryError naming file, entry and key.
     """
-    merged = Registry(sources={OWN: Source(name="your own", citation="none stated")})
+    merged = Registry()
     layers = [(paths.DATA / "registry.yaml", paths.PACKAGE), *((path, path.parent) for path in extra)]
     for path, folder in layers:
         layer = _read(path, folder)
@@ -391,6 +391,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
     Raises RegistryError where it cannot be read, a line is empty or a name stands there twice.
     """
+    from tsmzoo import files  # which `list` and `info` need not wait for
+
     try:
         names = [line.strip() for line in files.read_text(path, _MOST_LABELS).removeprefix("\ufeff").splitlines()]
     except OSError as error:

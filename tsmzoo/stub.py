@@ -165,6 +165,8 @@ def _own(zoo: Registry, entry: Entry, path: Path, file: File, format_: str, shif
         id=id_,
         **kept,
         dataset=OWN,
+        source=OWN,
+        licence="not stated",
         normalisation=entry.normalisation,
         labels=id_,
         states=tuple(states),  # type: ignore[arg-type]  # of four axes
@@ -186,6 +188,7 @@ def _registry(zoo: Registry, entry: Entry, like: Entry, names: tuple[str, ...] |
         "models": [
             {key: value for key, value in msgspec.to_builtins(named).items() if value not in (usual[key], [], None)}
         ],
+        "sources": {OWN: {"name": "your own", "citation": "none stated"}},
         "normalisations": {
             entry.id: msgspec.to_builtins(msgspec.structs.replace(normalisation, about=f"as of {like.id}"))
         },
