@@ -77,6 +77,8 @@ class Checkpoint(_Record, frozen=True, kw_only=True):
     url: str | None = None
     #: A bidirectional checkpoint in an online model: its answers are not those of the paper.
     shift_mismatch: bool = False
+    #: The shift that it was said to be trained with, where its keys do not tell.
+    shift: Literal["uni", "bi"] | None = None
 
 
 class Case(_Record, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ import numpy as np
 
 from tsmzoo.errors import ZooError
 from tsmzoo.formats import Format, format_of, is_artifact
+from tsmzoo.registry import ShiftName
 
 #: A turn is as many passes as fill so many seconds, one at least: the first of them finds the caches full of others'.
 TURN_SECONDS = 0.02
@@ -38,6 +39,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     weights: str | None = None
     seed: int = 0
     weights_format: str | None = None
+    shift: ShiftName | None = None
+    allow_shift_mismatch: bool = False
+    classes: int | None = None
+    labels: tuple[str, ...] | None = None
     frames: int | None = None
     size: int | None = None
     registries: tuple[str, ...] = ()

@@ -166,8 +166,16 @@ class TorchSession:
         self.runtime = f"torch {torch.__version__}"
         torch.set_num_threads(job.threads)
         zoo = registry.load(*map(Path, job.registries))
+        zoo = registry.with_classes(zoo, job.subject, job.classes, job.labels)
         entry = resized(zoo.find(job.subject), job.frames, job.size)
-        network = obtain(entry, job.weights, seed=job.seed, weights_format=job.weights_format)
+        network = obtain(
+            entry,
+            job.weights,
+            seed=job.seed,
+            weights_format=job.weights_format,
+            shift=job.shift,
+            allow_shift_mismatch=job.allow_shift_mismatch,
+        )
         online, backbone = entry.mode == "online", network.backbone
         self._form = Step(backbone) if online else Clips(backbone, entry.frames, entry.shift_frames)
         shapes = state_shapes(backbone, entry.channels, entry.size) if online else []

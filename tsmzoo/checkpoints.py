@@ -1,37 +1,45 @@
 """Published checkpoints into our networks: told apart by their keys, mapped by rules, loaded strictly.
 
-A file is read with `weights_only=True` and nothing else, or by a library that knows tensors alone; whatever is
-missing, unexpected, of another shape or not finite is listed and refused before a single tensor is used.
+What is missing, unexpected, of another shape or not finite is listed and refused before a single tensor is used.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
-from tsmzoo import tf_checkpoint
 from tsmzoo.errors import CheckpointError
-from tsmzoo.keys import FORMATS, RULES, Rules, is_counter, rename, some, tell_backbone, tell_format
-from tsmzoo.models import classifier
-from tsmzoo.registry import Entry
+from tsmzoo.keys import FORMATS, RULES, Rules, is_counter, rename, shown, some, tell_backbone, tell_format
+from tsmzoo.models import build, classifier
+from tsmzoo.reading import METADATA, File, read
+from tsmzoo.reading import located as located
+from tsmzoo.registry import DIRECTIONS, Entry, ShiftName
 
-#: Key of a safetensors file's metadata under which our own format says what it holds.
-_METADATA = "tsmzoo"
 #: What else it says of the shift, where it is not this.
 _OPTIONS = {"shift_div": 8, "shift_place": "residual"}
 #: Keys whose shift stands in front of a whole block.
 _IN_PLACE = r"((layer|stage)\d\.\d+|features\.\d+|stage0)\.(block\.)?net\."
+
+
+#: What a weight may be stored as.
+_FLOATS = (
+    *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
+    *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz),
+)
+_Shift = Literal["bidirectional", "unidirectional"] | None
+
+
+class _ShiftOptions(msgspec.Struct):
+    shift_div: Annotated[int, msgspec.Meta(ge=2)] = 8
+    shift_place: Literal["residual", "in-place"] = "residual"
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,10 @@ class Loaded:
     format: str
     #: A bidirectional checkpoint was loaded into an online model on the user's word.
     shift_mismatch: bool
+    #: The shift that somebody said it was trained with, where its keys do not tell.
+    shift: ShiftName | None = None
+    #: What of the file was taken, where that needs a word.
+    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -50,53 +62,51 @@ def load(
     path: Path,
     *,
     weights_format: str | None = None,
+    shift: ShiftName | None = None,
     allow_shift_mismatch: bool = False,
 ) -> Loaded:
     """Fill `net`, built from `entry`, with the checkpoint at `path`, all of it or nothing.
 
-    `weights_format` names the format instead of its keys. A bidirectional checkpoint is refused by an
-    online model unless `allow_shift_mismatch`. Raises CheckpointError, which names the file.
+    `weights_format` names the format instead of its keys, `shift` the shift that it was trained with. A bidirectional
+    checkpoint is refused by an online model unless `allow_shift_mismatch`. Raises CheckpointError, which names the
+    file.
     """
     try:
-        file = located(path)
-        sha256 = _digest(file)
-        state, metadata = read_state(file), read_metadata(file)
-        format_ = weights_format or tell_format(state, metadata)
-        held = _shift(entry, format_, state, metadata)
-        mismatch = _check_fit(entry, format_, state, held, allow_shift_mismatch=allow_shift_mismatch)
-        _check_told(entry, format_, state, metadata)
-        _fill(net, _renamed(state, RULES[format_, entry.backbone]))
+        file = read(path)
+        format_ = weights_format or tell_format(file.state, file.metadata)
+        mismatch = _check_fit(entry, format_, file, shift, allow_shift_mismatch=allow_shift_mismatch)
+        _check_told(entry, format_, file)
+        _fill(net, _renamed(file.state, RULES[format_, entry.backbone]))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    return Loaded(sha256, format_, mismatch)
+    return Loaded(file.sha256, format_, mismatch, shift, file.notes)
 
 
-def start(net: nn.Module, entry: Entry, path: Path) -> bool:
-    """Fill `net`, which holds weights already, with a network that only a training may start from; return whether.
+def start(net: nn.Module, entry: Entry, path: Path, shift: ShiftName | None = None) -> Loaded | None:
+    """Fill `net`, which holds weights already, with a network that only a training may start from; return what it was.
 
     That is an image network (torchvision's names), one of frames where `entry` is its inflation, or one without a
     shift, which `entry` gives it. The classifier stays what it is, and so do non-local blocks that the file lacks,
-    which add nothing yet. Any other file is left to `load`, and False returned. Raises CheckpointError, which names
+    which add nothing yet. Any other file is left to `load`, and None returned. Raises CheckpointError, which names
     the file.
     """
     try:
-        file = located(path)
-        _digest(file)
-        state, metadata = read_state(file), read_metadata(file)
-        format_, found = tell_format(state, metadata), tell_backbone(state)
+        file = read(path)
+        format_, found = tell_format(file.state, file.metadata), tell_backbone(file.state)
         flat = "resnet50" if entry.backbone.startswith("resnet50_i3d") else entry.backbone
-        held = _shift(entry, format_, state, metadata)
-        shifted = entry.shift and not held  # by the entry alone
+        possible = shifts(format_, file)
+        trained = entry.shift if None in possible and len(possible) > 1 else held(possible, shift)
+        shifted = entry.shift and not trained  # by the entry alone
         if format_ != "torchvision" and (found != flat or (found == entry.backbone and not shifted)):
-            return False
+            return None
         if found != flat or (format_, flat) not in RULES:
             raise CheckpointError(f"holds {found}, and {entry.id} is {entry.backbone}; start from a network that fits")
-        div = _shift_to_learn(entry, held, _options(format_, state, metadata)) if entry.family == "i3d" else None
+        div = _shift_to_learn(entry, trained, _options(format_, file)) if entry.family == "i3d" else None
         ours = net.state_dict()
         name, _ = classifier(net)
         given = {
-            key: _inflated(key, ours[key], tensor, div) if key in ours else tensor
-            for key, tensor in _renamed(state, RULES[format_, flat]).items()
+            key: _inflated(ours[key], tensor, div) if key in ours else tensor
+            for key, tensor in _renamed(file.state, RULES[format_, flat]).items()
             if not key.startswith(f"{name}.")
         }
         # All or none: half of a block, of another kind of attention, is none.
@@ -109,55 +119,47 @@ def start(net: nn.Module, entry: Entry, path: Path) -> bool:
         _fill(net, given | {key: tensor for key, tensor in kept.items() if not is_counter(key)})
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    return True
+    return Loaded(file.sha256, format_, False, shift, file.notes)
 
 
-def located(path: Path) -> Path:
-    """Return the file of the checkpoint that `path` names: of TensorFlow's, which are two files, the one with the data.
+def classes(net: nn.Module, entry: Entry, path: Path) -> int | None:
+    """Return the rows of the classifier of a checkpoint of `entry`; None where it has none that `load` would find.
 
-    Raises CheckpointError where the other is missing, or where a folder holds several.
+    Raises CheckpointError, which names the file, where it cannot be read.
     """
     try:
-        return tf_checkpoint.data_file(path) or path
-    except OSError as error:
-        raise CheckpointError(f"cannot be read ({error.strerror}); check its permissions") from None
+        file = read(path)
+        rules = RULES.get((tell_format(file.state, file.metadata), entry.backbone), ())
+        weight = _renamed(file.state, rules).get(f"{classifier(net)[0]}.weight")
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return weight.shape[0] if weight is not None and weight.dim() >= 2 else None
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint file, by key; nothing in the file is executed.
-
-    Raises CheckpointError where the file cannot be read, needs code to be read, or holds no tensors.
-    """
-    content = _content(path)
-    for wrapper in ("state_dict", "model_state"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"holds a {type(content).__name__}, not named tensors; give a checkpoint file")
-    # A distillation run's file holds its teacher, too, which is another network.
-    state = {
-        str(key): value
-        for key, value in content.items()
-        if isinstance(value, Tensor) and not str(key).startswith("teacher.")
-    }
-    if not state:
-        raise CheckpointError("holds no tensors; give a checkpoint file")
-    return state
+def fitted(entry: Entry, file: File, format_: str) -> Entry | None:
+    """Return `entry` with the classes and the shift's options of a file that fits it but for these, or None."""
+    if (format_, entry.backbone) not in RULES:
+        return None
+    state = _renamed(file.state, RULES[format_, entry.backbone])
+    options = _options(format_, file) if entry.shift else {}
+    try:
+        msgspec.convert(options, _ShiftOptions)
+    except msgspec.ValidationError:
+        return None
+    net = build(msgspec.structs.replace(entry, **options))
+    wanted = {key: tensor.shape for key, tensor in net.state_dict().items() if not is_counter(key)}
+    name, linear = classifier(net)
+    weight = state.get(f"{name}.weight")
+    rows = weight.shape[0] if weight is not None and weight.dim() else 0
+    if rows:
+        wanted |= {f"{name}.weight": torch.Size((rows, linear.in_features)), f"{name}.bias": torch.Size((rows,))}
+    shapes = {key: _as_wide_as(torch.empty(wanted.get(key, ()), device="meta"), t).shape for key, t in state.items()}
+    return msgspec.structs.replace(entry, classes=rows, **options) if rows and shapes == wanted else None
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Return what a safetensors file of ours says of itself; nothing of other files."""
-    if path.suffix != ".safetensors":
-        return {}
-    import safetensors
-
-    with safetensors.safe_open(path, "pt") as file:
-        text = (file.metadata() or {}).get(_METADATA)
-    try:
-        metadata = json.loads(text or "{}")
-    except ValueError:
-        metadata = {}
-    return metadata if isinstance(metadata, dict) else {}
+    return read(path).metadata
 
 
 def save(net: nn.Module, entry: Entry, path: Path) -> None:
@@ -169,77 +171,46 @@ def save(net: nn.Module, entry: Entry, path: Path) -> None:
     options = {key: value for key in _OPTIONS if (value := getattr(entry, key)) != _OPTIONS[key]}
     if entry.family == "i3d":  # whose inflations may have the same names and shapes, but other strides
         options["backbone"] = entry.backbone
-    metadata = {_METADATA: json.dumps({"model": entry.id, "shift": entry.shift} | options)}
+    metadata = {METADATA: json.dumps({"model": entry.id, "shift": entry.shift} | options)}
     path.write_bytes(safetensors.torch.save(state, metadata))
 
 
-def _content(path: Path) -> Any:
-    if path.suffix == tf_checkpoint.DATA:
-        return {key: torch.from_numpy(array) for key, array in tf_checkpoint.read(path).items()}
-    if path.suffix == ".safetensors":
-        import safetensors.torch
+def shifts(format_: str, file: File) -> tuple[_Shift, ...]:
+    """Return what a file may have been trained with, as far as it tells: its shift, or None for none.
 
-        try:
-            return safetensors.torch.load_file(path)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise CheckpointError(f"is no safetensors file ({_one_line(error)}); download it again") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of old layouts, of which most published files are
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_plain_zip(path))
-    except UnpicklingError as error:
-        if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise CheckpointError(
-                f"asks to run {wanted[1]!r} when loaded, which no weights need; refused, get it from its publisher"
-            ) from None
-        raise CheckpointError("is not a file written by torch.save; give a checkpoint file") from None
-    except Exception as error:  # torch raises a dozen kinds for a damaged file
-        raise CheckpointError(
-            f"is damaged or not a checkpoint ({type(error).__name__}: {_one_line(error)}); get it again"
-        ) from None
-
-
-def _is_plain_zip(path: Path) -> bool:
-    """Say whether tensors may be mapped from the file: a compressed member's bytes are not a tensor's."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
-
-
-def _digest(path: Path) -> str:
-    try:
-        if path.is_dir():
-            raise CheckpointError("is a directory; give the checkpoint file in it")
-        with path.open("rb") as file:
-            if not file.peek(1):
-                raise CheckpointError("is empty; download it again")
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise CheckpointError("does not exist; check the path given with --weights") from None
-    except OSError as error:
-        raise CheckpointError(f"cannot be read ({error.strerror}); check its permissions") from None
-
-
-def _shift(entry: Entry, format_: str, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str | None:
-    """Return the direction of the shift that a file was trained with."""
+    MIT's trainer saves both directions alike, and BNInception, whose shift is a function there, with and without.
+    """
     if format_ == "tsmzoo":
-        return metadata.get("shift")
-    if (format_, entry.backbone, entry.mode) == ("mit-tsm", "bninception", "offline"):
-        # A function there, no module: with and without, the keys are the same, and the entry is trusted. A file that
-        # their trainer did not wrap is no TSM.
-        return entry.shift if any("base_model." in key for key in state) else None
-    if any(".net." in key for key in state):
-        return "bidirectional"
-    return "unidirectional" if format_ == "mit-tsm-online" else None
+        return (file.metadata.get("shift"),)
+    if any(".net." in key for key in file.state):
+        # mmaction2 knows no other direction.
+        return ("bidirectional",) if format_ == "mmaction2" else ("bidirectional", "unidirectional")
+    if format_ == "mit-tsm" and tell_backbone(file.state) == "bninception":
+        # A file that their trainer did not wrap is no TSM.
+        wrapped = any("base_model." in key for key in file.state)
+        return ("bidirectional", "unidirectional", None) if wrapped else (None,)
+    return ("unidirectional",) if format_ == "mit-tsm-online" else (None,)
 
 
-def _check_fit(
-    entry: Entry, format_: str, state: Mapping[str, Tensor], held: str | None, *, allow_shift_mismatch: bool
-) -> bool:
+def held(possible: tuple[_Shift, ...], said: ShiftName | None) -> _Shift:
+    """Return the shift of a file: the one that was said, else the likeliest."""
+    if said is None:
+        return possible[0]
+    if (direction := DIRECTIONS[said]) not in possible:
+        raise CheckpointError(
+            f"was trained with {_either(possible)} shift, as it says itself; leave out shift {said}, which it is not"
+        )
+    return direction
+
+
+def _either(possible: tuple[_Shift, ...]) -> str:
+    return " or ".join(shown(str(shift or "no")) for shift in possible)
+
+
+def _check_fit(entry: Entry, format_: str, file: File, said: ShiftName | None, *, allow_shift_mismatch: bool) -> bool:
     """Check architecture and shift against the entry; return whether a shift mismatch was allowed."""
     family = "resnet50_i3d" if entry.backbone.startswith("resnet50_i3d") else entry.backbone  # told apart by shapes
-    if (found := tell_backbone(state)) != family:
+    if (found := tell_backbone(file.state)) != family:
         raise CheckpointError(f"holds {found}, but {entry.id} is {entry.backbone}; choose a model that fits the file")
     if format_ == "torchvision":
         raise CheckpointError(
@@ -248,10 +219,20 @@ def _check_fit(
     if (format_, entry.backbone) not in RULES:
         takes = ", ".join(backbone for known, backbone in RULES if known == format_)
         hint = f"that format is known for {takes}" if takes else f"formats are {', '.join(FORMATS)}"
-        raise CheckpointError(f"is not known as {format_} for {entry.backbone}; {hint}")
-    if held == entry.shift:
+        raise CheckpointError(f"is not known as {shown(format_)} for {entry.backbone}; {hint}")
+    possible = shifts(format_, file)
+    if (trained := held(possible, said)) == entry.shift:
         return False
-    if entry.mode == "online" and held == "bidirectional":
+    if said is None and len(possible) > 1:
+        if entry.mode == "offline" and entry.shift in possible:
+            return False  # the model is trusted
+        if entry.mode == "online" and not allow_shift_mismatch:
+            raise CheckpointError(
+                f"has a shift, but its keys do not tell a unidirectional one from a bidirectional one, which takes "
+                f"channels from the future, and {entry.id} is online; say --shift uni if it was trained so, or "
+                "--allow-shift-mismatch to measure a bidirectional one all the same"
+            )
+    if entry.mode == "online" and trained == "bidirectional":
         if allow_shift_mismatch:
             return True
         raise CheckpointError(
@@ -259,29 +240,32 @@ def _check_fit(
             "would answer wrongly; give a unidirectional one, or --allow-shift-mismatch to measure it all the same"
         )
     raise CheckpointError(
-        f"was trained with {held or 'no'} shift, but {entry.id} has {entry.shift or 'none'}; "
-        "choose a model that fits the file"
+        f"was trained with {_either(possible if said is None else (trained,))} shift, but {entry.id} has "
+        f"{entry.shift or 'none'}; choose a model that fits the file"
     )
 
 
-def _options(format_: str, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _options(format_: str, file: File) -> dict[str, Any]:
     """Return what a file tells of its shift beside the direction: our own all, others the place."""
-    held = {key: metadata.get(key, default) for key, default in _OPTIONS.items()} if format_ == "tsmzoo" else {}
-    if any(".net." in key for key in state):
-        held["shift_place"] = "in-place" if any(re.search(_IN_PLACE, key) for key in state) else "residual"
+    held = {key: file.metadata.get(key, default) for key, default in _OPTIONS.items()} if format_ == "tsmzoo" else {}
+    if any(".net." in key for key in file.state):
+        held["shift_place"] = "in-place" if any(re.search(_IN_PLACE, key) for key in file.state) else "residual"
     return held
 
 
-def _check_told(entry: Entry, format_: str, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def _check_told(entry: Entry, format_: str, file: File) -> None:
     """Check what keys and shapes do not tell: a file of ours names its inflation; and the options of the shift."""
-    if format_ == "tsmzoo" and (held := metadata.get("backbone", entry.backbone)) != entry.backbone:
-        raise CheckpointError(f"holds {held}, but {entry.id} is {entry.backbone}; choose a model that fits the file")
+    if format_ == "tsmzoo" and (held := file.metadata.get("backbone", entry.backbone)) != entry.backbone:
+        raise CheckpointError(
+            f"holds {shown(str(held))}, but {entry.id} is {entry.backbone}; choose a model that fits the file"
+        )
     if not entry.shift:
         return
-    for key, value in _options(format_, state, metadata).items():
+    for key, value in _options(format_, file).items():
         if value != (wanted := getattr(entry, key)):
             raise CheckpointError(
-                f"was trained with {key} {value}, but {entry.id} has {wanted}; choose a model that fits the file"
+                f"was trained with {key} {shown(str(value))}, but {entry.id} has {wanted}; "
+                "choose a model that fits the file"
             )
 
 
@@ -301,15 +285,15 @@ def _shift_to_learn(entry: Entry, held: str | None, options: Mapping[str, Any]) 
     return int(div)
 
 
-def _inflated(key: str, ours: Tensor, tensor: Tensor, shift_div: int | None) -> Tensor:
+def _inflated(ours: Tensor, tensor: Tensor, shift_div: int | None) -> Tensor:
     """Repeat a kernel of frames along the time that ours reaches over, and divide: a still clip gives the same.
 
     Carreira and Zisserman: Quo Vadis, Action Recognition?, § 2.4 (Bootstrapping 3D filters from 2D filters). Where a
     shift stood in front (`shift_div`), the kernel takes each channel from the frame that the shift took it from.
     """
-    if (ours.dim(), tensor.dim()) != (5, 4):
+    if ours.dim() != 5 or tensor.shape != (*ours.shape[:2], *ours.shape[3:]) or not _is_weight(tensor):
         return tensor
-    tensor, reach = _dense(key, tensor).unsqueeze(2), ours.shape[2]
+    tensor, reach = _dense(tensor).unsqueeze(2), ours.shape[2]
     if reach == 1 or not shift_div:
         return tensor.expand(-1, -1, reach, -1, -1) / reach
     fold = tensor.shape[1] // shift_div
@@ -326,7 +310,7 @@ def _renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
         if not name or is_counter(name):
             continue
         if name in renamed:
-            raise CheckpointError(f"has two tensors for {name} (the second is {key}); nothing was loaded")
+            raise CheckpointError(f"has two tensors for {shown(name)} (the second is {shown(key)}); nothing was loaded")
         renamed[name] = tensor
     return renamed
 
@@ -335,32 +319,49 @@ def _fill(net: nn.Module, state: dict[str, Tensor]) -> None:
     held = net.state_dict()
     wanted = {key: tensor for key, tensor in held.items() if not is_counter(key)}
     state = {key: _as_wide_as(wanted[key], tensor) if key in wanted else tensor for key, tensor in state.items()}
+    misshapen = {
+        key: f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in state and not state[key].is_meta and state[key].shape != wanted[key].shape
+    }
     problems = [
         f"{kind}: {some(keys)}"
         for kind, keys in (
             ("missing", sorted(wanted.keys() - state.keys())),
             ("unexpected", sorted(state.keys() - wanted.keys())),
+            ("of another shape", list(misshapen.values())),
+            ("sparse, nested, quantised or data-less", [key for key, tensor in state.items() if tensor.is_meta]),
             (
-                "of another shape",
-                [
-                    f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
-                    for key in wanted
-                    if key in state and state[key].shape != wanted[key].shape
-                ],
+                "not floating-point",
+                [key for key, tensor in state.items() if not tensor.is_meta and not _is_weight(tensor)],
             ),
-            ("not floating-point", [key for key, tensor in state.items() if not tensor.is_floating_point()]),
         )
         if keys
     ]
     if problems:
+        if len(problems) == 1 and (found := _other_classes(net, state, misshapen.keys())):
+            raise CheckpointError(
+                f"fits the model but for its classifier, which has {found} classes: say --classes {found}, or --labels "
+                f"FILE with their names ({problems[0]}); nothing was loaded"
+            )
         raise CheckpointError(f"does not fit the model; {'; '.join(problems)}; nothing was loaded")
-    values = {key: _dense(key, state[key]) for key in wanted}
+    values = {key: _dense(state[key]) for key in wanted}
     if bad := [key for key, tensor in values.items() if not tensor.isfinite().all()]:
         raise CheckpointError(f"has values that are not finite in {some(bad)}; nothing was loaded")
     if bad := [key for key, tensor in values.items() if key.endswith("running_var") and (tensor < 0).any()]:
         raise CheckpointError(f"has negative variances in {some(bad)}; nothing was loaded")
     counters = {key: torch.zeros((), dtype=torch.long) for key in held if is_counter(key)}
     net.load_state_dict(values | counters, strict=True, assign=True)
+
+
+def _other_classes(net: nn.Module, state: Mapping[str, Tensor], misshapen: Iterable[str]) -> int | None:
+    """Return the rows of a file's classifier where nothing but their number differs."""
+    name, linear = classifier(net)
+    weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
+    if weight is None or bias is None or set(misshapen) != {f"{name}.weight", f"{name}.bias"}:
+        return None
+    rows = weight.shape[0] if weight.dim() == 2 else None
+    return rows if weight.shape[1:] == linear.weight.shape[1:] and bias.shape == (rows,) else None
 
 
 def _as_wide_as(ours: Tensor, tensor: Tensor) -> Tensor:
@@ -373,12 +374,9 @@ def _as_wide_as(ours: Tensor, tensor: Tensor) -> Tensor:
     return tensor.squeeze(0) if ours.dim() == 1 and tensor.dim() == 2 else tensor
 
 
-def _dense(key: str, tensor: Tensor) -> Tensor:
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        raise CheckpointError(f"has a sparse, quantised or data-less tensor {key}; nothing was loaded")
-    return tensor.detach().float().clone()
+def _is_weight(tensor: Tensor) -> bool:
+    return tensor.dtype in _FLOATS and not tensor.is_meta
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 120 else text[:117] + "..."
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor.float().clone(memory_format=torch.contiguous_format)

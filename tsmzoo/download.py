@@ -251,13 +251,13 @@ def _unreadable(file: _File, arrived: Path) -> str | None:
         return None if size >= (file.min_bytes or 1) else f"it has {size} bytes, too few for the model's weights"
     if file.min_bytes is None:  # nothing here reads it
         return None
-    from tsmzoo import checkpoints
+    from tsmzoo import reading
 
     # Under its own name, whose ending tells how it is read.
     named = arrived.with_name(f"new-{name}") if arrived != file.path else arrived
     os.replace(arrived, named)
     try:
-        checkpoints.read_state(named)
+        reading.read(named)
     except CheckpointError as error:
         return f"it {error}"
     finally:

@@ -22,7 +22,7 @@ from tsmzoo.models.flat import flatten
 from tsmzoo.models.forms import Clips, Deployed, OneClip, Packed, Stateful, Step, fold_batch_norm
 from tsmzoo.quiet import quiet
 from tsmzoo.recipe import Bar, Precision, Target
-from tsmzoo.registry import Entry, Registry
+from tsmzoo.registry import Entry, Registry, ShiftName, with_classes
 from tsmzoo.runner import TorchRunner
 from tsmzoo.verify import verify, with_structure
 from tsmzoo.weights import Network, obtain, recall
@@ -337,23 +337,27 @@ def reverify(
     path: Path,
     *,
     weights: str | None = None,
+    shift: ShiftName | None = None,
     steps: int | None = None,
     video: Array | None = None,
     stage: Stage = silent,
 ) -> tuple[Contract, Verification]:
     """Verify an exported file again, against the weights it was made from.
 
-    `weights` says where these lie now. Raises ArtifactError where the file was changed, or the
-    weights are others.
+    `weights` says where these lie now, `shift` what they were trained with, where its contract does not. Raises
+    ArtifactError where the file was changed, or the weights are others.
     """
     stage("checking the digest")
     contract, converter = open_artifact(path)
+    registry = with_classes(registry, contract.model, contract.classes, contract.labels)
     entry = msgspec.structs.replace(registry.find(contract.model), size=contract.size, frames=contract.frames)
     source = contract.checkpoint
     if weights is not None and (source is None) != (weights == "random"):
         raise ArtifactError(
             f"{path}: was made from {contract.weights} weights, not from {weights}; leave out --weights"
         )
+    if shift is not None and source is not None and source.shift not in (None, shift):
+        raise ArtifactError(f"{path}: was made from weights trained with shift {source.shift}; leave out --shift")
     if source is None:
         weights = "random"
     elif weights is None and contract.weights == "local":
@@ -366,6 +370,7 @@ def reverify(
         weights,
         seed=contract.seed or 0,
         weights_format=source.format if source else None,
+        shift=shift or (source.shift if source else None),
         allow_shift_mismatch=source is not None and source.shift_mismatch,
     )
     found = network.checkpoint

@@ -287,7 +287,13 @@ def tell_backbone(state: Mapping[str, Tensor]) -> str:
 
 
 def some(names: Iterable[str], most: int = 3) -> str:
-    """Return the first few names, and how many more there are."""
+    """Return the first few names, each as `shown`, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(shown, names[:most])) + more
+
+
+def shown(name: str) -> str:
+    """Return a name of a file's for a message: of one line, and not a long one."""
+    text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name[:121])
+    return text if len(text) <= 120 else f"{text[:119]}…"

@@ -51,6 +51,12 @@ SHIFT_PLACES: dict[Backbone, tuple[Literal["residual", "in-place"], ...]] = {
     "mobileone_s4": ("in-place",),
     "bninception": ("in-place",),
 }
+#: The directions of a shift as people give them (`--shift`, a registry's `shift`), and as they are told.
+ShiftName = Literal["uni", "bi"]
+DIRECTIONS: dict[ShiftName, Literal["unidirectional", "bidirectional"]] = {
+    "uni": "unidirectional",
+    "bi": "bidirectional",
+}
 #: `torchvision` is an image network's: a training may start from it.
 WeightsFormat = Literal[
     "mit-tsm",
@@ -102,6 +108,9 @@ _MOST_PIXELS_NON_LOCAL = 2**22
 #: Endings that `download` gives to what it keeps beside a file.
 _COMPANIONS = (".part", ".part.json", ".part.hub", ".sha256", ".lock", ".bad")
 
+#: The dataset, and the source, of what is the user's own.
+OWN = "own"
+_MOST_LABELS = 16 * 2**20
 #: Bytes that a checkpoint may hold a parameter: weights, momentum and as much again, in float32.
 _BYTES_PER_PARAMETER = 16
 _BYTES_OF_METADATA = 16 * 2**20
@@ -190,6 +199,8 @@ class Entry(_Record, frozen=True, kw_only=True):
     multi_label: bool = False
     #: The share of the channels that comes from either side: 1/8 of them (TSM, Table 2; ablations take others).
     shift_div: Annotated[int, msgspec.Meta(ge=2, le=64)] = 8
+    #: The shift that the file was trained with, where its keys do not tell: `shift` in a registry.
+    said_shift: ShiftName | None = msgspec.field(name="shift", default=None)
     #: In the residual branch, or in front of the whole block, whose shortcut then lacks the present frame (§ 4.2).
     shift_place: Literal["residual", "in-place"] = "residual"
     #: Frames that shift among themselves, where they are fewer than the clip's.
@@ -392,6 +403,60 @@ def load(*extra: Path) -> Registry:
     return merged
 
 
+def with_classes(zoo: Registry, model: str, classes: int | None, names: tuple[str, ...] | None) -> Registry:
+    """Return `zoo` with a classifier of so many classes, or of those called `names`, for `model`.
+
+    What was published of the model is not of these. Raises RegistryError where nothing is called so, or the two differ.
+    """
+    entry = zoo.find(model)
+    count = classes or (len(names) if names is not None else entry.classes)
+    if names is not None and len(names) != count:
+        raise RegistryError(f"{len(names)} labels are not those of {count} classes; give as many names as classes")
+    if (count, names) in ((entry.classes, None), (entry.classes, zoo.label_names(entry))):
+        return zoo
+    key = f"{entry.id}-own"
+    own = msgspec.structs.replace(
+        entry,
+        classes=count,
+        labels=key,
+        dataset=OWN,
+        results=(),
+        published_gmacs=None,
+        published_mparams=None,
+        recommended=False,
+    )
+    return msgspec.structs.replace(
+        zoo,
+        models=tuple(own if each is entry else each for each in zoo.models),
+        labels=zoo.labels | {key: LabelMap(classes=count, order="as given", names=names)},
+    )
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Return the names of classes in a file, one a line, in the order of the logits.
+
+    Raises RegistryError where it cannot be read, a line is empty or a name stands there twice.
+    """
+    from tsmzoo import files  # which `list` and `info` need not wait for
+
+    try:
+        names = [line.strip() for line in files.read_text(path, _MOST_LABELS).removeprefix("\ufeff").splitlines()]
+    except OSError as error:
+        raise RegistryError(f"{path}: cannot be read ({error.strerror}); give a file of names, one a line") from None
+    except UnicodeDecodeError:
+        raise RegistryError(f"{path}: is not UTF-8 text; give a file of names, one a line") from None
+    if not names:
+        raise RegistryError(f"{path}: is empty; give the names of the classes, one a line")
+    seen: set[str] = set()
+    for number, name in enumerate(names, 1):
+        if not name or not name.isprintable():
+            raise RegistryError(f"{path}: line {number} is no name; give the names of the classes, one a line")
+        if name in seen:
+            raise RegistryError(f"{path}: line {number} names {name[:60]!r} again; a class has a name of its own")
+        seen.add(name)
+    return tuple(names)
+
+
 def _read(path: Path, folder: Path) -> Registry:
     """Read one file; its entries' own files lie in `folder`."""
     try:
@@ -500,10 +565,12 @@ def _is_companion(name: str | None) -> bool:
 def _wrong_shift(entry: Entry) -> str | None:
     """Return what is wrong with the options of an entry's shift."""
     if entry.family != "tsm":
-        options = (entry.shift_div, entry.shift_place, entry.shift_frames)
-        return (
-            None if options == (8, "residual", None) else "shift_div, shift_place and shift_frames are for family tsm"
-        )
+        options = (entry.shift_div, entry.shift_place, entry.shift_frames, entry.said_shift)
+        if options != (8, "residual", None, None):
+            return "shift, shift_div, shift_place and shift_frames are for family tsm"
+        return None
+    if entry.said_shift == "uni" and entry.mode == "offline":
+        return "shift uni is for mode online: a clip's frames are shifted both ways"
     places = SHIFT_PLACES.get(entry.backbone)
     if places is None:
         return f"backbone {entry.backbone} has no shift; family tsm takes one of {', '.join(SHIFT_PLACES)}"

@@ -9,14 +9,14 @@ from pathlib import Path
 import msgspec
 
 from tsmzoo import weights as weights_
-from tsmzoo.artifact import Contract
+from tsmzoo.artifact import Contract, read_contract
 from tsmzoo.converter import Runner
 from tsmzoo.describe import describe
 from tsmzoo.errors import ZooError
 from tsmzoo.export import open_artifact
 from tsmzoo.formats import is_artifact
 from tsmzoo.quiet import quiet
-from tsmzoo.registry import Entry, Registry
+from tsmzoo.registry import Entry, Registry, ShiftName, with_classes
 from tsmzoo.runner import TorchRunner
 from tsmzoo.transfer import Progress
 
@@ -29,10 +29,25 @@ class Subject:
     weights: str | None = None
     seed: int = 0
     weights_format: str | None = None
+    shift: ShiftName | None = None
+    allow_shift_mismatch: bool = False
+    #: Of the weights, where they are not the model's own; and their names.
+    classes: int | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def is_file(self) -> bool:
         return is_artifact(self.model)
+
+    def adapted(self, zoo: Registry) -> Registry:
+        """Return `zoo` with the classes that this has, where they are others than the model's.
+
+        Raises RegistryError or ArtifactError.
+        """
+        if self.is_file:
+            contract = read_contract(Path(self.model))
+            return with_classes(zoo, contract.model, contract.classes, contract.labels)
+        return with_classes(zoo, self.model, self.classes, self.labels)
 
     def open(
         self,
@@ -50,17 +65,30 @@ class Subject:
         and ZooError where weights are given to a file, which holds its own.
         """
         if self.is_file:
-            if self.weights is not None or self.weights_format is not None:
-                raise ZooError(f"{self.model} holds its own weights; leave out --weights, or give a model's id")
+            given = {
+                "--weights": self.weights,
+                "--weights-format": self.weights_format,
+                "--shift": self.shift,
+                "--allow-shift-mismatch": self.allow_shift_mismatch or None,
+                "--classes": self.classes,
+                "--labels": self.labels,
+            }
+            if names := [name for name, value in given.items() if value is not None]:
+                raise ZooError(
+                    f"{self.model} holds its own weights; leave out {' and '.join(names)}, or give a model's id"
+                )
             runner, contract = open_file(Path(self.model), threads)
             _warn(contract.model, contract, notify)
             return runner, contract
+        zoo = self.adapted(zoo)
         entry = resized(zoo.find(self.model), frames, size)
         network = weights_.obtain(
             entry,
             self.weights,
             seed=self.seed,
             weights_format=self.weights_format,
+            shift=self.shift,
+            allow_shift_mismatch=self.allow_shift_mismatch,
             progress=progress,
             notify=notify,
         )

@@ -20,7 +20,7 @@ from tsmzoo.dataset import Dataset
 from tsmzoo.errors import TrainingError
 from tsmzoo.flops import count
 from tsmzoo.recipe import Training
-from tsmzoo.registry import Entry, LabelMap, Registry, Result
+from tsmzoo.registry import Entry, LabelMap, Registry, Result, ShiftName
 
 WEIGHTS = "model.safetensors"
 REGISTRY = "registry.yaml"
@@ -33,16 +33,18 @@ def train(
     held_out: Dataset,
     out: Path,
     *,
+    shift: ShiftName | None = None,
+    allow_shift_mismatch: bool = False,
     progress: Progress,
     notify: Callable[[str], None],
 ) -> tuple[Entry, dict[str, Any]]:
     """Train as `recipe` says, or go on where the run in `out` stopped; return the model and its last metrics.
 
-    `out` then holds model.safetensors, registry.yaml and metrics.jsonl. Raises TrainingError, CheckpointError
-    or DownloadError.
+    `shift` is what the recipe's weights were trained with, where their keys do not tell. `out` then holds
+    model.safetensors, registry.yaml and metrics.jsonl. Raises TrainingError, CheckpointError or DownloadError.
     """
     videos, held_out = layouts.joined(videos, held_out)
-    net, entry = _start(zoo, recipe, videos, held_out, progress, notify)
+    net, entry = _start(zoo, recipe, videos, held_out, progress, notify, shift, allow_shift_mismatch)
     last = loop.fit(net, entry, zoo.normalisations[entry.normalisation], recipe, videos, held_out, out, progress)
     if processes.is_first():
         entry = _finish(zoo, net, entry, recipe, videos, out, last["val_top1"])
@@ -56,10 +58,13 @@ def _start(
     held_out: Dataset,
     progress: Progress,
     notify: Callable[[str], None],
+    shift: ShiftName | None,
+    allow_shift_mismatch: bool,
 ) -> tuple[nn.Module, Entry]:
     """Return the network that `recipe` starts from, and the entry of what it will be.
 
-    The classifier is the model's own where the classes are the same, else a new one, as it is on an image network.
+    The classifier is the model's own where the classes are the same, else a new one: on an image network, too, and on
+    weights of the model's with another number of classes.
     Raises TrainingError where the two lists have other classes, the model sees no RGB, or it has no clip to be
     trained on.
     """
@@ -83,17 +88,23 @@ def _start(
     trained = msgspec.structs.replace(entry, id=recipe.name, classes=classes, multi_label=False, split=videos.split)
     if recipe.weights == "random":
         return models.build(trained, seed=recipe.seed), trained
+    held = entry
     if recipe.weights != "published":
-        net = models.build(trained, seed=recipe.seed)
-        if checkpoints.start(net, trained, Path(recipe.weights)):
+        net, path = models.build(trained, seed=recipe.seed), Path(recipe.weights)
+        if loaded := checkpoints.start(net, trained, path, shift):
+            for note in loaded.notes:
+                notify(f"note: {path}: {note}")
             return net, trained
+        held = msgspec.structs.replace(entry, classes=checkpoints.classes(net, entry, path) or entry.classes)
     network = weights.obtain(
-        entry,
+        held,
         None if recipe.weights == "published" else recipe.weights,
+        shift=shift,
+        allow_shift_mismatch=allow_shift_mismatch,
         progress=lambda done, total: progress("downloading", done, total or 0),
         notify=notify,
     )
-    if videos.classes is None or videos.classes != zoo.label_names(entry):
+    if held.classes != entry.classes or videos.classes is None or videos.classes != zoo.label_names(entry):
         models.replace_classifier(network.backbone, classes, recipe.seed)
     return network.backbone, trained
 
@@ -128,6 +139,7 @@ def _finish(
         sha256_prefix=None,
         git_blob_sha1=None,
         config=None,
+        said_shift=None,
         pretrain=pretrain,
         licence=licence,
         params=round(counted.mparams * 1e6),

@@ -16,7 +16,8 @@ from tsmzoo import checkpoints, download, files, models, registry
 from tsmzoo.artifact import Checkpoint, Contract
 from tsmzoo.cache import cache_dir
 from tsmzoo.errors import ArtifactError, CheckpointError, DownloadError, RegistryError
-from tsmzoo.registry import Entry, Registry
+from tsmzoo.reading import located
+from tsmzoo.registry import Entry, Registry, ShiftName
 from tsmzoo.transfer import Progress
 
 
@@ -37,6 +38,7 @@ def obtain(
     *,
     seed: int = 0,
     weights_format: str | None = None,
+    shift: ShiftName | None = None,
     allow_shift_mismatch: bool = False,
     progress: Progress | None = None,
     notify: Callable[[str], None] = lambda _: None,
@@ -44,8 +46,11 @@ def obtain(
     """Build the network of `entry`.
 
     `weights` is None for the published file, which is downloaded where the cache lacks it, "random",
-    or the path of a checkpoint. Raises DownloadError or CheckpointError.
+    or the path of a checkpoint, `shift` what that was trained with. `notify` is told what of a file with several
+    networks was taken. Raises DownloadError or CheckpointError.
     """
+    if weights == "random" and shift is not None:
+        raise CheckpointError("random weights were trained with no shift; leave out --shift")
     if weights == "random":
         return Network(entry, models.build(entry, seed=seed), "random", seed=seed)
     if weights is None and entry.format == "deepmind-tf" and find_spec("tensorflow") is None:
@@ -55,14 +60,22 @@ def obtain(
     path = download.fetch(entry, progress=progress, notify=notify) if weights is None else Path(weights)
     backbone = models.build(entry)
     loaded = checkpoints.load(
-        backbone, entry, path, weights_format=weights_format, allow_shift_mismatch=allow_shift_mismatch
+        backbone,
+        entry,
+        path,
+        weights_format=weights_format,
+        shift=shift or (entry.said_shift if weights is None else None),
+        allow_shift_mismatch=allow_shift_mismatch,
     )
+    for note in loaded.notes:
+        notify(f"note: {path}: {note}")
     checkpoint = Checkpoint(
         sha256=loaded.sha256,
         format=loaded.format,
-        file=checkpoints.located(path).name,
+        file=located(path).name,
         url=entry.urls[0] if weights is None and entry.urls else None,
         shift_mismatch=loaded.shift_mismatch,
+        shift=loaded.shift,
     )
     return Network(entry, backbone, "published" if weights is None else "local", checkpoint)
 
@@ -77,7 +90,7 @@ def warnings(model: str, made_of: Network | Contract) -> Iterator[str]:
 
 def remember(checkpoint: Checkpoint, path: str) -> None:
     """Note in the cache where a local checkpoint lies, for `recall`; a cache that cannot be written forgets."""
-    _note(checkpoint.sha256, checkpoints.located(Path(path)))
+    _note(checkpoint.sha256, located(Path(path)))
 
 
 def recall(checkpoint: Checkpoint) -> str | None:

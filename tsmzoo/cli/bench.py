@@ -9,7 +9,22 @@ from typing import Annotated
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.cli.options import Frames, Json, RegistryFile, Seed, Size, Weights, WeightsFormat, frames_of, load
+from tsmzoo.cli.options import (
+    AllowMismatch,
+    Classes,
+    Frames,
+    Json,
+    Labels,
+    RegistryFile,
+    Seed,
+    Shift,
+    Size,
+    Weights,
+    WeightsFormat,
+    frames_of,
+    load,
+    names,
+)
 from tsmzoo.cli.root import app
 from tsmzoo.cli.zoo import fetch
 from tsmzoo.errors import ZooError
@@ -30,6 +45,10 @@ def bench(
     weights: Weights = None,
     seed: Seed = 0,
     weights_format: WeightsFormat = None,
+    classes: Classes = None,
+    labels: Labels = None,
+    shift: Shift = None,
+    allow_shift_mismatch: AllowMismatch = False,
     size: Size = None,
     frames: Frames = None,
     registry_file: RegistryFile = None,
@@ -42,11 +61,12 @@ def bench(
     over the rounds. --weights, --size and --frames are for models: a file holds its own.
     """
     models = [subject for subject in subjects if not is_artifact(subject)]
-    options = {"--weights": weights, "--weights-format": weights_format, "--size": size, "--frames": frames}
+    options: dict[str, object] = {"--weights": weights, "--weights-format": weights_format}
+    options |= {"--classes": classes, "--labels": labels, "--shift": shift, "--size": size, "--frames": frames}
     given = [name for name, value in options.items() if value is not None]
     if given and not models:
         raise typer.BadParameter(f"files hold their own; leave out {' and '.join(given)}, or name a model")
-    if len(models) > 1 and weights not in (None, "random"):
+    if len(models) > 1 and (weights not in (None, "random") or classes or labels or shift):
         raise typer.BadParameter("one checkpoint is not that of several models; leave out --weights, or give random")
     zoo = load(registry_file)
     from tsmzoo import bench as bench_
@@ -69,6 +89,10 @@ def bench(
             weights=weights,
             seed=seed,
             weights_format=weights_format,
+            shift=shift,
+            allow_shift_mismatch=allow_shift_mismatch,
+            classes=classes,
+            labels=names(labels, classes),
             frames=frames_of(entry, frames),
             size=size,
             registries=(str(registry_file),) if registry_file else (),

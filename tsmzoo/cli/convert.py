@@ -11,13 +11,16 @@ import typer
 from tsmzoo import terminal
 from tsmzoo.cli.options import (
     AllowMismatch,
+    Classes,
     Clip,
     Frames,
     Images,
     Json,
+    Labels,
     Model,
     RegistryFile,
     Seed,
+    Shift,
     Size,
     Weights,
     WeightsFormat,
@@ -25,6 +28,7 @@ from tsmzoo.cli.options import (
     frames_of,
     load,
     load_for,
+    names,
     obtained,
     video_of,
 )
@@ -81,6 +85,9 @@ def export(
     weights: Weights = None,
     seed: Seed = 0,
     weights_format: WeightsFormat = None,
+    classes: Classes = None,
+    labels: Labels = None,
+    shift: Shift = None,
     allow_shift_mismatch: AllowMismatch = False,
     size: Size = None,
     frames: Frames = None,
@@ -108,10 +115,11 @@ def export(
     zoo = load(registry_file)
     from tsmzoo import export as exporter
     from tsmzoo import kit as kit_
-    from tsmzoo import recipe
+    from tsmzoo import recipe, registry
     from tsmzoo import weights as weights_
     from tsmzoo.subject import resized
 
+    zoo = registry.with_classes(zoo, model, classes, names(labels, classes))
     entry = zoo.find(model)
     entry = resized(entry, frames_of(entry, frames), size)
     target = recipe.target(to or recipe_name or "")
@@ -137,7 +145,7 @@ def export(
     if kit is not None:
         kit_.check_plan(plan, kit)
     pixels = video_of(clip, zoo.find(model), entry.size, images)
-    network = obtained(entry, weights, seed, weights_format, allow_mismatch=allow_shift_mismatch)
+    network = obtained(entry, weights, seed, weights_format, shift=shift, allow_mismatch=allow_shift_mismatch)
 
     def refused(contract: Contract) -> None:
         if contract.verification and contract.verification.quality:  # what real clips showed, good or bad
@@ -161,6 +169,9 @@ def export(
 def verify(
     artifact: Annotated[Path, typer.Argument(help="A file that `tsmzoo export` wrote, its JSON beside it.")],
     weights: Weights = None,
+    classes: Classes = None,
+    labels: Labels = None,
+    shift: Shift = None,
     steps: Annotated[int | None, typer.Option(help="Frames of each stream.", min=2, max=10_000)] = None,
     clip: Clip = None,
     images: Images = None,
@@ -175,11 +186,15 @@ def verify(
     zoo, _ = load_for([artifact], registry_file)
 
     pixels = None
+    if classes is not None or labels is not None:
+        contract = artifact_.read_contract(artifact)
+        if classes not in (None, contract.classes) or names(labels, classes) not in (None, contract.labels):
+            raise ZooError(f"{artifact}: has other classes than were given; leave out --classes and --labels")
     if clip is not None:
         contract = artifact_.read_contract(artifact)
         pixels = video_of(clip, zoo.find(contract.model), contract.size, images)
     with terminal.stages() as stage:
-        contract, report = reverify(zoo, artifact, weights=weights, steps=steps, video=pixels, stage=stage)
+        contract, report = reverify(zoo, artifact, weights=weights, shift=shift, steps=steps, video=pixels, stage=stage)
     _report(artifact, contract, report, time.perf_counter() - start, json=json)
     if report.status == "failed":
         raise ZooError(f"{artifact}: failed its verification: {report.reason}; export it again")

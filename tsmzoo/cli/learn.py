@@ -9,7 +9,17 @@ from typing import Annotated, Literal
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.cli.options import DataFolder, Images, Json, LayoutName, RegistryFile, Split, load
+from tsmzoo.cli.options import (
+    AllowMismatch,
+    DataFolder,
+    Images,
+    Json,
+    LayoutName,
+    RegistryFile,
+    Shift,
+    Split,
+    load,
+)
 from tsmzoo.cli.root import app
 
 
@@ -54,6 +64,8 @@ def train(
     layout: LayoutName = None,
     split: Split = 1,
     images: Images = None,
+    shift: Shift = None,
+    allow_shift_mismatch: AllowMismatch = False,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
@@ -72,7 +84,17 @@ def train(
             terminal.note(f"to train and to measure on: {said}")
     notify = terminal.note if processes.is_first() else terminal.silent
     with terminal.steps_bar() as progress:
-        entry, last = training.train(zoo, how, videos, held_out, out, progress=progress, notify=notify)
+        entry, last = training.train(
+            zoo,
+            how,
+            videos,
+            held_out,
+            out,
+            shift=shift,
+            allow_shift_mismatch=allow_shift_mismatch,
+            progress=progress,
+            notify=notify,
+        )
     if not processes.is_first():
         return
     lists = {

@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.cli.options import Images, Json, RegistryFile, Seed, Weights, WeightsFormat, load, number
+from tsmzoo.cli.options import (
+    AllowMismatch,
+    Classes,
+    Images,
+    Json,
+    Labels,
+    RegistryFile,
+    Seed,
+    Shift,
+    Weights,
+    WeightsFormat,
+    load,
+    names,
+    number,
+)
 from tsmzoo.cli.root import app
 from tsmzoo.errors import DataError
 
@@ -91,6 +105,10 @@ def run(
     weights: Weights = None,
     seed: Seed = 0,
     weights_format: WeightsFormat = None,
+    classes: Classes = None,
+    labels: Labels = None,
+    shift: Shift = None,
+    allow_shift_mismatch: AllowMismatch = False,
     registry_file: RegistryFile = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document a decision, each on a line.")] = False,
 ) -> None:
@@ -119,7 +137,9 @@ def run(
     if save is not None:
         annotate.check(save, video)
     with terminal.download_bar(model) as progress:
-        subject = Subject(model, weights, seed, weights_format)
+        subject = Subject(
+            model, weights, seed, weights_format, shift, allow_shift_mismatch, classes, names(labels, classes)
+        )
         runner, contract = subject.open(zoo, progress=progress, notify=terminal.note)
     play.check(settings, contract)
     step = contract.target_fps if contract.mode == "online" else None

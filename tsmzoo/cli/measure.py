@@ -9,17 +9,22 @@ import typer
 
 from tsmzoo import terminal
 from tsmzoo.cli.options import (
+    AllowMismatch,
+    Classes,
     Frames,
     Images,
     Json,
+    Labels,
     LayoutName,
     ListFile,
     RegistryFile,
     Seed,
+    Shift,
     Split,
     Weights,
     WeightsFormat,
     load_for,
+    names,
     numbers,
 )
 from tsmzoo.cli.root import app
@@ -67,6 +72,10 @@ def eval_(
     weights: Weights = None,
     seed: Seed = 0,
     weights_format: WeightsFormat = None,
+    classes: Classes = None,
+    labels: Labels = None,
+    shift: Shift = None,
+    allow_shift_mismatch: AllowMismatch = False,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
@@ -89,7 +98,7 @@ def eval_(
         raise typer.BadParameter("saved predictions are scored as they are; leave out --predictions and --observe")
     if factors and len(factors) != len(models):
         raise typer.BadParameter(f"{len(models)} models need as many --weights-of-scores")
-    if len(live) > 1 and weights not in (None, "random"):
+    if len(live) > 1 and (weights not in (None, "random") or classes or labels or shift):
         raise typer.BadParameter("one checkpoint is not that of several models; predict one by one with --predictions")
     if html is not None:
         page.check(html)
@@ -113,7 +122,10 @@ def eval_(
         progress = stack.enter_context(terminal.videos_bar(show=first))
         for model, path in zip(models, places, strict=True):
             if listed is not None and model in live:
-                subject = Subject(model, weights, seed, weights_format)
+                subject = Subject(
+                    model, weights, seed, weights_format, shift, allow_shift_mismatch, classes, names(labels, classes)
+                )
+                zoo = subject.adapted(zoo)
                 notify = terminal.note if first else terminal.silent
                 try:
                     speed = evaluate.evaluate(zoo, subject, listed, settings, path, progress=progress, notify=notify)

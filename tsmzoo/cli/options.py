@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,7 +13,7 @@ from tsmzoo.errors import ZooError
 
 if TYPE_CHECKING:
     from tsmzoo.artifact import Array
-    from tsmzoo.registry import Entry, Registry
+    from tsmzoo.registry import Entry, Registry, ShiftName
     from tsmzoo.weights import Network
 
 
@@ -28,6 +28,17 @@ Weights = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of random weights.", min=0, max=2**63 - 1)]
 WeightsFormat = Annotated[str | None, typer.Option(help="The checkpoint's format, else told from its keys.")]
+Classes = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Classes of the checkpoint, where they are not the model's.", min=1, max=1_000_000),
+]
+Labels = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Names of the checkpoint's classes, one a line, in their order.")
+]
+Shift = Annotated[
+    Literal["uni", "bi"] | None,
+    typer.Option(help="The shift that the checkpoint was trained with, where its keys do not tell."),
+]
 AllowMismatch = Annotated[
     bool, typer.Option("--allow-shift-mismatch", help="Load a bidirectional checkpoint into an online model.")
 ]
@@ -81,8 +92,26 @@ def frames_of(entry: Entry, frames: int | None) -> int | None:
     return frames
 
 
+def names(labels: Path | None, classes: int | None) -> tuple[str, ...] | None:
+    """Return the names of --labels, as many as --classes says."""
+    if labels is None:
+        return None
+    from tsmzoo import registry
+
+    found = registry.read_labels(labels)
+    if classes not in (None, len(found)):
+        raise ZooError(f"{labels}: has {len(found)} names, and --classes says {classes}; leave out --classes")
+    return found
+
+
 def obtained(
-    entry: Entry, weights: str | None, seed: int, weights_format: str | None = None, *, allow_mismatch: bool = False
+    entry: Entry,
+    weights: str | None,
+    seed: int,
+    weights_format: str | None = None,
+    *,
+    shift: ShiftName | None = None,
+    allow_mismatch: bool = False,
 ) -> Network:
     from tsmzoo.weights import obtain, warnings
 
@@ -92,6 +121,7 @@ def obtained(
             weights,
             seed=seed,
             weights_format=weights_format,
+            shift=shift,
             allow_shift_mismatch=allow_mismatch,
             progress=progress,
             notify=terminal.note,

@@ -1,0 +1,415 @@
+"""Pickles of torch.save as plain data: nothing in them is imported, looked up or called.
+
+The steps of a pickle are worked through on a stack of our own. Numbers, texts, lists and dicts are themselves, a
+tensor is a `Stored`, the names of classes are `Global`s, and what would be an object of one is a `StandIn`, which holds
+nothing. Names that no data need (functions, most of Python's own library) are refused all the same, since a file that
+has them is no honest checkpoint.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import sys
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any
+
+from tsmzoo.errors import CheckpointError
+
+#: Steps that a pickle may have, each of which takes some 100 bytes of memory at most beside the file's own texts.
+_MOST_STEPS = 10_000_000
+#: Tensors of networks have 5 axes at most.
+_MOST_AXES = 16
+_MOST_LENGTH = 2**63 - 1
+#: A tensor's, so that its bytes can be counted.
+_MOST_NUMBERS = 2**56
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A class or a function that a pickle names; never looked up."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """What would be an object of the class called `name`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Numbers of a file: by the key they lie under, the name of their type, and where among them the first one is."""
+
+    key: str
+    kind: str
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor: a view of a storage; without one, sparse, quantised or without data, and of no use here."""
+
+    size: tuple[int, ...]
+    storage: Storage | None = None
+    offset: int = 0
+    stride: tuple[int, ...] = ()
+    #: The name of its type, where the storage does not tell it.
+    dtype: str | None = None
+
+
+class Malformed(ValueError):
+    """A pickle that does what no pickler writes."""
+
+
+def load(file: IO[bytes]) -> tuple[Any, dict[str, str]]:
+    """Return what the pickle at the position of `file` holds, and leave the position after it.
+
+    Besides, the kinds of all storages that it names, by their keys. Raises CheckpointError where it names what no
+    weights need, ValueError, IndexError, KeyError or OverflowError where it is damaged.
+    """
+    machine = _Machine()
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if number >= _MOST_STEPS:
+            raise Malformed(f"it has more than {_MOST_STEPS} steps")
+        machine.step(opcode.name, argument)
+    if len(machine.stack) != 1 or machine.below:
+        raise Malformed("it ends too early")
+    return machine.stack[0], machine.kinds
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+_DICTS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter", "builtins.dict"}
+#: Of Python's own library, by module: data, and types that data name. What is not here is refused.
+_DATA = {
+    "_codecs": "encode",
+    "argparse": "Namespace",
+    "array": "array _array_reconstructor",
+    "builtins": "object list tuple set frozenset int float bool complex str bytes bytearray slice range",
+    "collections": "deque",
+    "copyreg": "_reconstructor __newobj__ __newobj_ex__",
+    "datetime": "date datetime time timedelta timezone",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "logging": "getLogger",
+    "pathlib": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
+    "pathlib._local": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
+    "re": "_compile",
+    "time": "struct_time",
+    "types": "SimpleNamespace GenericAlias NoneType UnionType",
+    "uuid": "UUID SafeUUID",
+}
+_STANDARD = _DICTS | {f"{module}.{name}" for module, names in _DATA.items() for name in names.split()}
+#: Functions of other libraries that make data.
+_MAKERS = re.compile(
+    r"numpy\.(_?core\.)?(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer|umath\._ufunc_reconstruct)"
+    r"|numpy\.(dtype|ndarray|recarray|matrix|bool_?|object_?|str_?|bytes_?|void|u?int\w*|float\w*|complex\w*)"
+    r"|numpy\.(ma\.core\._mareconstruct|random\._pickle\.__\w+_ctor"
+    r"|random\.bit_generator\.__pyx_unpickle_\w+)"
+    r"|torch\.(u?int|q?u?int|b?float|complex|bits)\d\w*|torch\.(bool|half|double|float|long|int|short|cfloat|cdouble)"
+    r"|torch\.(strided|device|sparse_\w+|per_(tensor|channel)_\w+|preserve_format|contiguous_format|channels_last\w*)"
+    r"|torch\.(serialization\._get_layout|_utils\._rebuild_\w+|_tensor\._rebuild_\w+)"
+)
+#: Functions that name a member of a class (enumerations), or a type with arguments, and may be called for that alone:
+#: the modules whose classes they take, any but Python's own where there are none.
+_MEMBERS: dict[str, tuple[str, ...]] = {"builtins.getattr": (), "operator.getitem": ("typing",)}
+_CLASS = re.compile(r"_*[A-Z]\w*(\._*[A-Z]\w*)*", re.ASCII)
+_OURS = {"__builtins__", *sys.stdlib_module_names, *(name.partition(".")[0] for name in IMPORT_MAPPING)}
+
+
+def _named(module: str, name: str) -> Global:
+    """Return a class or function by its name. Raises CheckpointError where no data need it."""
+    # Python 2's names, which protocol 2 has.
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    full = f"{module}.{name}"
+    if len(full) > 300 or not re.fullmatch(r"[\w.]+", full, re.ASCII):
+        raise Malformed("it names a class as nobody does")
+    if full.partition(".")[0] in _OURS:
+        harmless = full in _STANDARD or full in _MEMBERS or re.fullmatch(r"typing\.[A-Z]\w+", full)
+    else:
+        harmless = _CLASS.fullmatch(name) or _MAKERS.fullmatch(full)
+    if not harmless:
+        _refuse(full)
+    return Global(full)
+
+
+def _refuse(name: str) -> None:
+    raise CheckpointError(
+        f"asks to run {name!r} when loaded, which no weights need; refused, get it from its publisher"
+    ) from None
+
+
+# --- tensors -------------------------------------------------------------------------------------------------------
+
+
+def _lengths(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, tuple | list) or len(value) > _MOST_AXES:
+        raise Malformed("a tensor's shape is none")
+    product = 1
+    for length in value:
+        if type(length) is not int or not 0 <= length <= _MOST_LENGTH:
+            raise Malformed("a tensor's shape is none")
+        product *= length or 1
+    if product > _MOST_NUMBERS:
+        raise Malformed("a tensor's shape is none")
+    return tuple(value)
+
+
+def _view(args: tuple[Any, ...], dtype: Any = None, metadata: Any = None) -> Stored:
+    storage, offset, size, stride = args[:4]
+    if not isinstance(storage, Storage) or not isinstance(stride, tuple | list):
+        raise Malformed("a tensor has no storage")
+    (offset,) = _lengths((offset,))
+    size, stride = _lengths(size), tuple(_lengths((step,))[0] for step in stride)
+    if len(size) != len(stride):
+        raise Malformed("a tensor's strides are not those of its shape")
+    if metadata:  # conjugated or negated when it is read: not the numbers that the storage holds
+        return Stored(size)
+    return Stored(size, storage, offset, stride, dtype.name if isinstance(dtype, Global) else None)
+
+
+def _parameter(args: tuple[Any, ...]) -> Stored:
+    if not isinstance(args[0], Stored):
+        raise Malformed("a parameter holds no tensor")
+    return args[0]
+
+
+def _typed(args: tuple[Any, ...]) -> Stored:
+    """A tensor of a class of its own, or with attributes, which are left out."""
+    function, _, inner = args[:3]
+    name = function.name if isinstance(function, Global) else ""
+    if name == _TYPED or name not in _TENSORS or not isinstance(inner, tuple):
+        raise Malformed("a tensor is made of none")
+    return _TENSORS[name](inner)
+
+
+def _of_size(place: int) -> Callable[[tuple[Any, ...]], Stored]:
+    return lambda args: Stored(_lengths(args[place]))
+
+
+def _sparse(args: tuple[Any, ...]) -> Stored:
+    parts = args[1] if isinstance(args[1], tuple) else ()
+    return Stored(_lengths(next((part for part in parts if isinstance(part, tuple)), None)))
+
+
+_TYPED = "torch._tensor._rebuild_from_type_v2"
+_TENSORS: dict[str, Callable[[tuple[Any, ...]], Stored]] = {
+    _TYPED: _typed,
+    "torch._utils._rebuild_tensor": _view,
+    "torch._utils._rebuild_tensor_v2": lambda args: _view(args, None, args[6] if len(args) > 6 else None),
+    "torch._utils._rebuild_tensor_v3": lambda args: _view(args, args[6], args[7] if len(args) > 7 else None),
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._utils._rebuild_qtensor": _of_size(2),
+    "torch._utils._rebuild_meta_tensor_no_storage": _of_size(1),
+    "torch._utils._rebuild_wrapper_subclass": _of_size(2),
+    "torch._utils._rebuild_sparse_tensor": _sparse,
+}
+
+
+# --- the machine ---------------------------------------------------------------------------------------------------
+
+
+class _Machine:
+    """The stack on which a pickle's steps work."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        #: The stacks below each mark.
+        self.below: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+        self.kinds: dict[str, str] = {}
+        #: Items that may yet be copied: a list of many, copied over and over, would fill the memory.
+        self.copies = _MOST_STEPS
+
+    def step(self, name: str, argument: Any) -> None:
+        stack = self.stack
+        if name in _VALUES:
+            stack.append(argument)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name in _MAKE:
+            stack.append(_MAKE[name]())
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            self.memo[_lengths((argument,))[0] % 2**32] = stack[-1]
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(self.memo[argument % 2**32])
+        elif name in ("GLOBAL", "STACK_GLOBAL", "INST"):
+            self._global(name, argument)
+        elif name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ"):
+            self._make(name)
+        elif name == "BINPERSID":
+            stack.append(found := _persistent(stack.pop()))
+            if isinstance(found, Storage) and self.kinds.setdefault(found.key, found.kind) != found.kind:
+                raise Malformed("it reads the same numbers as of two types")
+        elif name == "MARK":
+            self.below.append(stack)
+            self.stack = []
+        elif name in ("POP_MARK", "TUPLE", "LIST", "DICT", "FROZENSET", "APPENDS", "SETITEMS", "ADDITEMS"):
+            self._above_mark(name)
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            count = int(name[-1])
+            if len(stack) < count:
+                raise IndexError("pop from an empty stack")
+            stack[-count:] = [tuple(stack[-count:])]
+        elif name == "APPEND":
+            self._append([stack.pop()])
+        elif name == "SETITEM":
+            value, key = stack.pop(), stack.pop()
+            self._set([key, value])
+        elif name == "BUILD":
+            stack.pop()
+            if not isinstance(stack[-1], StandIn | dict):
+                raise Malformed("it gives attributes to what has none")
+        elif name == "POP":
+            if stack:
+                stack.pop()
+            else:
+                self._unmark()
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            raise Malformed(f"it has a step that torch.save never writes ({name})")
+
+    def _unmark(self) -> list[Any]:
+        above, self.stack = self.stack, self.below.pop()
+        return above
+
+    def _above_mark(self, name: str) -> None:
+        items = self._unmark()
+        if name == "TUPLE":
+            self.stack.append(tuple(items))
+        elif name == "LIST":
+            self.stack.append(items)
+        elif name == "DICT":
+            self.stack.append({})
+            self._set(items)
+        elif name == "FROZENSET":
+            self.stack.append(StandIn("builtins.frozenset"))
+        elif name == "SETITEMS":
+            self._set(items)
+        elif name == "APPENDS":
+            self._append(items)
+        elif name == "ADDITEMS" and not isinstance(self.stack[-1], StandIn):
+            raise Malformed("it adds to what is no set")
+
+    def _append(self, items: list[Any]) -> None:
+        if isinstance(self.stack[-1], list):
+            self.stack[-1].extend(items)
+        elif not isinstance(self.stack[-1], StandIn):
+            raise Malformed("it appends to what is no list")
+
+    def _set(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if isinstance(target, StandIn):
+            return
+        if not isinstance(target, dict) or len(items) % 2:
+            raise Malformed("it sets items of what has none")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Others name no tensor, and to hash them may take for ever.
+            if (text := _text(key)) is not None:
+                target[text] = value
+
+    def _global(self, name: str, argument: Any) -> None:
+        if name == "STACK_GLOBAL":
+            attribute, module = self.stack.pop(), self.stack.pop()
+        else:
+            module, _, attribute = argument.partition(" ")
+        if not isinstance(module, str) or not isinstance(attribute, str):
+            raise Malformed("it names a class by what is no text")
+        found = _named(module, attribute)
+        if name == "INST":
+            self._unmark()
+            self.stack.append(StandIn(found.name))
+        else:
+            self.stack.append(found)
+
+    def _make(self, name: str) -> None:
+        """Put in place of a class, or function, and arguments what stands for the object."""
+        if name == "OBJ":
+            class_, *args = self._unmark()
+        else:
+            if name == "NEWOBJ_EX":
+                self.stack.pop()
+            args, class_ = self.stack.pop(), self.stack.pop()
+        if not isinstance(class_, Global):
+            raise Malformed("it calls what is no class; refused")
+        if not isinstance(args, tuple | list):
+            raise Malformed("it calls a class with what are no arguments")
+        self.stack.append(self._made(class_.name, tuple(args)))
+
+    def _made(self, name: str, args: tuple[Any, ...]) -> Any:
+        if name in _TENSORS:
+            return _TENSORS[name](args)
+        if name.startswith("torch._utils._rebuild_"):  # nested ones, those of other devices
+            return Stored((0,))
+        if name in _DICTS:
+            return self._dict(args)
+        if name == "torch.Size":
+            return tuple(_lengths(args[0]))
+        if name in ("torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer") and args:
+            return _parameter(args)
+        if name in _MEMBERS:
+            of = args[0].name if args and isinstance(args[0], Global) else "builtins"
+            top = of.partition(".")[0]
+            if top not in _MEMBERS[name] if _MEMBERS[name] else top in _OURS:
+                _refuse(name)
+        return StandIn(name)
+
+    def _dict(self, args: tuple[Any, ...]) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for given in args:  # a dict, or a list of pairs; a default's factory is neither
+            if isinstance(given, dict | list):
+                self.copies -= len(given)
+                if self.copies < 0:
+                    raise Malformed("it copies more than any checkpoint holds")
+                for pair in given.items() if isinstance(given, dict) else given:
+                    if not isinstance(pair, tuple | list) or len(pair) != 2:
+                        raise Malformed("it makes a dict of what are no pairs")
+                    if (text := _text(pair[0])) is not None:
+                        made[text] = pair[1]
+        return made
+
+
+def _text(key: Any) -> str | None:
+    if isinstance(key, str):
+        return key
+    if isinstance(key, bytes):
+        return key.decode("utf-8", "backslashreplace")
+    return str(key) if isinstance(key, int) and abs(key) <= _MOST_LENGTH else None
+
+
+def _persistent(saved: Any) -> Any:
+    """Return what a pickle refers to outside of it: a storage, or, of old files, a class with its source."""
+    if not isinstance(saved, tuple) or len(saved) < 4:
+        raise Malformed("it refers to what is no storage")
+    if saved[0] == "module" and isinstance(saved[1], Global):
+        return saved[1]
+    _, kind, key, _, _, *view = saved if len(saved) >= 5 else (*saved, None)
+    if saved[0] != "storage" or not isinstance(kind, Global) or _text(key) is None:
+        raise Malformed("it refers to what is no storage")
+    offset = 0
+    if view and isinstance(view[0], tuple):  # of old files: (key, offset, length) among the numbers of `key`
+        (offset,) = _lengths(view[0][1:2])
+    return Storage(str(_text(key)), kind.name.rpartition(".")[2], offset)
+
+
+#: Steps whose argument is the value.
+_VALUES = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+}
+_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_MAKE: dict[str, Callable[[], Any]] = {
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": lambda: StandIn("builtins.set"),
+}
