@@ -35,9 +35,15 @@ def shift_clip(x: Tensor, fold: int, group: int | None = None) -> Tensor:
     ahead, behind, rest = x[:, :fold], x[:, fold : 2 * fold], x[:, 2 * fold :]
     # Not F.pad: litert-torch cannot move a padded batch axis to channels-last, and brackets it with transposes.
     zero = torch.zeros_like(ahead[:1])
-    future = torch.cat([part for frames in _groups(ahead, group) for part in (frames[1:], zero)])
-    past = torch.cat([part for frames in _groups(behind, group) for part in (zero, frames[:-1])])
+    future = _joined([part for frames in _groups(ahead, group) for part in (frames[1:], zero)])
+    past = _joined([part for frames in _groups(behind, group) for part in (zero, frames[:-1])])
     return torch.cat([future, past, rest] if rest.shape[1] else [future, past], 1)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Join along time; a lone frame has no neighbours, and coremltools computes wrongly with slices of no frames."""
+    parts = [part for part in parts if len(part)]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _groups(x: Tensor, group: int | None) -> Sequence[Tensor]:
