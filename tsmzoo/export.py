@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tsmzoo import artifact, calibration, recipe
-from tsmzoo.artifact import Array, Contract, Quality, State, Verification
+from tsmzoo.artifact import Array, Contract, Quality, State, Tensor, Verification
 from tsmzoo.calibration import Material, material
 from tsmzoo.converter import Converter, load_converter, missing_extra
 from tsmzoo.describe import Preprocess, describe
@@ -287,8 +287,9 @@ def check(
     """Compare the file at `path` with `network`: its structure, then its numbers."""
     with quiet():
         structure, advice = converter.check(path, contract)
-        runner = converter.load(path, contract)
         plain = describe(registry, network, dynamic_batch=True)
+        _check_made_of(path, contract, plain)
+        runner = converter.load(path, contract)
         report = verify(
             (TorchRunner(network, plain), plain),
             (runner, contract),
@@ -299,13 +300,30 @@ def check(
     return with_structure(report, structure, advice)
 
 
+def _check_made_of(path: Path, contract: Contract, plain: Contract) -> None:
+    """Raise ArtifactError where a file is of another network than the one described by `plain`."""
+    inputs = (contract.main_input, *(contract.parts or contract.inputs[1:]))
+    found: dict[str, object] = {tensor.name: _without_batch(tensor) for tensor in inputs}
+    found |= {"mode": contract.mode, "channels": len(contract.mean), "classes": contract.classes}
+    wanted: dict[str, object] = {tensor.name: _without_batch(tensor) for tensor in plain.inputs}
+    wanted |= {"mode": plain.mode, "channels": len(plain.mean), "classes": plain.classes}
+    artifact.check_tensors(path, found, wanted, "its model has")
+
+
+def _without_batch(tensor: Tensor) -> dict[str, int | str]:
+    """Return the lengths of the axes by name, but for the batch, which is a file's own affair."""
+    return {axis: n for axis, n in zip(tensor.layout, tensor.shape, strict=True) if axis != "N"}
+
+
 def open_artifact(path: Path) -> tuple[Contract, Converter]:
     """Return the contract and the converter of an exported file whose digest is still the contract's.
 
-    Raises ArtifactError where the file was changed since, or ExportError where its extra is missing.
+    Raises ArtifactError where the file was changed since or its contract contradicts itself, or ExportError where its
+    extra is missing.
     """
     format_ = format_of(path)
     contract = artifact.opened(path)
+    artifact.check_consistent(path, contract)
     with quiet():
         return contract, load_converter(format_)
 
