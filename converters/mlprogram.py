@@ -554,15 +554,18 @@ class ProgramRunner:
         return steps, known
 
     def _constant(self, operation: Operation) -> Array:
-        (value,) = operation.arguments.get("val", (None,))
-        ((_, kind),) = operation.outputs
-        if not isinstance(value, np.ndarray) or value.shape != kind.shape:
-            raise _Bad(f"{operation} is not {kind}")
+        values, kinds = operation.arguments.get("val", ()), [kind for _, kind in operation.outputs]
+        if len(values) != 1 or len(kinds) != 1:
+            raise _Bad(f"{operation} has {len(values)} values and {len(kinds)} results, where one is known")
+        value = values[0]
+        if not isinstance(value, np.ndarray) or value.shape != kinds[0].shape:
+            raise _Bad(f"{operation} is not {kinds[0]}")
         return value
 
     def _step(self, operation: Operation, program: Program, scope: _Scope) -> _Step:
         if operation.kind in _STATE_OPERATIONS:
-            (state,) = operation.arguments.get("input", (None,))
+            given = operation.arguments.get("input", ())
+            state = given[0] if len(given) == 1 else None
             if not isinstance(state, str) or state not in program.states:
                 raise _Bad(f"{operation} is of no state of this program")
             others = {name: value for name, value in operation.arguments.items() if name != "input"}

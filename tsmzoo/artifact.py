@@ -179,7 +179,7 @@ class Contract(_Record, frozen=True, kw_only=True):
     weights: Literal["published", "local", "random"]
     checkpoint: Checkpoint | None = None
     #: Of random weights.
-    seed: int | None = None
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
     licence: str
     citation: str
     doubt: tuple[str, ...] = ()

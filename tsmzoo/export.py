@@ -19,6 +19,7 @@ from tsmzoo.converter import Converter, load_converter, missing_extra
 from tsmzoo.describe import Preprocess, describe
 from tsmzoo.errors import ArtifactError, ExportError
 from tsmzoo.formats import Format, format_of
+from tsmzoo.keys import RULES
 from tsmzoo.models.apart import apart
 from tsmzoo.models.flat import flatten
 from tsmzoo.models.forms import Clips, Deployed, OneClip, Packed, Stateful, Step, fold_batch_norm
@@ -356,6 +357,11 @@ def reverify(
         weights = recall(source)
         if weights is None:
             raise ArtifactError(f"{path}: was made from {source.file}, which is not where it was; give --weights FILE")
+    if source is not None and (source.format, entry.backbone) not in RULES:
+        raise ArtifactError(
+            f"{path}: its contract names a checkpoint of {source.format!r}, which {entry.backbone} has none of; "
+            "export it again"
+        )
     stage("loading the weights")
     network = obtain(
         entry,
