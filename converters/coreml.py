@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +17,11 @@ import torch
 from coremltools.proto import FeatureTypes_pb2, Model_pb2
 from torch import nn
 
-from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, Tensor, check_tensors
+from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, Tensor, check_outputs, check_tensors
+from tsmzoo.converter import reason
 from tsmzoo.errors import ArtifactError
 
-from . import neural_engine
+from . import mlprogram, neural_engine
 from .mlprogram import ProgramRunner
 
 frame_layout: Layout = "NCHW"
@@ -29,6 +31,7 @@ packed_state = "packed_state"  # `state` is a word of ML Programs, which coremlt
 precisions = ("fp32", "fp16")
 libraries = ("torch", "coremltools")
 
+_DTYPES = {number: name.lower() for name, number in FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.items()}
 _PRECISIONS = {"fp16": ct.precision.FLOAT16, "fp32": ct.precision.FLOAT32}
 
 
@@ -118,22 +121,28 @@ def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
 
     Advice on the Neural Engine, as far as what keeps a program from it is documented.
     """
-    try:
-        spec: Any = ct.utils.load_spec(str(path))
-    except Exception as error:  # a damaged package raises many kinds
-        raise ArtifactError(f"{path}: is no Core ML package ({type(error).__name__}); export it again") from None
-    if spec.WhichOneof("Type") != "mlProgram":
-        raise ArtifactError(f"{path}: is no ML Program; export it again")
+    package, program = mlprogram.read_both(path)
+    spec, block = package.spec, package.block
     description = spec.description
-    found = {item.name: _described(item) for item in (*description.input, *description.output, *description.state)}
+    items = (*description.input, *description.output, *description.state)
     wanted = {
         tensor.name: ("image", (tensor.shape[2], tensor.shape[3])) if _is_image(tensor) else ("float32", tensor.shape)
         for tensor in (*contract.inputs, *contract.outputs)
     } | {part.name: (part.dtype, part.shape) for part in _kept(contract)}
-    check_tensors(path, found, wanted)
-    contract.check_copy(path, spec.description.metadata.userDefined.get(METADATA_KEY))
-    block = _block(spec)
-    blobs = _check_blobs(path, block)
+    if len(items) != len(wanted):
+        raise ArtifactError(f"{path}: describes {len(items)} tensors, its contract says {len(wanted)}; export it again")
+    check_tensors(path, {item.name: _described(item) for item in items}, wanted)
+    # Those of the program itself, which are what runs.
+    given = {name: kind for operation in program.operations for name, kind in operation.outputs}
+    own = program.inputs | program.states | {name: given[name] for name in program.outputs if name in given}
+    tensors = (*contract.inputs, *contract.outputs, *_kept(contract))
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    check_tensors(path, {name: kind.shape for name, kind in own.items()}, shapes)
+    if any(program.images.values()):
+        raise ArtifactError(f"{path}: takes its image as BGR, its contract says RGB; export it again")
+    contract.check_copy(path, description.metadata.userDefined.get(METADATA_KEY))
+    values = [value for operation in block.operations for value in operation.attributes.values()]
+    blobs = sum(value.WhichOneof("value") == "blobFileValue" for value in values)
     count = neural_engine.weights(block.operations)
     structure = [
         f"tensors as named ({len(wanted)})",
@@ -145,33 +154,12 @@ def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
     return structure, neural_engine.advice(spec, block.operations)
 
 
-def _block(spec: Any) -> Any:
-    function = next(iter(spec.mlProgram.functions.values()))
-    return next(iter(function.block_specializations.values()))
-
-
 def _described(item: Model_pb2.FeatureDescription) -> tuple[str, tuple[int, ...]]:
     kind = item.type.WhichOneof("Type")
     if kind == "imageType":
         return "image", (item.type.imageType.height, item.type.imageType.width)
     array = item.type.stateType.arrayType if kind == "stateType" else item.type.multiArrayType
-    dtype = FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name(array.dataType).lower()
-    return dtype, tuple(array.shape)
-
-
-def _check_blobs(path: Path, block: Any) -> int:
-    """Check that each constant kept outside the specification points into the weights file; return how many."""
-    weights = path / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
-    size = weights.stat().st_size if weights.is_file() else 0
-    blobs = [
-        value.blobFileValue
-        for operation in block.operations
-        for value in operation.attributes.values()
-        if value.WhichOneof("value") == "blobFileValue"
-    ]
-    if any(not 0 < blob.offset < size for blob in blobs):
-        raise ArtifactError(f"{path}: a weight lies outside weight.bin ({size} bytes); export it again")
-    return len(blobs)
+    return _DTYPES.get(array.dataType, str(array.dataType)), tuple(array.shape)
 
 
 class CoremlRunner:
@@ -180,7 +168,15 @@ class CoremlRunner:
     runtime = f"Core ML, macOS {platform.mac_ver()[0]}"
 
     def __init__(self, path: Path, contract: Contract) -> None:
-        self._model = ct.models.MLModel(str(path))
+        self._path, self._contract = path, contract
+        try:
+            # A copy: coremltools writes the manifest anew of whatever it opens.
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder) / path.name
+                shutil.copytree(path, copy)
+                self._model = ct.models.MLModel(str(copy))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ArtifactError(f"{path}: Core ML rejects it ({reason(error)}); export it again") from None
         self._images = {tensor.name for tensor in contract.inputs if _is_image(tensor)}
         self._implicit = contract.state == "implicit"
         self._state: Any
@@ -193,7 +189,11 @@ class CoremlRunner:
             name: Image.fromarray(value[0].transpose(1, 2, 0)) if name in self._images else value
             for name, value in inputs.items()
         }
-        outputs: dict[str, Array] = self._model.predict(values, state=self._state)
+        try:
+            outputs: dict[str, Array] = self._model.predict(values, state=self._state)
+        except (RuntimeError, ValueError) as error:
+            raise ArtifactError(f"{self._path}: Core ML fails on it ({reason(error)}); export it again") from None
+        check_outputs(self._path, self._contract, inputs, outputs)
         return outputs
 
     def reset(self) -> None:

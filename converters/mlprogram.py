@@ -8,12 +8,14 @@ manifest, the specification's protobuf, the blobs of `weight.bin`. What each ope
 from __future__ import annotations
 
 import inspect
-import json
+import os
+import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from pathlib import Path
+from math import prod
+from pathlib import Path, PurePosixPath
 from typing import Any, get_type_hints
 
 import msgspec
@@ -23,7 +25,9 @@ from coremltools.proto import FeatureTypes_pb2, MIL_pb2, Model_pb2
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor
 
+from tsmzoo import files
 from tsmzoo.artifact import Array
+from tsmzoo.converter import reason
 from tsmzoo.errors import ArtifactError
 from tsmzoo.threads import one_thread
 
@@ -109,20 +113,55 @@ _MARK, _ALIGNMENT = 0xDEADBEEF, 64
 _STORAGE_VERSION = 2
 
 
+class _Item(msgspec.Struct, frozen=True):
+    path: str
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    itemInfoEntries: dict[str, _Item]
+    rootModelIdentifier: str
+
+
+#: Bytes that a manifest, a specification and a file of weights may have; protobuf itself takes no more than 2 GB.
+_MOST_MANIFEST, _MOST = 2**20, 2**31
+#: Numbers that a tensor may hold.
+_MOST_NUMBERS = 2**31
+
+
+@dataclass(frozen=True)
+class Package:
+    """The specification of a package, with the operations of its function."""
+
+    spec: Any
+    function: Any
+    block: Any
+    #: Gives the bytes of a file of weights by the name that the specification has for it.
+    weights: Callable[[str], bytes]
+
+
 def read(path: Path) -> Program:
     """Read the package at `path`. Raises ArtifactError where it is damaged or holds what is not known here."""
     try:
-        return _program(path)
+        return _program(_package(path))
     except _Bad as error:
         raise error.of(path) from None
 
 
-def _program(path: Path) -> Program:
+def read_both(path: Path) -> tuple[Package, Program]:
+    """Read the package at `path` as it is written, and what that means. Raises ArtifactError as `read` does."""
+    try:
+        package = _package(path)
+        return package, _program(package)
+    except _Bad as error:
+        raise error.of(path) from None
+
+
+def _package(path: Path) -> Package:
     model, weights = _files(path)
     spec: Any = Model_pb2.Model()
     try:
-        spec.ParseFromString(model.read_bytes())
-    except DecodeError:
+        spec.ParseFromString(files.read(model, _MOST))
+    except (OSError, DecodeError):
         raise _Bad(f"{model.name} is no specification of Core ML") from None
     if spec.WhichOneof("Type") != "mlProgram":
         raise _Bad("holds no ML Program")
@@ -131,7 +170,11 @@ def _program(path: Path) -> Program:
     (function,) = spec.mlProgram.functions.values()
     if function.opset not in function.block_specializations:
         raise _Bad(f"lacks the operations of its opset, {function.opset}")
-    block = function.block_specializations[function.opset]
+    return Package(spec, function, function.block_specializations[function.opset], weights)
+
+
+def _program(package: Package) -> Program:
+    spec, function, block, weights = package.spec, package.function, package.block, package.weights
     images, outputs = _features(spec.description)
     if missing := outputs.keys() - set(block.outputs):
         raise _Bad(f"describes {missing.pop()!r}, which its program does not give")
@@ -147,27 +190,58 @@ def _program(path: Path) -> Program:
 
 
 def _files(path: Path) -> tuple[Path, Callable[[str], bytes]]:
-    """Return the specification of a package, and what gives the bytes of a file that it names."""
+    """Return the specification of a package, and what gives the bytes of a file that it names.
+
+    Nothing outside of the package is read, and nothing in it written: coremltools' own reader rewrites manifests.
+    """
+    _check_confined(path)
+    data = path / "Data"
     try:
-        manifest = json.loads((path / "Manifest.json").read_bytes())
-        model = path / "Data" / manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
-        root = (path / "Data").resolve(strict=True)
-        if not model.resolve(strict=True).is_relative_to(root):
-            raise _Bad("has its specification outside of it")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        manifest = msgspec.json.decode(files.read(path / "Manifest.json", _MOST_MANIFEST), type=_Manifest)
+        items = {key: _inside(data, item.path) for key, item in manifest.itemInfoEntries.items()}
+        model = items[manifest.rootModelIdentifier]
+        if not model.is_file():
+            raise _Bad(f"has no specification at {manifest.itemInfoEntries[manifest.rootModelIdentifier].path}")
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise _Bad(f"has no manifest that leads to a specification ({type(error).__name__})") from None
 
     @cache
     def content(name: str) -> bytes:
-        file = Path(name.replace("@model_path", str(model.parent), 1))
-        if not file.resolve().is_relative_to(root) or not file.is_file():
-            raise _Bad(f"keeps weights in {name}, which is not in it")
-        data = file.read_bytes()
-        if struct.unpack_from("<II", data.ljust(8, b"\0"))[1] != _STORAGE_VERSION:
+        inside, prefix = model.parent.relative_to(data), "@model_path/"
+        file = _inside(data, f"{inside.as_posix()}/{name.removeprefix(prefix)}") if name.startswith(prefix) else None
+        try:
+            if file is None or not file.is_file():
+                raise _Bad(f"keeps weights in {name[:80]}, which is not in it")
+            found = files.read(file, _MOST)
+        except (OSError, ValueError):
+            raise _Bad(f"keeps weights in {name[:80]}, which cannot be read") from None
+        if struct.unpack_from("<II", found.ljust(8, b"\0"))[1] != _STORAGE_VERSION:
             raise _Bad(f"{file.name} is no file of weights of version {_STORAGE_VERSION}")
-        return data
+        return found
 
     return model, content
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Return the path of what a package calls `name`. Raises _Bad where that leads out of it."""
+    place = PurePosixPath(name)
+    if not name or "\\" in name or place.is_absolute() or ".." in place.parts:
+        raise _Bad(f"names {name[:80]}, which is not in it")
+    return folder / place
+
+
+def _check_confined(path: Path) -> None:
+    """Raise _Bad where a package holds anything but folders and plain files, above all links."""
+    for folder, names, plain in os.walk(path):
+        for name in (*names, *plain):
+            mode = Path(folder, name).lstat().st_mode
+            if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                raise _Bad(f"holds {name[:80]}, which is no plain file")
+
+
+def _called(names: Any, number: int) -> str:
+    """Return what protobuf calls a number, which may be one of a later version."""
+    return str(names.Name(number)) if number in names.values() else str(number)
 
 
 def _features(description: Any) -> tuple[dict[str, bool], dict[str, str]]:
@@ -175,7 +249,7 @@ def _features(description: Any) -> tuple[dict[str, bool], dict[str, str]]:
     images, outputs = {}, {}
     for item in description.input:
         if item.type.WhichOneof("Type") == "imageType":
-            space = FeatureTypes_pb2.ImageFeatureType.ColorSpace.Name(item.type.imageType.colorSpace)
+            space = _called(FeatureTypes_pb2.ImageFeatureType.ColorSpace, item.type.imageType.colorSpace)
             if space not in ("RGB", "BGR"):
                 raise _Bad(f"{item.name!r} is an image in {space}, which is not known here")
             images[item.name] = space == "BGR"
@@ -184,8 +258,10 @@ def _features(description: Any) -> tuple[dict[str, bool], dict[str, str]]:
     for item in description.output:
         if item.type.WhichOneof("Type") != "multiArrayType":
             raise _Bad(f"{item.name!r} is a {item.type.WhichOneof('Type')}, which is not known here")
-        kind = FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name(item.type.multiArrayType.dataType)
+        kind = _called(FeatureTypes_pb2.ArrayFeatureType.ArrayDataType, item.type.multiArrayType.dataType)
         outputs[item.name] = kind.lower().replace("double", "float64")
+        if outputs[item.name] not in ("float16", "float32", "float64", "int32"):
+            raise _Bad(f"{item.name!r} is of {kind}, which is not known here")
     return images, outputs
 
 
@@ -194,10 +270,13 @@ def _type(value: Any) -> Type:
         raise _Bad(f"has a value of {value.WhichOneof('type')}, which is not known here")
     tensor = value.tensorType
     if tensor.dataType not in _TYPES:
-        raise _Bad(f"has a tensor of {MIL_pb2.DataType.Name(tensor.dataType)}, which is not known here")
+        raise _Bad(f"has a tensor of {_called(MIL_pb2.DataType, tensor.dataType)}, which is not known here")
     if any(axis.WhichOneof("dimension") != "constant" for axis in tensor.dimensions):
         raise _Bad("has a tensor whose shape is not fixed, which is not known here")
-    return Type(_TYPES[tensor.dataType][0], tuple(axis.constant.size for axis in tensor.dimensions))
+    shape = tuple(axis.constant.size for axis in tensor.dimensions)
+    if prod(shape) > _MOST_NUMBERS:
+        raise _Bad(f"has a tensor of the shape {list(shape)}, which nothing holds")
+    return Type(_TYPES[tensor.dataType][0], shape)
 
 
 def _operation(item: Any, weights: Callable[[str], bytes]) -> Operation:
@@ -233,9 +312,12 @@ def _constant(value: Any, weights: Callable[[str], bytes]) -> Array:
     elements = getattr(tensor, stored).values
     if stored == "bytes":
         return _unpacked(elements, kind)
-    if len(elements) != np.prod(kind.shape, dtype=int):
+    if len(elements) != prod(kind.shape):
         raise _Bad(f"has a constant of {len(elements)} elements instead of {kind}")
-    return np.array(list(elements), numpy).reshape(kind.shape)
+    try:
+        return np.array(list(elements), numpy).reshape(kind.shape)
+    except (OverflowError, ValueError):
+        raise _Bad(f"has a constant whose elements are no {kind}") from None
 
 
 def _blob(content: bytes, place: int, kind: Type) -> bytes:
@@ -254,7 +336,7 @@ def _blob(content: bytes, place: int, kind: Type) -> bytes:
 def _unpacked(raw: bytes, kind: Type) -> Array:
     """Return the elements in `raw`; those of less than a byte stand one after the other from the lowest bit on."""
     numpy, bits = _ELEMENTS[kind.dtype]
-    count = int(np.prod(kind.shape, dtype=int))
+    count = prod(kind.shape)
     if not bits or len(raw) != -(-count * bits // 8):
         raise _Bad(f"has a constant of {len(raw)} bytes instead of {kind}")
     if bits >= 8:
@@ -304,8 +386,8 @@ class _Step:
         ]
         try:
             found = self.function(*tensors)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            raise _Bad(f"{self.operation} cannot be computed ({' '.join(str(error).split())[:120]})") from None
+        except (RuntimeError, ValueError, IndexError, TypeError, OverflowError) as error:
+            raise _Bad(f"{self.operation} cannot be computed ({reason(error)})") from None
         results = [found] if isinstance(found, Tensor) else found
         named = self.names()
         halves = any(values[name].dtype == torch.float16 for name in named)
@@ -472,15 +554,18 @@ class ProgramRunner:
         return steps, known
 
     def _constant(self, operation: Operation) -> Array:
-        (value,) = operation.arguments.get("val", (None,))
-        ((_, kind),) = operation.outputs
-        if not isinstance(value, np.ndarray) or value.shape != kind.shape:
-            raise _Bad(f"{operation} is not {kind}")
+        values, kinds = operation.arguments.get("val", ()), [kind for _, kind in operation.outputs]
+        if len(values) != 1 or len(kinds) != 1:
+            raise _Bad(f"{operation} has {len(values)} values and {len(kinds)} results, where one is known")
+        value = values[0]
+        if not isinstance(value, np.ndarray) or value.shape != kinds[0].shape:
+            raise _Bad(f"{operation} is not {kinds[0]}")
         return value
 
     def _step(self, operation: Operation, program: Program, scope: _Scope) -> _Step:
         if operation.kind in _STATE_OPERATIONS:
-            (state,) = operation.arguments.get("input", (None,))
+            given = operation.arguments.get("input", ())
+            state = given[0] if len(given) == 1 else None
             if not isinstance(state, str) or state not in program.states:
                 raise _Bad(f"{operation} is of no state of this program")
             others = {name: value for name, value in operation.arguments.items() if name != "input"}

@@ -11,7 +11,8 @@ import onnxruntime
 import torch
 from torch import nn
 
-from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, check_tensors
+from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, check_outputs, check_tensors
+from tsmzoo.converter import reason
 from tsmzoo.errors import ArtifactError
 
 frame_layout: Layout = "NCHW"
@@ -20,6 +21,9 @@ pixel_type: Literal["tensor", "image"] = "tensor"
 packed_state = "state"
 precisions = ("fp32",)
 libraries = ("torch", "onnx", "onnxscript", "onnxruntime")
+
+#: Before it Softmax, which nodes do not tell, took its axes otherwise.
+_OLDEST_OPSET = 13
 
 
 def pixel_dtype(mode: str) -> DType:
@@ -68,7 +72,29 @@ def _save(model: onnx.ModelProto, contract: Contract, out: Path) -> None:
     del model.metadata_props[:]
     model.metadata_props.add(key=METADATA_KEY, value=contract.embedded())
     model.doc_string = f"{contract.model}, exported by tsmzoo"
+    _declare_oldest(model)
     onnx.save_model(model, out)
+
+
+def _declare_oldest(model: onnx.ModelProto) -> None:
+    """Declare the oldest opset and IR version that the nodes are of, for older runtimes; nothing else changes."""
+    opset = next(opset for opset in model.opset_import if not opset.domain)
+    while opset.version > _OLDEST_OPSET and _are_of(model, opset.version - 1):
+        opset.version -= 1
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
+
+
+def _are_of(model: onnx.ModelProto, version: int) -> bool:
+    """Say whether every node is one of that opset: its kind, attributes, and numbers of inputs and outputs."""
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = model.ir_version
+    context.opset_imports = {opset.domain: opset.version for opset in model.opset_import} | {"": version}
+    try:
+        for node in model.graph.node:
+            onnx.checker.check_node(node, context)
+    except onnx.checker.ValidationError:
+        return False
+    return True
 
 
 def _dynamic_shapes(contract: Contract) -> Any:
@@ -85,20 +111,27 @@ def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
     """Names, shapes and types as in the contract; valid ONNX; no weights outside the file. No advice."""
     try:
         model = onnx.load_model(path, load_external_data=False)
-        for tensor in onnx.external_data_helper._get_all_tensors(model):
-            if onnx.external_data_helper.uses_external_data(tensor):
-                where = onnx.external_data_helper.ExternalDataInfo(tensor).location
-                raise ArtifactError(
-                    f"{path}: keeps weights in another file, {where}, which is refused; export it again"
-                )
+        tensors = list(onnx.external_data_helper._get_all_tensors(model))
+    except Exception as error:  # protobuf raises many kinds
+        raise _invalid(path, error) from None
+    for tensor in tensors:
+        if onnx.external_data_helper.uses_external_data(tensor):
+            where = next((item.value for item in tensor.external_data if item.key == "location"), "")
+            raise ArtifactError(f"{path}: keeps weights in another file, {where}, which is refused; export it again")
+    try:
         onnx.checker.check_model(model)
-    except ArtifactError:
-        raise
-    except Exception as error:  # protobuf and checker raise many kinds
-        raise ArtifactError(f"{path}: is no valid ONNX file ({' '.join(str(error).split())[:120]})") from None
-    found = {value.name: _described(value) for value in (*model.graph.input, *model.graph.output)}
+    except Exception as error:  # as does the checker
+        raise _invalid(path, error) from None
+    for node in model.graph.node:  # loops among them, which may never end
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise ArtifactError(f"{path}: has a {node.op_type} with a graph of its own, none of ours; export it again")
+    if model.functions or model.graph.sparse_initializer:
+        raise ArtifactError(f"{path}: has functions or sparse weights, none of ours; export it again")
+    values = (*model.graph.input, *model.graph.output)
     wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (*contract.inputs, *contract.outputs)}
-    check_tensors(path, found, wanted)
+    if len(values) != len(wanted):
+        raise ArtifactError(f"{path}: has {len(values)} inputs and outputs, its contract says {len(wanted)}")
+    check_tensors(path, {value.name: _described(value) for value in values}, wanted)
     contract.check_copy(path, {item.key: item.value for item in model.metadata_props}.get(METADATA_KEY))
     operators = len(model.graph.node)
     structure = [
@@ -109,10 +142,20 @@ def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
     return structure, []
 
 
+def _invalid(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(f"{path}: is no valid ONNX file ({reason(error)}); export it again")
+
+
 def _described(value: onnx.ValueInfoProto) -> tuple[str, tuple[int | str, ...]]:
     tensor = value.type.tensor_type
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return dtype, tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+    return _dtype(tensor.elem_type), tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+
+
+def _dtype(number: int) -> str:
+    try:
+        return str(onnx.helper.tensor_dtype_to_np_dtype(number).name)
+    except KeyError:
+        return f"of type {number}"
 
 
 class OnnxRunner:
@@ -120,19 +163,26 @@ class OnnxRunner:
 
     runtime = f"onnxruntime {onnxruntime.__version__}"
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, contract: Contract, threads: int | None = None) -> None:
+        self._path, self._contract = path, contract
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises plain RuntimeErrors of its own
-            raise ArtifactError(f"{path}: ONNX Runtime rejects it ({' '.join(str(error).split())[:120]})") from None
+            raise ArtifactError(f"{path}: ONNX Runtime rejects it ({reason(error)}); export it again") from None
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        return dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
+        try:
+            values = self._session.run(self._names, inputs)
+        except Exception as error:  # the same
+            raise ArtifactError(f"{self._path}: ONNX Runtime fails on it ({reason(error)}); export it again") from None
+        outputs = dict(zip(self._names, values, strict=True))
+        check_outputs(self._path, self._contract, inputs, outputs)
+        return outputs
 
 
 def load(path: Path, contract: Contract, threads: int | None = None) -> OnnxRunner:
-    return OnnxRunner(path, threads)
+    return OnnxRunner(path, contract, threads)

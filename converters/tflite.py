@@ -12,10 +12,11 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from torch import Tensor, nn
 
-from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, check_tensors
+from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, check_outputs, check_tensors
+from tsmzoo.converter import reason
 from tsmzoo.errors import ArtifactError
 
-from . import gpu
+from . import flatbuffer, gpu
 from .flatbuffer import operator_name, read, write
 
 frame_layout: Layout = "NHWC"
@@ -146,26 +147,31 @@ def _cut_states_early(model: Any) -> None:
 def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
     """Names, shapes and types as in the contract; rank 4 at most; builtin operators only. Advice on mobile GPUs."""
     try:
-        model = read(path.read_bytes())
+        model = flatbuffer.check(path.read_bytes())
         graph = model.subgraphs[0]
         operators = Counter(operator_name(model, operator) for operator in graph.operators)
-        signature = next(item for item in model.signatureDefs if item.signatureKey.decode() == SIGNATURE)
-    except Exception as error:  # the generated reader raises whatever a broken offset leads to
-        raise ArtifactError(f"{path}: is no TFLite file of ours ({type(error).__name__}); export it again") from None
+        (signature,) = [item for item in model.signatureDefs if item.signatureKey.decode() == SIGNATURE]
+        items = [(item.name.decode(), item.tensorIndex) for item in (*signature.inputs, *signature.outputs)]
+        copies = [model.buffers[item.buffer].data for item in model.metadata if item.name.decode() == METADATA_KEY]
+        copy = bytes(copies[0]).decode() if copies else None
+    except Exception as error:  # the generated reader raises whatever odd bytes lead to
+        raise ArtifactError(f"{path}: is no TFLite file of ours ({reason(error)}); export it again") from None
+    # Before anything else is asked of them, whose rules are those of their kinds.
+    if foreign := sorted(name for name in operators if name not in gpu.TAKEN):
+        raise ArtifactError(f"{path}: needs {', '.join(foreign)}, which phones' runtimes lack; report this model")
+    if sorted(index for _, index in items) != sorted((*graph.inputs, *graph.outputs)):
+        raise ArtifactError(f"{path}: its signature is not of its inputs and outputs; export it again")
+    tensors = {name: graph.tensors[index] for name, index in items}
     found = {
-        item.name.decode(): (_DTYPES.get(tensor.type), tuple(int(n) for n in tensor.shape))
-        for item in (*signature.inputs, *signature.outputs)
-        for tensor in [graph.tensors[item.tensorIndex]]
+        name: (_DTYPES.get(tensor.type), tuple(int(n) for n in tensor.shape) if tensor.shape is not None else ())
+        for name, tensor in tensors.items()
     }
     wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (*contract.inputs, *contract.outputs)}
     check_tensors(path, found, wanted)
-    copies = [model.buffers[item.buffer].data for item in model.metadata if item.name.decode() == METADATA_KEY]
-    contract.check_copy(path, bytes(copies[0]).decode() if copies else None)
+    contract.check_copy(path, copy)
     rank = max(len(tensor.shape) if tensor.shape is not None else 0 for tensor in graph.tensors)
     if rank > _MAX_RANK:
         raise ArtifactError(f"{path}: has a tensor of rank {rank}, which mobile GPUs refuse; report this model")
-    if foreign := [name for name in operators if name.startswith(("CUSTOM", "DELEGATE", "STABLEHLO"))]:
-        raise ArtifactError(f"{path}: needs {', '.join(foreign)}, which phones' runtimes lack; report this model")
     found_against = gpu.findings(model)
     if contract.gpu_safe and (shared := [finding for finding in found_against if finding.kind == "output"]):
         raise ArtifactError(f"{path}: {shared[0]}, in spite of --gpu-safe; report this model")
@@ -182,23 +188,28 @@ def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
 class TfliteRunner:
     """The LiteRT interpreter, XNNPACK on the CPU."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, contract: Contract, threads: int | None = None) -> None:
         from importlib.metadata import version
 
         from ai_edge_litert.interpreter import Interpreter
 
         self.runtime = f"ai-edge-litert {version('ai-edge-litert')}"
+        self._path, self._contract = path, contract
         try:
             self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
             self._interpreter.allocate_tensors()  # here, where what it prints is swallowed
             self._signature = self._interpreter.get_signature_runner(SIGNATURE)
         except (ValueError, RuntimeError) as error:
-            raise ArtifactError(f"{path}: LiteRT rejects it ({' '.join(str(error).split())[:120]})") from None
+            raise ArtifactError(f"{path}: LiteRT rejects it ({reason(error)}); export it again") from None
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        outputs: dict[str, Array] = self._signature(**inputs)
+        try:
+            outputs: dict[str, Array] = self._signature(**inputs)
+        except (ValueError, RuntimeError) as error:
+            raise ArtifactError(f"{self._path}: LiteRT fails on it ({reason(error)}); export it again") from None
+        check_outputs(self._path, self._contract, inputs, outputs)
         return outputs
 
 
 def load(path: Path, contract: Contract, threads: int | None = None) -> TfliteRunner:
-    return TfliteRunner(path, threads)
+    return TfliteRunner(path, contract, threads)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from contextlib import suppress
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +39,9 @@ Pixels = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 
 #: Key of the contract among a file's own metadata, in every format.
 METADATA_KEY = "tsmzoo"
+
+#: Numbers that a tensor may hold.
+_MOST = 2**31
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -153,8 +158,8 @@ class Contract(_Record, frozen=True, kw_only=True):
     activation: Activation = "softmax"
     #: Outputs are no tensors that the network goes on with, which some mobile GPUs corrupt (tflite).
     gpu_safe: bool = False
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: Annotated[tuple[Tensor, ...], msgspec.Meta(min_length=1)]
+    outputs: Annotated[tuple[Tensor, ...], msgspec.Meta(min_length=1)]
     states: tuple[StatePair, ...]
     #: States that have no input of their own: one after another in the packed one, or kept by the file itself.
     parts: tuple[Tensor, ...] = ()
@@ -162,7 +167,7 @@ class Contract(_Record, frozen=True, kw_only=True):
     #: None where the class names are not at hand.
     labels: tuple[str, ...] | None
     #: Of mean and std, and of the input where its preprocessing is external; an embedded one takes RGB for BGR.
-    channel_order: str
+    channel_order: Literal["RGB", "BGR", "flow"]
     mean: tuple[Mean, ...]
     std: tuple[Std, ...]
     size: Pixels
@@ -170,7 +175,7 @@ class Contract(_Record, frozen=True, kw_only=True):
     resize: Pixels
     frames: Frames
     #: How a clip is taken from a video: `uniform`, `dense` with every `stride`th frame, or a live `stream`.
-    sampling: str
+    sampling: Literal["uniform", "dense", "stream"]
     stride: Stride | None
     target_fps: Rate | None
     weights: Literal["published", "local", "random"]
@@ -207,6 +212,36 @@ class Contract(_Record, frozen=True, kw_only=True):
         tensors = {tensor.name: tensor for tensor in self.inputs}
         return {pair.input: np.zeros(tensors[pair.input].lengths(batch), "float32") for pair in self.states}
 
+    def faults(self) -> Iterator[str]:
+        """Yield what parts of the contract contradict one another in, of which a file of ours has nothing."""
+        tensors = (*self.inputs, *self.outputs, *self.parts)
+        yield from (fault for tensor in tensors if (fault := _shape_fault(tensor)))
+        channels, batch = len(self.mean), self.outputs[0].shape[0]
+        layouts = ("NCHW", "NHWC") if self.mode == "online" else ("NTCHW", "THWC")
+        main = dict(zip(self.main_input.layout, self.main_input.shape, strict=False))
+        if batch != 1 and not isinstance(batch, str):
+            yield f"it takes {batch} clips or streams at once; 1 or any number are known"
+        wanted = {"N": batch, "T": self.frames, "C": channels, "H": self.size, "W": self.size}
+        if self.main_input.layout not in layouts or any(wanted[axis] != n for axis, n in main.items()):
+            yield f"{self.main_input.name!r} is not made of {self.frames} frames, {channels} channels, {self.size} px"
+        if self.main_input.dtype not in (("uint8", "float32") if self.preprocess == "embedded" else ("float32",)):
+            yield f"{self.main_input.name!r} is of {self.main_input.dtype}, which {self.preprocess} pixels are not"
+        if self.main_input.type == "image" and (self.main_input.layout, channels) != ("NCHW", 3):
+            yield f"{self.main_input.name!r} is no image"
+        if any(tensor.type == "image" for tensor in tensors[1:]):
+            yield "a tensor other than the first input is an image"
+        if self.answer not in ("logits", "probabilities") or self.outputs[0].shape[1:] != (self.classes,):
+            yield f"{self.answer!r} {list(self.outputs[0].shape)} are no logits of {self.classes} classes"
+        if self.labels is not None and len(self.labels) != self.classes:
+            yield f"it has {len(self.labels)} labels of {self.classes} classes"
+        if len(self.std) != channels or channels != (3 if self.channel_order != "flow" else max(channels, 1)):
+            yield f"mean and std, of {channels} and {len(self.std)} channels, are not those of {self.channel_order}"
+        if self.resize < self.size:
+            yield f"a video is resized to {self.resize} px, of which {self.size} px cannot be cut"
+        if self.mode == "online" and self.frames != 1:
+            yield f"an online model takes a frame a step, not {self.frames}"
+        yield from _state_faults(self)
+
     def embedded(self) -> str:
         """Return the JSON that goes inside the file."""
         return msgspec.json.encode(self._bare()).decode()
@@ -224,6 +259,57 @@ class Contract(_Record, frozen=True, kw_only=True):
             raise ArtifactError(
                 f"{path}: the contract inside it is not that of {contract_path(path).name}; export it again"
             )
+
+
+def _shape_fault(tensor: Tensor) -> str | None:
+    """Return why nothing has the shape of `tensor`."""
+    free = [n for n in tensor.shape if isinstance(n, str)]
+    fixed = [n for n in tensor.shape if isinstance(n, int)]
+    if len(tensor.shape) != len(tensor.layout):
+        return f"{tensor.name!r} has {len(tensor.shape)} axes, {tensor.layout} {len(tensor.layout)}"
+    if min(fixed, default=1) < 1 or prod(fixed) > _MOST or free not in ([], [tensor.shape[0]]):
+        return f"{tensor.name!r} has the shape {list(tensor.shape)}"
+    return None
+
+
+def _state_faults(contract: Contract) -> Iterator[str]:
+    """Yield what is wrong with the states: their names, pairs and shapes."""
+    (_, *given), (_, *returned), parts = contract.inputs, contract.outputs, contract.parts
+    if contract.mode == "offline" and (given or returned or contract.states or contract.state != "explicit"):
+        yield "an offline model has no states"
+    if bool(parts) == (contract.state == "explicit"):
+        yield f"its states are {contract.state} and have {len(parts)} parts"
+    if contract.state == "implicit" and (given or returned):
+        yield "it keeps its states itself, and has inputs and outputs for them"
+    # By name, since they are read so: those of the parts in torch, those of a file in every step.
+    count = len(parts or given)
+    names = [tensor.name for tensor in parts or given]
+    after = [tensor.name for tensor in returned]
+    if names != [f"state_{index}" for index in range(count)]:
+        yield f"its states are called {', '.join(names)[:60]}"
+    if contract.state == "explicit" and after != [f"next_{name}" for name in names]:
+        yield f"its next states are called {', '.join(after)[:60]}"
+    if contract.state == "packed" and (len(given) != 1 or after != ["next_state"]):
+        yield "its packed states are not one input and one output"
+    pairs = [StatePair(input=tensor.name, output=name) for tensor, name in zip(given, after, strict=False)]
+    if list(contract.states) != pairs:
+        yield "its pairs of states are not those of its inputs and outputs"
+    batch = contract.outputs[0].shape[0]
+    for before, behind in zip(given, returned, strict=False):
+        if (before.shape, before.layout, before.dtype) != (behind.shape, behind.layout, behind.dtype):
+            yield f"{behind.name!r} is not what {before.name!r} takes"
+    for tensor in (*contract.outputs, *given):
+        if tensor.dtype != "float32" or tensor.shape[0] != batch:
+            yield f"{tensor.name!r} is of {tensor.dtype}, {list(tensor.shape)}"
+    axes = 2 if contract.state == "packed" else 4
+    if any(len(tensor.layout) != axes for tensor in given) or any(len(part.layout) != 4 for part in parts):
+        yield "its states are not features of a frame"
+    elif any(isinstance(n, str) for part in parts for n in part.shape[1:]):
+        yield "a part of its states is of any size"
+    elif contract.state == "packed" and given:
+        sizes = sum(prod(part.lengths()[1:]) for part in parts)
+        if given[0].shape[1] != sizes:
+            yield f"its packed state holds {given[0].shape[1]} numbers, its parts {sizes}"
 
 
 def contract_path(artifact: Path) -> Path:
@@ -396,11 +482,27 @@ def opened(path: Path) -> Contract:
     return contract
 
 
-def check_tensors(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def check_consistent(path: Path, contract: Contract) -> None:
+    """Raise ArtifactError where the contract of the file at `path` contradicts itself."""
+    if (fault := next(contract.faults(), None)) is not None:
+        raise ArtifactError(f"{path}: its contract contradicts itself: {fault}; export it again")
+
+
+def check_outputs(path: Path, contract: Contract, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
+    """Raise ArtifactError where a run gave a tensor of another shape than the contract says."""
+    batch = len(inputs[contract.main_input.name])
+    for tensor in contract.outputs:
+        if (found := outputs[tensor.name].shape) != (wanted := tensor.lengths(batch)):
+            raise ArtifactError(
+                f"{path}: gives {tensor.name!r} as {list(found)}, its contract says {list(wanted)}; export it again"
+            )
+
+
+def check_tensors(path: Path, found: dict[str, Any], wanted: dict[str, Any], whose: str = "its contract says") -> None:
     """Raise ArtifactError naming the first tensor that a file has otherwise than its contract."""
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
-            raise ArtifactError(f"{path}: {name!r} is {found.get(name)}, its contract says {wanted.get(name)}")
+            raise ArtifactError(f"{path}: {name!r} is {found.get(name)}, {whose} {wanted.get(name)}; export it again")
 
 
 def to_layout(array: Array, layout: Layout) -> Array:

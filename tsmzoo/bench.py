@@ -46,6 +46,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     frames: int | None = None
     size: int | None = None
     registries: tuple[str, ...] = ()
+    #: To hold the file against its contract, as every other command does, and run nothing.
+    check: bool = False
 
     @property
     def kind(self) -> str:
@@ -145,6 +147,18 @@ class Worker:
         if isinstance(answer, dict) and "error" in answer:
             raise ZooError(answer["error"])
         return msgspec.convert(answer, kind)
+
+
+def check(jobs: Sequence[Job], *, progress: Callable[[str, int, int], None] = lambda *_: None) -> None:
+    """Hold each file among `jobs` against its contract, in a process that is not measured.
+
+    Raises ZooError naming the first that does not fit.
+    """
+    for index, job in enumerate(jobs):
+        if job.kind != "torch":
+            progress(f"checking {job.subject}", index, len(jobs))
+            with Worker(msgspec.structs.replace(job, check=True)) as worker:
+                worker.ask(worker.job, type(None))
 
 
 def race(

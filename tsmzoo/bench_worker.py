@@ -24,7 +24,7 @@ import numpy as np
 from tsmzoo import artifact, litert_profile
 from tsmzoo.artifact import Array, Contract
 from tsmzoo.bench import Job, Loaded, Operator, Profile, encoded
-from tsmzoo.converter import load_converter, missing_extra
+from tsmzoo.converter import load_converter, missing_extra, reason
 from tsmzoo.errors import ArtifactError, ZooError
 from tsmzoo.formats import Format, format_of
 from tsmzoo.quiet import quiet
@@ -276,11 +276,7 @@ def _pixels(contract: Contract) -> Array:
 
 
 def _rejected(path: Path, runtime: str, error: Exception) -> ArtifactError:
-    return ArtifactError(f"{path}: {runtime} rejects it ({_line(error)}); export it again")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
+    return ArtifactError(f"{path}: {runtime} rejects it ({reason(error)}); export it again")
 
 
 def _slowest(operators: Iterable[Operator]) -> tuple[Operator, ...]:
@@ -383,7 +379,9 @@ def _as_its_contract_says(job: Job) -> Iterator[None]:
     except Exception as error:  # each runtime raises its own kinds
         if job.kind == "torch":
             raise
-        raise ArtifactError(f"{job.subject}: is not what its contract says ({_line(error)}); export it again") from None
+        raise ArtifactError(
+            f"{job.subject}: is not what its contract says ({reason(error)}); export it again"
+        ) from None
 
 
 def main() -> None:
@@ -400,6 +398,12 @@ def main() -> None:
         with suppress(OSError):
             os.sched_setaffinity(0, cores(job.threads, os.sched_getaffinity(0)))
     try:
+        if job.check:
+            from tsmzoo.subject import check_file  # torch, which no file is measured with
+
+            check_file(Path(job.subject))
+            answer(None)
+            return
         with quiet(), _as_its_contract_says(job):
             session, loaded = load(job)
         answer(loaded)

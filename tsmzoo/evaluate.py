@@ -20,7 +20,7 @@ from tsmzoo import __version__, files, layouts, plan, predict, predictions, proc
 from tsmzoo.artifact import Contract
 from tsmzoo.converter import Runner
 from tsmzoo.dataset import Dataset
-from tsmzoo.errors import DataError
+from tsmzoo.errors import ArtifactError, DataError
 from tsmzoo.plan import Changes, Plan
 from tsmzoo.predictions import Header, Store
 from tsmzoo.registry import Registry
@@ -107,6 +107,8 @@ def _opened(
     if subject.is_file:
         runner, contract = subject.open(zoo, threads=1, notify=notify)
         entry = zoo.find(contract.model)
+        if (entry.mode, entry.channels) != (contract.mode, len(contract.mean)):
+            raise ArtifactError(f"{subject.model}: is no file of {entry.id}, which its contract names; export it again")
         return (runner, contract), plan.choose(entry, contract, settings.protocol, settings.changes)
     entry = zoo.find(subject.model)
     followed = plan.choose(entry, None, settings.protocol, settings.changes)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tsmzoo import artifact, calibration, files, recipe
-from tsmzoo.artifact import Array, Contract, Quality, State, Verification
+from tsmzoo.artifact import Array, Contract, Quality, State, Tensor, Verification
 from tsmzoo.calibration import Material, material
 from tsmzoo.converter import Converter, load_converter, missing_extra
 from tsmzoo.describe import Preprocess, describe
 from tsmzoo.errors import ArtifactError, ExportError
 from tsmzoo.formats import Format, format_of
+from tsmzoo.keys import RULES
 from tsmzoo.models.apart import apart
 from tsmzoo.models.flat import flatten
 from tsmzoo.models.forms import Clips, Deployed, OneClip, Packed, Stateful, Step, fold_batch_norm
@@ -309,8 +310,9 @@ def check(
     """Compare the file at `path` with `network`: its structure, then its numbers."""
     with quiet():
         structure, advice = converter.check(path, contract)
-        runner = converter.load(path, contract)
         plain = describe(registry, network, dynamic_batch=True)
+        _check_made_of(path, contract, plain)
+        runner = converter.load(path, contract)
         report = verify(
             (TorchRunner(network, plain), plain),
             (runner, contract),
@@ -321,13 +323,30 @@ def check(
     return with_structure(report, structure, advice)
 
 
+def _check_made_of(path: Path, contract: Contract, plain: Contract) -> None:
+    """Raise ArtifactError where a file is of another network than the one described by `plain`."""
+    inputs = (contract.main_input, *(contract.parts or contract.inputs[1:]))
+    found: dict[str, object] = {tensor.name: _without_batch(tensor) for tensor in inputs}
+    found |= {"mode": contract.mode, "channels": len(contract.mean), "classes": contract.classes}
+    wanted: dict[str, object] = {tensor.name: _without_batch(tensor) for tensor in plain.inputs}
+    wanted |= {"mode": plain.mode, "channels": len(plain.mean), "classes": plain.classes}
+    artifact.check_tensors(path, found, wanted, "its model has")
+
+
+def _without_batch(tensor: Tensor) -> dict[str, int | str]:
+    """Return the lengths of the axes by name, but for the batch, which is a file's own affair."""
+    return {axis: n for axis, n in zip(tensor.layout, tensor.shape, strict=True) if axis != "N"}
+
+
 def open_artifact(path: Path) -> tuple[Contract, Converter]:
     """Return the contract and the converter of an exported file whose digest is still the contract's.
 
-    Raises ArtifactError where the file was changed since, or ExportError where its extra is missing.
+    Raises ArtifactError where the file was changed since or its contract contradicts itself, or ExportError where its
+    extra is missing.
     """
     format_ = format_of(path)
     contract = artifact.opened(path)
+    artifact.check_consistent(path, contract)
     with quiet():
         return contract, load_converter(format_)
 
@@ -364,6 +383,11 @@ def reverify(
         weights = recall(source)
         if weights is None:
             raise ArtifactError(f"{path}: was made from {source.file}, which is not where it was; give --weights FILE")
+    if source is not None and (source.format, entry.backbone) not in RULES:
+        raise ArtifactError(
+            f"{path}: its contract names a checkpoint of {source.format!r}, which {entry.backbone} has none of; "
+            "export it again"
+        )
     stage("loading the weights")
     network = obtain(
         entry,

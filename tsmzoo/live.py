@@ -14,6 +14,7 @@ from tsmzoo import sampling, views
 from tsmzoo.artifact import Array, Contract
 from tsmzoo.converter import Runner, StatefulRunner
 from tsmzoo.decide import CUT, Decision, Smoothing, decide, difference, thumbnail
+from tsmzoo.errors import DataError
 from tsmzoo.frames import Frame
 from tsmzoo.runner import run_clip, step
 from tsmzoo.video import Beat, Chosen
@@ -89,8 +90,14 @@ def whole(
     begun = time.perf_counter()
     clip = np.stack([views.prepared(chosen.images[index], contract.resize, contract.size) for index in indices])
     logits = run_clip(timed, contract, clip[None])["logits"][0]
-    decision = decide(smoothing, logits, activation=contract.activation)
+    decision = decide(smoothing, _finite(logits, contract), activation=contract.activation)
     return _answer(contract, decision, chosen.times[max(indices)], timed.ms, begun)
+
+
+def _finite(logits: Array, contract: Contract) -> Array:
+    if not np.isfinite(logits).all():
+        raise DataError(f"{contract.model}: its answers are not finite numbers; mend its weights or export it again")
+    return logits
 
 
 def _answer(contract: Contract, decision: Decision, seconds: float, ms: float, begun: float) -> Answer:
@@ -201,7 +208,7 @@ def watch(
 
     def answer(logits: Array, at: Frame, begun: float) -> Answer:
         nonlocal decision, anew
-        decision = decide(smoothing, logits, decision, contract.activation)
+        decision = decide(smoothing, _finite(logits, contract), decision, contract.activation)
         made = _answer(contract, decision, at.time, timed.ms, begun)
         clock.append(time.perf_counter())
         speed = (len(clock) - 1) / (clock[-1] - clock[0]) if len(clock) > 1 else None

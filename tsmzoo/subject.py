@@ -115,6 +115,13 @@ def resized(entry: Entry, frames: int | None, size: int | None) -> Entry:
     return entry
 
 
+def check_file(path: Path) -> None:
+    """Check an exported file against its contract, and run nothing. Raises ArtifactError."""
+    contract, converter = open_artifact(path)
+    with quiet():
+        converter.check(path, contract)
+
+
 def open_file(path: Path, threads: int | None = None) -> tuple[Runner, Contract]:
     """Return an exported file, checked against its contract, ready to run. Raises ArtifactError."""
     contract, converter = open_artifact(path)

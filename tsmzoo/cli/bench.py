@@ -99,6 +99,7 @@ def bench(
         )
         jobs.append(job)
     with terminal.steps_bar() as progress:
+        bench_.check(jobs, progress=progress)
         rows = bench_.document(bench_.race(jobs, runs=runs, profile=profile, progress=progress))
     for row in rows:
         if bench_.interpreted(row["runtime"]):

@@ -31,6 +31,8 @@ def shift_clip(x: Tensor, fold: int, group: int | None = None) -> Tensor:
     Channels [0, fold) come from frame t+1, [fold, 2·fold) from frame t-1, the rest stay; frames
     outside the clip are zero. With `group` so many frames after another shift among themselves.
     """
+    if (group or len(x)) == 1:
+        return _lone(x, 2 * fold)
     # By channels first: a cut through time alone would copy the channels that stay, too.
     ahead, behind, rest = x[:, :fold], x[:, fold : 2 * fold], x[:, 2 * fold :]
     # Not F.pad: litert-torch cannot move a padded batch axis to channels-last, and brackets it with transposes.
@@ -38,6 +40,15 @@ def shift_clip(x: Tensor, fold: int, group: int | None = None) -> Tensor:
     future = torch.cat([part for frames in _groups(ahead, group) for part in (frames[1:], zero)])
     past = torch.cat([part for frames in _groups(behind, group) for part in (zero, frames[:-1])])
     return torch.cat([future, past, rest] if rest.shape[1] else [future, past], 1)
+
+
+def _lone(x: Tensor, moved: int) -> Tensor:
+    """Shift frames that have no neighbours, N, C, H, W: of `moved` channels zeros come, and no slice has no frames.
+
+    coremltools takes such a slice for one with frames.
+    """
+    zeros, rest = torch.zeros_like(x[:, :moved]), x[:, moved:]
+    return torch.cat([zeros, rest], 1) if rest.shape[1] else zeros
 
 
 def _groups(x: Tensor, group: int | None) -> Sequence[Tensor]:
@@ -70,6 +81,8 @@ def shift_clips(frames: int) -> Shift:
     """Return the bidirectional shift over N clips of `frames` frames, features N·T, C, H, W clip by clip."""
 
     def shift(x: Tensor, fold: int) -> Tensor:
+        if frames == 1:
+            return _lone(x, 2 * fold)
         clips = x.reshape(-1, frames, *x.shape[1:])  # N, T, C, H, W
         future = F.pad(clips[:, 1:, :fold], _ZERO_AFTER)
         past = F.pad(clips[:, :-1, fold : 2 * fold], _ZERO_BEFORE)
@@ -85,6 +98,8 @@ def shift_clips_forward(frames: int) -> Shift:
     """
 
     def shift(x: Tensor, fold: int) -> Tensor:
+        if frames == 1:
+            return _lone(x, fold)
         clips = x.reshape(-1, frames, *x.shape[1:])  # N, T, C, H, W
         past = F.pad(clips[:, :-1, :fold], _ZERO_BEFORE)
         return torch.cat([past, clips[:, :, fold:]], 2).flatten(0, 1)
