@@ -43,6 +43,7 @@ def train(
     out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A run begun there is resumed.")],
     list_file: ListFile = None,
     val_list: Annotated[Path | None, typer.Option(metavar="FILE", help="The list of --val.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop where a video cannot be decoded.")] = False,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
@@ -53,11 +54,16 @@ def train(
     how = recipe.training(recipe_name)
     videos, held_out = layouts.read(data, list_file), layouts.read(val, val_list)
     with terminal.steps_bar() as progress:
-        entry, last = training.train(zoo, how, videos, held_out, out, progress=progress, notify=terminal.note)
+        entry, last = training.train(
+            zoo, how, videos, held_out, out, progress=progress, notify=terminal.note, strict=strict
+        )
     if not processes.is_first():
         return
     if json:
         terminal.print_json({"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256} | last)
         return
-    print(f"{entry.id}: {last['val_top1']:.2f} % on {len(held_out)} videos after {last['epoch']:g} epochs")
+    measured = last.get("val_videos", len(held_out))
+    print(f"{entry.id}: {last['val_top1']:.2f} % on {measured} videos after {last['epoch']:g} epochs")
+    if skipped := len(last["skipped_videos"]):
+        print(f"  {skipped} of the {len(videos) + len(held_out)} listed videos could not be read")
     print(f"use it: tsmzoo export {entry.id} --registry {out / training.REGISTRY} --to tflite")
