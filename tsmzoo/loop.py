@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -34,6 +34,8 @@ from tsmzoo.errors import TrainingError, VideoError
 from tsmzoo.models.forms import Clips
 from tsmzoo.recipe import Training
 from tsmzoo.registry import Entry, Normalisation
+
+_T = TypeVar("_T")
 
 METRICS = "metrics.jsonl"
 RESUME = "last.pt"
@@ -422,13 +424,13 @@ class _Place:
 
 @contextmanager
 def _processes() -> Iterator[_Place]:
-    count = processes.count()
+    count, local = processes.count(), processes.local_rank()
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", processes.local_rank()) if cuda else torch.device("cpu")
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
-        if processes.local_rank() >= torch.cuda.device_count():
+        if local >= torch.cuda.device_count():
             raise TrainingError(
-                f"process {processes.local_rank()} of this machine finds {torch.cuda.device_count()} GPUs alone; "
+                f"process {local} of this machine finds {torch.cuda.device_count()} GPUs alone; "
                 "lower --nproc-per-node of torchrun"
             )
         torch.cuda.set_device(device)
@@ -541,7 +543,7 @@ class _Run:
             content = _load(out / RESUME)
             if content is None:
                 return
-            kept = msgspec.convert({key: content[key] for key in _Kept.__struct_fields__ if key in content}, _Kept)
+            kept = _plain({key: content[key] for key in _Kept.__struct_fields__ if key in content}, _Kept)
             if kept.of != self._of:
                 raise TrainingError(
                     f"{out}: holds a run of another recipe, list or number of processes; give another folder with -o"
@@ -549,7 +551,7 @@ class _Run:
             net.load_state_dict(_checked(content["net"], net.state_dict()))
             optimizer.load_state_dict(_state(content["optimizer"], optimizer))
             lines = [msgspec.json.decode(line, type=_Line) for line in files.read(out / METRICS).splitlines()]
-        except (OSError, LookupError, TypeError, ValueError) as error:
+        except (OSError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
             why = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
             raise TrainingError(
                 f"{out}: its {RESUME} and {METRICS} cannot be resumed from ({why}); delete them"
@@ -603,6 +605,12 @@ def _load(path: Path) -> dict[str, Any] | None:
     return content
 
 
+def _plain(value: Any, kind: type[_T]) -> _T:
+    """Return what is `kind`, of numbers, text, lists and mappings alone. Raises TypeError, ValueError and the like."""
+    # By way of text: a tensor in the place of a mapping makes an AttributeError of `msgspec.convert`.
+    return msgspec.json.decode(msgspec.json.encode(value), type=kind)
+
+
 def _checked(kept: Any, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return kept tensors if they are just like `ours`. Raises ValueError."""
     if not isinstance(kept, dict) or kept.keys() != ours.keys():
@@ -628,7 +636,7 @@ def _state(kept: Any, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """
     ours = optimizer.state_dict()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    groups = msgspec.convert(kept["param_groups"], list[_Group])
+    groups = _plain(kept["param_groups"], list[_Group])
     if groups != [_Group(group["params"]) for group in ours["param_groups"]] or not isinstance(kept["state"], dict):
         raise ValueError("it is of other parameters")
     momenta: dict[int, dict[str, Tensor | None]] = {}
