@@ -24,10 +24,14 @@ import pytest
 # torch's idle threads spin; on a busy machine that makes small networks ten times as slow.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import msgspec
 import numpy as np
 import torch
+import yaml
+from typer.testing import CliRunner
 
-from tsmzoo import registry
+from tsmzoo import dataset, registry, video
+from tsmzoo.cli import app
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,3 +223,54 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     _disks.append(made)
     yield made
     _disks.pop()
+
+
+# --- training on little ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def tiny_zoo(tmp_path_factory: pytest.TempPathFactory, _zoo: registry.Registry) -> Path:
+    """Give a registry of one model, `tiny`, of two colours, which has no weights and learns in seconds."""
+    changes: dict[str, Any] = {"size": 32, "width": 0.25, "classes": 2, "labels": "colours", "file": "no.safetensors"}
+    entry = msgspec.structs.replace(_zoo.find("tsm_mbv2_motion"), **changes, id="tiny", frames=4, results=())
+    content = {
+        "models": [{key: value for key, value in msgspec.to_builtins(entry).items() if value is not None}],
+        "labels": {"colours": {"classes": 2, "order": "here", "names": ["red", "blue"]}},
+    }
+    path = tmp_path_factory.mktemp("tiny") / "zoo.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def record() -> Callable[[Path, int, int], Path]:
+    """Give a function that fills a folder with so many videos, red and blue in turn, and their lists; by a seed."""
+
+    def make(folder: Path, videos: int, seed: int) -> Path:
+        rng = np.random.default_rng(seed)
+        folder.mkdir(parents=True)
+        for number in range(videos):
+            colour = np.full(3, 60.0)
+            colour[2 * (number % 2)] = 180
+            frames = colour + rng.normal(0, 30, (6, 40, 48, 3))
+            video.encode(folder / f"{number}.mp4", frames.clip(0, 255).astype(np.uint8), 8)
+        dataset.write(folder, [(f"{number}.mp4", number % 2) for number in range(videos)], ("red", "blue"))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def train_tiny(tiny_zoo: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Give a function that runs `tsmzoo train` on the model `tiny`, from `data` and `val` into `out` of tmp_path."""
+
+    def run(*more: str, **changes: Any) -> Any:
+        recipe = tmp_path / "mine.yaml"
+        plain = {"name": "mine", "model": "tiny", "weights": "random", "epochs": 1, "batch": 4, "lr": 0.05, "frames": 1}
+        plain |= {"schedule": "cosine", "dropout": 0.0, "scales": [1.0], "hflip": False}
+        recipe.write_text(yaml.safe_dump(plain | changes), encoding="utf-8")
+        options = ["--data", str(tmp_path / "data"), "--val", str(tmp_path / "val"), "-o", str(tmp_path / "out")]
+        arguments = ["train", str(recipe), *options, "--registry", str(tiny_zoo), *more]
+        return CliRunner().invoke(app, arguments, prog_name="tsmzoo")
+
+    return run

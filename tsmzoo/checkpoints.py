@@ -163,7 +163,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def save(net: nn.Module, entry: Entry, path: Path) -> None:
-    """Write the weights of `net`, built from `entry`, in our own format; the same weights give the same bytes."""
+    """Write the weights of `net`, built from `entry`, in our own format."""
+    path.write_bytes(content(net, entry))
+
+
+def content(net: nn.Module, entry: Entry) -> bytes:
+    """Return the weights of `net`, built from `entry`, in our own format; the same weights give the same bytes."""
     import safetensors.torch
 
     state = {key: tensor.cpu().contiguous() for key, tensor in net.state_dict().items() if not is_counter(key)}
@@ -172,7 +177,7 @@ def save(net: nn.Module, entry: Entry, path: Path) -> None:
     if entry.family == "i3d":  # whose inflations may have the same names and shapes, but other strides
         options["backbone"] = entry.backbone
     metadata = {METADATA: json.dumps({"model": entry.id, "shift": entry.shift} | options)}
-    path.write_bytes(safetensors.torch.save(state, metadata))
+    return safetensors.torch.save(state, metadata)
 
 
 def shifts(format_: str, file: File) -> tuple[_Shift, ...]:

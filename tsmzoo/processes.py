@@ -9,28 +9,44 @@ from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from threading import Thread
+from typing import Any
 
 from tsmzoo.errors import ZooError
 
 
 def rank() -> int:
     """Return the number of this process, from 0."""
-    return int(os.environ.get("RANK", "0"))
+    return _number("RANK", 0, below=count())
 
 
 def count() -> int:
     """Return how many there are."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number("WORLD_SIZE", 1, least=1)
 
 
 def here() -> int:
     """Return how many there are on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", count()))
+    return _number("LOCAL_WORLD_SIZE", count(), least=1)
 
 
 def local_rank() -> int:
     """Return the number of this process on this machine, from 0."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _number("LOCAL_RANK", 0, below=here())
+
+
+def _number(variable: str, default: int, *, least: int = 0, below: int = 2**31) -> int:
+    """Return what an environment variable says. Raises ZooError where that is no number from `least` to `below`."""
+    text = os.environ.get(variable, str(default))
+    try:
+        number = int(text)
+    except ValueError:  # also of more digits than Python reads
+        number = least - 1
+    if not least <= number < below:
+        raise ZooError(
+            f"{variable}={text[:40]!r} in the environment is no number from {least} to {below - 1}; "
+            "unset it, or start with torchrun, which sets it"
+        )
+    return number
 
 
 def follow_parent() -> None:
@@ -60,8 +76,20 @@ def join(backend: str, timeout: timedelta | None = None) -> None:
         # torchrun's static rendezvous keeps its store over a restart, with the addresses of processes that are dead.
         attempt = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
         torch.distributed.init_process_group(backend, store=attempt, rank=number, world_size=total, timeout=timeout)
-    except ValueError as error:
-        raise ZooError(f"{count()} processes cannot find each other ({error}); start them with torchrun") from None
+    except (ValueError, torch.distributed.DistError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise ZooError(f"{count()} processes cannot find each other ({why}); start them with torchrun") from None
+
+
+def gather(value: Any) -> list[Any]:
+    """Return the `value` of every process of the group, by rank."""
+    if count() == 1:
+        return [value]
+    import torch
+
+    values = [None] * count()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 @contextmanager

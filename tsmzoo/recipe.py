@@ -13,13 +13,21 @@ from tsmzoo import files, paths
 from tsmzoo.errors import RegistryError
 from tsmzoo.formats import Format
 from tsmzoo.parsing import MOST, parse
-from tsmzoo.registry import Count, Id
+from tsmzoo.registry import Id
 
 RECIPES = paths.DATA / "recipes"
 
 Crops = Literal[1, 3, 5, 10]
 #: Rules of sampling that know a stride.
 STRIDED = ("dense", "spread", "windows")
+
+
+# Beyond these nothing is meant; infinity and NaN are outside, too. Memory and time end long before most of them.
+_Count = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+_Many = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+_Positive = Annotated[float, msgspec.Meta(gt=0, le=1e30)]
+_NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e30)]
+_Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
 class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -31,12 +39,12 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pipeline: Literal["mit", "mmaction2"]
     #: The rule of tsmzoo/sampling.py that gives the clips' frames.
     sampling: Literal["uniform", "interleaved", "dense", "spread", "windows", "whole"]
-    clips: Count = 1
+    clips: _Count = 1
     #: Frames of a clip (T), with `whole` the most of a video; None for the T that the model was trained with.
-    frames: Count | None = None
+    frames: _Count | None = None
     #: Frames from one to the next (`dense`, `spread`, `windows`: on average); None for 64 // T, or for the model's own
     #: (`spread`).
-    stride: Count | None = None
+    stride: _Count | None = None
     #: Centre; three along the long side; four corners and centre; the same and their mirror images.
     crops: Crops = 1
     #: Crops as large as the short side, not of the model's own size: 256 for 224.
@@ -72,18 +80,17 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 Precision = Literal["fp32", "fp16", "w8", "int8"]
-_Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Bar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a file in fewer bits must reach on real clips, next to the same file in float."""
 
     #: Share of clips whose first class is the same.
-    agreement: float
+    agreement: Annotated[float, msgspec.Meta(ge=0, le=1)]
     #: Mean cosine between logits; and of the last frames of a long stream.
-    cosine: float
+    cosine: Annotated[float, msgspec.Meta(ge=-1, le=1)]
     #: Points of top-1 that may be lost, where labels are known.
-    lost: float
+    lost: Annotated[float, msgspec.Meta(ge=0, le=100)]
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,33 +113,30 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     softmax: bool = False
 
 
-_Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
-
-
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a network is trained (`recipes/train/<name>.yaml`, or a file of the user's)."""
 
     #: The id that the trained model gets.
-    name: Id
+    name: Annotated[Id, msgspec.Meta(max_length=200)]
     #: The registry's entry whose architecture, shift, size and normalisation are trained.
     model: str
     #: What training starts from: `random`, `published`, or a checkpoint's path: of the model, of an image network
     #: (torchvision's), or, where the model is its inflation, of a network of frames.
-    weights: str
-    epochs: Count
+    weights: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]+\Z", max_length=4096)]
+    epochs: _Many
     #: Clips of a step, over all processes.
-    batch: Count
+    batch: _Many
     lr: _Positive
     #: The classifier's rate, as a multiple of the others'.
     classifier_rate: _Positive = 1.0
     schedule: Literal["cosine", "steps"]
     #: Epochs after which the rate falls to a tenth (schedule `steps`).
-    steps: tuple[Count, ...] = ()
+    steps: Annotated[tuple[_Many, ...], msgspec.Meta(max_length=1000)] = ()
     #: Epochs over which the rate rises from zero.
-    warmup: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    warmup: _NotNegative = 0.0
     momentum: _Share = 0.9
     #: On the weights of convolutions and the classifier; never on biases and batch norms.
-    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 5e-4
+    weight_decay: _NotNegative = 5e-4
     #: Largest norm of a step's gradient.
     clip_gradient: _Positive = 20.0
     #: In front of the classifier.
@@ -140,16 +144,18 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     #: Freeze every batch norm but the first (TSN, § 3.2): for fine-tuning on few videos.
     partial_bn: bool = False
     #: Frames of a clip; None for the model's own. An online model is trained on clips, too, and needs it.
-    frames: Count | None = None
+    frames: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     #: Sides of the square crops that are drawn at random places, as shares of the short side.
-    scales: Annotated[tuple[Annotated[float, msgspec.Meta(gt=0, le=1)], ...], msgspec.Meta(min_length=1)]
+    scales: Annotated[
+        tuple[Annotated[float, msgspec.Meta(ge=0.01, le=1)], ...], msgspec.Meta(min_length=1, max_length=1000)
+    ]
     #: Mirror half of the clips, by chance: not where a class depends on direction.
     hflip: bool
     #: Keep every decoded video in memory: for short videos that fit, in one process without workers.
     in_memory: bool = False
     #: Processes that decode videos.
-    workers: Annotated[int, msgspec.Meta(ge=0)] = 0
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    workers: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
 
 _T = TypeVar("_T", Protocol, Target, Training)
@@ -200,5 +206,6 @@ def _read(path: Path, kind: type[_T]) -> _T:
         return msgspec.convert(data, kind)
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}); add the recipe") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or not what the schema says
+    # ValueError: not UTF-8, or not what the schema says.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RegistryError(f"{path}: {' '.join(str(error).split())}") from None

@@ -6,7 +6,10 @@ That is weights, and a registry in which they are a model like any other: to exp
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +17,18 @@ import msgspec
 import yaml
 from torch import nn
 
-from tsmzoo import checkpoints, held_out_lists, layouts, loop, models, plan, processes, weights
+from tsmzoo import checkpoints, files, held_out_lists, layouts, loop, models, plan, processes, weights
 from tsmzoo.clips import Progress
 from tsmzoo.dataset import Dataset
-from tsmzoo.errors import TrainingError
+from tsmzoo.errors import CheckpointError, TrainingError
 from tsmzoo.flops import count
 from tsmzoo.recipe import Training
 from tsmzoo.registry import Entry, LabelMap, Registry, Result, ShiftName
 
 WEIGHTS = "model.safetensors"
 REGISTRY = "registry.yaml"
+#: Weights beside the finished ones, while a registry of before still names those.
+_ASIDE = re.compile(r"\.[0-9a-f]{64}\.safetensors")
 
 
 def train(
@@ -37,18 +42,28 @@ def train(
     allow_shift_mismatch: bool = False,
     progress: Progress,
     notify: Callable[[str], None],
+    strict: bool = False,
 ) -> tuple[Entry, dict[str, Any]]:
     """Train as `recipe` says, or go on where the run in `out` stopped; return the model and its last metrics.
 
-    `shift` is what the recipe's weights were trained with, where their keys do not tell. `out` then holds
-    model.safetensors, registry.yaml and metrics.jsonl. Raises TrainingError, CheckpointError or DownloadError.
+    `shift` is what the recipe's weights were trained with, where their keys do not tell. Beside the metrics stand the
+    videos that could not be read, as `skipped_videos`. `out` then holds model.safetensors, registry.yaml and
+    metrics.jsonl. Raises TrainingError, CheckpointError or DownloadError.
     """
     videos, held_out = layouts.joined(videos, held_out)
-    net, entry = _start(zoo, recipe, videos, held_out, progress, notify, shift, allow_shift_mismatch)
-    last = loop.fit(net, entry, zoo.normalisations[entry.normalisation], recipe, videos, held_out, out, progress)
+    with _key_named(recipe):
+        net, entry = _start(zoo, recipe, videos, held_out, progress, notify, shift, allow_shift_mismatch)
+    loop.check_place(out, (WEIGHTS, REGISTRY, loop.METRICS, loop.RESUME))
+    normalisation = zoo.normalisations[entry.normalisation]
+    fitted = loop.fit(net, entry, normalisation, recipe, videos, held_out, out, progress, notify=notify, strict=strict)
     if processes.is_first():
-        entry = _finish(zoo, net, entry, recipe, videos, out, last["val_top1"])
-    return entry, last
+        entry = _finish(zoo, net, entry, recipe, videos, held_out, out, fitted)
+    skipped = [
+        {"list": which, "video": name, "reason": why}
+        for which in loop.LISTS
+        for name, why in (fitted.skipped[which] | fitted.lost[which]).items()
+    ]
+    return entry, fitted.line | {"skipped_videos": skipped}
 
 
 def _start(
@@ -77,8 +92,6 @@ def _start(
         raise TrainingError(f"{entry.id} is online and is trained on clips: add `frames` to the recipe, for instance 8")
     if recipe.schedule == "steps" and not recipe.steps:
         raise TrainingError("schedule `steps` needs `steps`, the epochs after which the rate falls; or take `cosine`")
-    if missing := [video.path for video in (*videos.videos, *held_out.videos) if not video.path.exists()]:
-        raise TrainingError(f"{len(missing)} of the listed videos are not there, first {missing[0]}; mend the list")
     for warning in held_out_lists.check(entry, recipe, videos, held_out):
         notify(f"warning: {warning}")
     classes = (
@@ -109,14 +122,32 @@ def _start(
     return network.backbone, trained
 
 
+@contextmanager
+def _key_named(recipe: Training) -> Iterator[None]:
+    """Raise CheckpointError that names the recipe's key which led to a checkpoint."""
+    path = Path(recipe.weights)
+    try:
+        if recipe.weights not in ("published", "random") and not os.path.exists(checkpoints.located(path)):
+            raise CheckpointError(f"{path}: does not exist; give `random`, `published` or the path of a checkpoint")
+        yield
+    except CheckpointError as error:
+        if recipe.weights == "published":
+            raise
+        raise CheckpointError(f"`weights` of the recipe: {error}") from None
+
+
 def _finish(
-    zoo: Registry, net: nn.Module, entry: Entry, recipe: Training, videos: Dataset, out: Path, top1: float
+    zoo: Registry,
+    net: nn.Module,
+    entry: Entry,
+    recipe: Training,
+    videos: Dataset,
+    held_out: Dataset,
+    out: Path,
+    fitted: loop.Fitted,
 ) -> Entry:
     """Write `out`/model.safetensors and `out`/registry.yaml; return the entry that the latter holds."""
-    part = out / f".{WEIGHTS}"
-    checkpoints.save(net, entry, part)
-    digest = hashlib.sha256(part.read_bytes()).hexdigest()
-    part.replace(out / WEIGHTS)
+    content = checkpoints.content(net, entry)
     if entry.mode == "offline":
         entry = msgspec.structs.replace(entry, frames=recipe.frames or entry.frames)
     key = f"trained-{recipe.name}"  # of sources and labels, where the zoo has keys of its own
@@ -135,7 +166,7 @@ def _finish(
         urls=(),
         beside=(),
         file=WEIGHTS,
-        sha256=digest,
+        sha256=hashlib.sha256(content).hexdigest(),
         sha256_prefix=None,
         git_blob_sha1=None,
         config=None,
@@ -146,10 +177,17 @@ def _finish(
         gmacs=round(counted.gmacs, 9),
         published_gmacs=None,
         published_mparams=None,
-        results=(Result(plan.default(entry), "the last validation of its training", top1=top1, frames=recipe.frames),),
+        results=(
+            Result(
+                plan.default(entry),
+                "the last validation of its training",
+                top1=fitted.line["val_top1"],
+                frames=recipe.frames,
+            ),
+        ),
         recommended=True,
         doubt=(),
-        notes=(),
+        notes=tuple(_notes(fitted, {"training": videos, "validation": held_out})),
     )
     names = videos.classes or tuple(f"class {index}" for index in range(entry.classes))
     registry = {
@@ -158,6 +196,34 @@ def _finish(
         "labels": {key: LabelMap(classes=entry.classes, order="the training data's labels.txt", names=names)},
         "models": [{key: value for key, value in msgspec.to_builtins(trained).items() if value not in (None, [], ())}],
     }
-    text = yaml.safe_dump(msgspec.to_builtins(registry), sort_keys=False, allow_unicode=True, width=120)
-    (out / REGISTRY).write_text(text, encoding="utf-8")
+    _publish(out, content, registry)
     return trained
+
+
+def _notes(fitted: loop.Fitted, lists: Mapping[loop.List, Dataset]) -> Iterator[str]:
+    for which, videos in lists.items():
+        if skipped := fitted.skipped[which].keys() | fitted.lost[which].keys():
+            yield f"{len(skipped)} of the {len(videos)} videos of its {which} list could not be read"
+
+
+def _publish(out: Path, content: bytes, registry: dict[str, Any]) -> None:
+    """Write weights and the registry that names them by digest; whenever this is stopped, what is there fits."""
+    (model,) = registry["models"]
+
+    def text(file: str) -> str:
+        named = registry | {"models": [model | {"file": file}]}
+        return yaml.safe_dump(msgspec.to_builtins(named), sort_keys=False, allow_unicode=True, width=120)
+
+    places = out / WEIGHTS, out / REGISTRY
+    aside = f".{model['sha256']}.safetensors"
+    with loop.writing(places[0]):
+        before = [path.read_bytes() if path.exists() else None for path in places]
+        if before != [content, text(WEIGHTS).encode()]:
+            if before[1] is not None:  # a registry of before: it must not name weights that are another's by now
+                files.write(out / aside, content)
+                files.write(places[1], text(aside))
+            files.write(places[0], content)
+            files.write(places[1], text(WEIGHTS))
+        for path in out.iterdir():
+            if _ASIDE.fullmatch(path.name):
+                files.remove(path)

@@ -66,6 +66,7 @@ def train(
     images: Images = None,
     shift: Shift = None,
     allow_shift_mismatch: AllowMismatch = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop where a video cannot be decoded.")] = False,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
@@ -94,6 +95,7 @@ def train(
             allow_shift_mismatch=allow_shift_mismatch,
             progress=progress,
             notify=notify,
+            strict=strict,
         )
     if not processes.is_first():
         return
@@ -109,6 +111,9 @@ def train(
     if json:
         terminal.print_json({"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256} | lists | last)
         return
-    terminal.say(f"{entry.id}: {last['val_top1']:.2f} % on {len(held_out)} videos after {last['epoch']:g} epochs")
-    terminal.say(f"trained and measured on {said}")
+    measured = last.get("val_videos", len(held_out))
+    terminal.say(f"{entry.id}: {last['val_top1']:.2f} % on {measured} videos after {last['epoch']:g} epochs")
+    terminal.say(f"  trained and measured on {said}")
+    if skipped := len(last["skipped_videos"]):
+        terminal.say(f"  {skipped} of the {len(videos) + len(held_out)} listed videos could not be read")
     terminal.say(f"use it: tsmzoo export {entry.id} --registry {out / training.REGISTRY} --to tflite")
