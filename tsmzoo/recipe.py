@@ -117,7 +117,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How a network is trained (`recipes/train/<name>.yaml`, or a file of the user's)."""
 
     #: The id that the trained model gets.
-    name: Annotated[Id, msgspec.Meta(max_length=200)]
+    name: Id
     #: The registry's entry whose architecture, shift, size and normalisation are trained.
     model: str
     #: What training starts from: `random`, `published`, or a checkpoint's path: of the model, of an image network
