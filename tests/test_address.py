@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -243,3 +244,13 @@ def test_a_playlist_on_a_server_leads_to_no_file_here(server: str) -> None:
     assert place is not None
     with pytest.raises(VideoError):
         list(video.decode(place))
+
+
+@pytest.mark.parametrize("password", ["hunt#erzz", "hunt?erzz", "hunt/erzz", "1234/567", "123?456@789", "h@zz/z"])
+def test_a_password_with_signs_of_an_address_is_not_shown(password: str) -> None:
+    name = f"rtsp://admin:{password}@127.0.0.1:1/live"
+    try:
+        shown = str(address.parse(name))
+    except VideoError as error:
+        shown = str(error)
+    assert not any(part in shown for part in ("admin", *re.split("[#?/@]", password)))

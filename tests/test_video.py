@@ -323,3 +323,19 @@ def test_what_is_no_video_is_refused(content: bytes | None, words: str, tmp_path
     with pytest.raises(VideoError, match=words) as caught:
         video.pick(path, lambda _: [0])
     assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".avi", ".mov"])
+def test_titles_that_are_not_utf_8_do_not_matter(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"titled{ending}"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "VidXXo"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 32
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), "uint8"))))
+        container.mux(stream.encode())
+    content = path.read_bytes()
+    assert b"VidXXo" in content
+    path.write_bytes(content.replace(b"VidXXo", b"Vid\xe9\xffo"))
+    assert len(list(video.decode(path))) == 5

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from tsmzoo import plan, predict, registry, views
 from tsmzoo.cli import app
 from tsmzoo.dataset import Video
+from tsmzoo.errors import VideoError
 from tsmzoo.plan import Changes, Plan
 from tsmzoo.recipe import Crops
 from tsmzoo.views import Pipeline
@@ -269,3 +270,10 @@ def test_a_stack_of_flow_is_x_and_y_of_five_images_in_turn(name: str, tmp_path: 
         assert stack[:, 0, 0].tolist() == stack[:, 223, 223].tolist() == wanted
         mirrored = [255 - v if v % 2 == 0 else v for v in wanted] if followed.pipeline == "mit" else wanted
         assert seen.whole[1, step, :, 0, 0].tolist() == mirrored
+
+
+@pytest.mark.parametrize("pipeline", ["mit", "mmaction2"])
+@pytest.mark.parametrize("shape", [(1, 4000, 3), (4000, 2, 3)])
+def test_a_strip_is_no_picture(shape: tuple[int, ...], pipeline: views.Pipeline) -> None:
+    with pytest.raises(VideoError, match=f"{shape[1]}x{shape[0]} is too narrow"):
+        views.resized(np.zeros(shape, np.uint8), 256, pipeline)

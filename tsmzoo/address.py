@@ -27,6 +27,8 @@ class Address:
 
     def __str__(self) -> str:
         parts = urlsplit(self.url)
+        if "@" in self.url.replace(parts.netloc, "", 1):  # of a password with a / or ? in it, perhaps
+            return f"{self.scheme}://…"
         place = parts.netloc.rpartition("@")[2]
         # Cameras have passwords in paths, too; the last part of RTMP's is a key.
         secret = "=" in parts.path or self.scheme.startswith("rtmp")
@@ -45,9 +47,14 @@ def parse(name: str) -> Address | None:
         raise VideoError(f"{scheme}:// addresses are not read; give one of {', '.join(SCHEMES)}, or a file")
     try:
         parts = urlsplit(name)
-        has_host = bool(parts.hostname) or (scheme in ("udp", "rtp", "tcp") and parts.port is not None)
+        # A port that is no number is the beginning of a password with a /, ? or # in it.
+        port = parts.port
+        has_host = bool(parts.hostname) or (scheme in ("udp", "rtp", "tcp") and port is not None)
     except ValueError:
         has_host = False
     if not has_host or not name.isprintable():
-        raise VideoError(f"{scheme}:// address is not well formed; give it as {scheme}://host:port/path")
+        raise VideoError(
+            f"{scheme}:// address is not well formed; give it as {scheme}://host:port/path, with a password's "
+            "own signs as %XX"
+        )
     return Address(name)

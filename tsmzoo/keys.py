@@ -93,7 +93,7 @@ _MMACTION_MOBILENET: Rules = (
     (r"^backbone\.conv1\.bn\.", "features.0.1."),
     (r"^backbone\.conv2\.conv\.", "features.18.0."),
     (r"^backbone\.conv2\.bn\.", "features.18.1."),
-    (r"^backbone\.layer(\d)\.(\d)\.conv\.(\d)\.(?:net\.)?(conv|bn)\.", _mmaction_feature),
+    (r"^backbone\.layer([1-7])\.(\d)\.conv\.(\d)\.(?:net\.)?(conv|bn)\.", _mmaction_feature),
 )
 # open-mmlab/mmaction2: ResNeXt of mmpretrain and DenseNet of torchvision, with torchvision's names
 _MMACTION_RESNEXT: Rules = (

@@ -150,7 +150,8 @@ def _finish(
     content = checkpoints.content(net, entry)
     if entry.mode == "offline":
         entry = msgspec.structs.replace(entry, frames=recipe.frames or entry.frames)
-    key = f"trained-{recipe.name}"  # of sources and labels, where the zoo has keys of its own
+    # Of sources and labels, where the zoo has keys of its own; as long as one may be.
+    key = f"trained-{recipe.name}"[:128]
     base, counted = zoo.find(recipe.model), count(entry)
     file = Path(recipe.weights).name  # a user's folders are nobody else's business
     pretrain, licence = {

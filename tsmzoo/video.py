@@ -168,7 +168,7 @@ def _pictures(path: Place, container: av.container.InputContainer, threads: int)
 
 def _container(path: Path, file: IO[bytes]) -> av.container.InputContainer:
     try:
-        return av.open(file, "r", options={"protocol_whitelist": "none"})
+        return av.open(file, "r", options={"protocol_whitelist": "none"}, metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise _undecodable(path, error) from None
 
@@ -184,7 +184,7 @@ def connected(address: Address) -> av.container.InputContainer:
         "reconnect_delay_max": "4",
     }
     try:
-        return av.open(address.url, "r", options=options, timeout=TIMEOUTS)
+        return av.open(address.url, "r", options=options, timeout=TIMEOUTS, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         why = _why(error) if isinstance(error, av.error.FFmpegError) else error.strerror
         raise VideoError(

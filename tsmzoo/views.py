@@ -15,16 +15,25 @@ import numpy as np
 from PIL import Image
 
 from tsmzoo.artifact import Array
+from tsmzoo.errors import VideoError
 from tsmzoo.recipe import Crops
 
 Pipeline = Literal["mit", "mmaction2"]
+
+#: Pixels of the long side of a picture that was resized.
+_LONGEST = 2**14
 
 cv2.setNumThreads(0)  # its threads' processes are many already
 
 
 def resized(picture: Array, short_side: int, pipeline: Pipeline) -> Array:
-    """Return a picture with its short side at `short_side`."""
+    """Return a picture with its short side at `short_side`.
+
+    Raises VideoError where it is so narrow that the long side would take gigabytes.
+    """
     height, width, channels = picture.shape
+    if short_side * max(height, width) > _LONGEST * min(height, width):
+        raise VideoError(f"a picture of {width}x{height} is too narrow to be resized; cut it first")
     scale = short_side / min(height, width)
     if pipeline == "mmaction2":
         size = (int(width * scale + 0.5), int(height * scale + 0.5))
