@@ -403,6 +403,19 @@ def load(*extra: Path) -> Registry:
     return merged
 
 
+def with_entry(zoo: Registry, other: Registry, model: str) -> Registry:
+    """Return `zoo` with the entry of `other` that has this id, and what it refers to by key."""
+    entry = other.by_id[model]
+    return msgspec.structs.replace(
+        zoo,
+        models=(*(each for each in zoo.models if each.id != model), entry),
+        aliases={alias: target for alias, target in zoo.aliases.items() if alias != model},
+        sources=zoo.sources | {entry.source: other.sources[entry.source]},
+        normalisations=zoo.normalisations | {entry.normalisation: other.normalisations[entry.normalisation]},
+        labels=zoo.labels | {entry.labels: other.labels[entry.labels]},
+    )
+
+
 def with_classes(zoo: Registry, model: str, classes: int | None, names: tuple[str, ...] | None) -> Registry:
     """Return `zoo` with a classifier of so many classes, or of those called `names`, for `model`.
 

@@ -27,10 +27,10 @@ from tsmzoo.cli.options import (
     choice,
     frames_of,
     load,
-    load_for,
     names,
     obtained,
     video_of,
+    with_model_of,
 )
 from tsmzoo.cli.root import app
 from tsmzoo.errors import ZooError
@@ -183,7 +183,7 @@ def verify(
     from tsmzoo import artifact as artifact_
     from tsmzoo.export import reverify
 
-    zoo, _ = load_for([artifact], registry_file)
+    zoo = with_model_of(load(registry_file), artifact, registry_file)
 
     pixels = None
     if classes is not None or labels is not None:

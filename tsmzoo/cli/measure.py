@@ -23,9 +23,10 @@ from tsmzoo.cli.options import (
     Split,
     Weights,
     WeightsFormat,
-    load_for,
+    load,
     names,
     numbers,
+    with_model_of,
 )
 from tsmzoo.cli.root import app
 from tsmzoo.errors import ZooError
@@ -102,16 +103,18 @@ def eval_(
         raise typer.BadParameter("one checkpoint is not that of several models; predict one by one with --predictions")
     if html is not None:
         page.check(html)
-    zoo, registries = load_for((Path(model) for model in models if is_artifact(model)), registry_file)
+    zoo, first = load(registry_file), processes.is_first()
+    zoos = [
+        with_model_of(zoo, Path(model), registry_file, first=first) if is_artifact(model) else zoo for model in models
+    ]
     settings = Settings(
         protocol=protocol,
         changes=Changes(clips=clips, crops=int(crops) if crops else None, frames=frames),  # type: ignore[arg-type]
         observe=tuple(sorted({int(level) for level in levels} - {100})),  # the whole is scored anyway
         strict=strict,
         workers=workers,
-        registries=registries,
+        registries=(registry_file,) if registry_file else (),  # exported files need none to be run
     )
-    first = processes.is_first()
     with ExitStack() as stack:
         listed = layouts.read(data, list_file, layout, split).named(images) if data is not None and live else None
         if first and listed is not None:
@@ -120,15 +123,17 @@ def eval_(
         places = evaluate.places(models, predictions, stack)
         speed = None
         progress = stack.enter_context(terminal.videos_bar(show=first))
-        for model, path in zip(models, places, strict=True):
+        for number, (model, path) in enumerate(zip(models, places, strict=True)):
             if listed is not None and model in live:
                 subject = Subject(
                     model, weights, seed, weights_format, shift, allow_shift_mismatch, classes, names(labels, classes)
                 )
-                zoo = subject.adapted(zoo)
+                zoos[number] = subject.adapted(zoos[number])
                 notify = terminal.note if first else terminal.silent
                 try:
-                    speed = evaluate.evaluate(zoo, subject, listed, settings, path, progress=progress, notify=notify)
+                    speed = evaluate.evaluate(
+                        zoos[number], subject, listed, settings, path, progress=progress, notify=notify
+                    )
                 except KeyboardInterrupt:
                     kept = f"; run it again to go on from {path}" if predictions else "; --predictions FILE keeps them"
                     notify(f"stopped before the last video{kept}")
@@ -139,7 +144,7 @@ def eval_(
         if strict and found.skipped:
             video, why = found.skipped[0]
             raise ZooError(f"--strict: {video} was skipped before ({why}); mend it and delete {places[0]} to try again")
-        document = scored.summary(zoo, found, speed) | {"left_out": list(listed.left_out) if listed else []}
+        document = scored.summary(zoos, found, speed) | {"left_out": list(listed.left_out) if listed else []}
     if html is not None:
         page.write(html, document, found)  # first: nobody may be there to read the rest
     if json:
