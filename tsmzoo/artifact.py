@@ -339,19 +339,22 @@ def _chosen(artifact: Path) -> tuple[Path, Contract]:
         files.recover(artifact)
     if not os.path.exists(artifact):  # Path.exists raises where the name is too long
         raise ArtifactError(f"{artifact}: does not exist; give a file that `tsmzoo export` wrote")
-    found, format_ = [], format_of(artifact)
+    found, wrong, format_ = [], [], format_of(artifact)
     for path in (_older_contract_path(artifact), contract_path(artifact)):
         if not os.path.isfile(path):
             continue
         try:
             contract = msgspec.json.decode(files.read(path), type=Contract)
         except (OSError, msgspec.MsgspecError) as error:
-            raise ArtifactError(f"{path}: is no contract of this version ({error}); export again") from None
+            wrong.append(f"{path}: is no contract of this version ({error}); export again")
+            continue
         if contract.format == format_:
             found.append((path, contract))
     if not found:
         raise ArtifactError(
-            f"{artifact}: its contract {contract_path(artifact).name} is not beside it; "
+            wrong[-1]  # of NAME.json, where there are two
+            if wrong
+            else f"{artifact}: its contract {contract_path(artifact).name} is not beside it; "
             "keep both together or export again"
         )
     if len(found) > 1:

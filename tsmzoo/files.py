@@ -13,14 +13,22 @@ import re
 import shutil
 import stat
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
 #: Bytes that a file of text or data may have, which is read at once; checkpoints and videos are not.
 MOST = 256 * 2**20
+
+#: Seconds to wait for a folder that another process changes: it reads files of any size meanwhile.
+_PATIENCE = 120.0
+#: Folders that other processes are kept out of here.
+_entered: ContextVar[frozenset[str]] = ContextVar("_entered", default=frozenset())
 
 
 @contextmanager
@@ -127,18 +135,43 @@ def recover(path: Path) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Keep other processes out of such a block of `folder`, where the system and its disk know how."""
+    """Keep other processes out of such a block of `folder`, where the system and its disk know how.
+
+    A block within another of the same folder is one with it. Raises TimeoutError where another process stays in.
+    """
+    place = os.path.realpath(folder)
+    if place in _entered.get():
+        yield
+        return
     descriptor = None
     with suppress(ImportError, OSError):
         import fcntl
 
         descriptor = os.open(folder, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    token = _entered.set(_entered.get() | {place})
     try:
+        if descriptor is not None:
+            until = time.monotonic() + _PATIENCE
+            while not _locked(descriptor, fcntl):
+                if time.monotonic() > until:
+                    raise TimeoutError(errno.ETIMEDOUT, f"another process keeps it for {_PATIENCE:.0f} s", place)
+                time.sleep(0.02)
         yield
     finally:
+        _entered.reset(token)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _locked(descriptor: int, fcntl: ModuleType) -> bool:
+    """Say whether no other process has the lock, as of a disk that knows none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextmanager
