@@ -29,6 +29,7 @@ from tsmzoo.cli.options import (
     load,
     names,
     obtained,
+    own_checkpoint,
     video_of,
     with_model_of,
 )
@@ -111,6 +112,7 @@ def export(
         raise typer.BadParameter("give --to onnx, tflite or coreml, or a --recipe", param_hint="--to")
     if to is not None and recipe_name is not None:
         raise typer.BadParameter("a recipe says which format it writes; leave out --to", param_hint="--to")
+    own_checkpoint(weights, classes, labels, shift)
     start = time.perf_counter()
     zoo = load(registry_file)
     from tsmzoo import export as exporter

@@ -26,6 +26,7 @@ from tsmzoo.cli.options import (
     load,
     names,
     numbers,
+    own_checkpoint,
     with_model_of,
 )
 from tsmzoo.cli.root import app
@@ -95,12 +96,20 @@ def eval_(
     live = [model for model in models if not evaluate.is_saved(model)]
     if live and data is None:
         raise typer.BadParameter("give the folder of the data with --data")
-    if not live and (predictions is not None or levels):
-        raise typer.BadParameter("saved predictions are scored as they are; leave out --predictions and --observe")
+    options: dict[str, object] = {"--data": data, "--list": list_file, "--format": layout, "--images": images}
+    options |= {"--protocol": protocol, "--clips": clips, "--crops": crops, "--frames": frames, "--observe": observe}
+    options |= {"--predictions": predictions, "--weights": weights, "--weights-format": weights_format}
+    options |= {"--classes": classes, "--labels": labels, "--shift": shift}
+    options["--allow-shift-mismatch"] = allow_shift_mismatch or None
+    given = [name for name, value in options.items() if value is not None]
+    if not live and given:
+        raise typer.BadParameter(f"saved predictions are scored as they are; leave out {' and '.join(given)}")
     if factors and len(factors) != len(models):
         raise typer.BadParameter(f"{len(models)} models need as many --weights-of-scores")
     if len(live) > 1 and (weights not in (None, "random") or classes or labels or shift):
         raise typer.BadParameter("one checkpoint is not that of several models; predict one by one with --predictions")
+    if not all(map(is_artifact, live)):
+        own_checkpoint(weights, classes, labels, shift)
     if html is not None:
         page.check(html)
     zoo, first = load(registry_file), processes.is_first()

@@ -83,6 +83,16 @@ def with_model_of(zoo: Registry, artifact: Path, registry_file: Path | None, *, 
     return zoo
 
 
+def own_checkpoint(weights: str | None, classes: int | None, labels: Path | None, shift: ShiftName | None) -> None:
+    """Refuse what is said of a checkpoint of one's own where the published one is taken, whose facts are known."""
+    options = {"--classes": classes, "--labels": labels, "--shift": shift}
+    given = [name for name, value in options.items() if value is not None]
+    if weights is None and given:
+        raise typer.BadParameter(
+            f"of a checkpoint of your own: give it with --weights FILE, or leave out {' and '.join(given)}"
+        )
+
+
 def frames_of(entry: Entry, frames: int | None) -> int | None:
     if frames is not None and entry.mode == "online" and frames != 1:
         raise ZooError(f"{entry.id} is online and takes one frame a step; leave out --frames")
