@@ -144,7 +144,8 @@ class Verification(_Record, frozen=True, kw_only=True):
 class Contract(_Record, frozen=True, kw_only=True):
     """`NAME.json`. Sizes in pixels, mean and std on the scale 0…1."""
 
-    schema: Literal[1] = 1
+    #: 1 lacks `shift` of the checkpoint.
+    schema: Literal[1, 2] = 2
     model: str
     family: str
     mode: Literal["offline", "online"]
