@@ -458,13 +458,11 @@ def digest(artifact: Path) -> tuple[str, int]:
     """
     try:
         if artifact.is_file():
-            with artifact.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest(), artifact.stat().st_size
+            return files.sha256(artifact).hexdigest(), artifact.stat().st_size
         total, size = hashlib.sha256(), 0
         for path in sorted(path for path in artifact.rglob("*") if path.is_file()):
             total.update(path.relative_to(artifact).as_posix().encode() + b"\0")
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
+            total.update(files.sha256(path).digest())
             size += path.stat().st_size
     except OSError as error:
         raise ArtifactError(f"{artifact}: cannot be read ({error.strerror}); check its permissions") from None

@@ -21,7 +21,10 @@ from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import hashlib
 
 #: Bytes that a file of text or data may have, which is read at once; checkpoints and videos are not.
 MOST = 256 * 2**20
@@ -62,6 +65,14 @@ def read(path: Path, most: int = MOST) -> bytes:
 def read_text(path: Path, most: int = MOST) -> str:
     """Return the UTF-8 text that a regular file holds. Raises OSError as `read` does, or UnicodeDecodeError."""
     return read(path, most).decode("utf-8")
+
+
+def sha256(path: Path) -> hashlib._Hash:
+    """Return the sha256 of a regular file of any size. Raises OSError where it cannot be read, or is none."""
+    import hashlib  # which `list` and `info` need not wait for
+
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # it is buffered
 
 
 def write(path: Path, content: bytes | str) -> None:
