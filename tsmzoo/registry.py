@@ -450,8 +450,6 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
     Raises RegistryError where it cannot be read, a line is empty or a name stands there twice.
     """
-    from tsmzoo import files  # which `list` and `info` need not wait for
-
     try:
         names = [line.strip() for line in files.read_text(path, _MOST_LABELS).removeprefix("\ufeff").splitlines()]
     except OSError as error:
