@@ -20,6 +20,7 @@ import yaml
 from tsmzoo import files, paths
 from tsmzoo.errors import RegistryError
 from tsmzoo.parsing import MOST, parse
+from tsmzoo.text import of_error
 
 Family = Literal["tsn", "tsm", "i3d"]
 Mode = Literal["offline", "online"]
@@ -475,7 +476,7 @@ def _read(path: Path, folder: Path) -> Registry:
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}); give a registry file") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
-        raise RegistryError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+        raise RegistryError(f"{path}: is not YAML ({of_error(error)})") from None
     if not isinstance(data, dict):
         raise RegistryError(f"{path}: a registry is a mapping with `models:`; see the project's own registry.yaml")
     models = data.pop("models", None) or []

@@ -17,7 +17,7 @@ from tsmzoo.plan import Changes
 from tsmzoo.predictions import Header, Prediction
 from tsmzoo.recipe import STRIDED
 from tsmzoo.registry import Registry
-from tsmzoo.terminal import joined
+from tsmzoo.text import joined
 
 #: Classes and confusions that the report names.
 _NAMED = 5
