@@ -18,8 +18,8 @@ from coremltools.proto import FeatureTypes_pb2, Model_pb2
 from torch import nn
 
 from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, Tensor, check_outputs, check_tensors
-from tsmzoo.converter import reason
 from tsmzoo.errors import ArtifactError
+from tsmzoo.text import of_error
 
 from . import mlprogram, neural_engine
 from .mlprogram import ProgramRunner
@@ -176,7 +176,7 @@ class CoremlRunner:
                 shutil.copytree(path, copy)
                 self._model = ct.models.MLModel(str(copy))
         except (OSError, RuntimeError, ValueError) as error:
-            raise ArtifactError(f"{path}: Core ML rejects it ({reason(error)}); export it again") from None
+            raise ArtifactError(f"{path}: Core ML rejects it ({of_error(error)}); export it again") from None
         self._images = {tensor.name for tensor in contract.inputs if _is_image(tensor)}
         self._implicit = contract.state == "implicit"
         self._state: Any
@@ -192,7 +192,7 @@ class CoremlRunner:
         try:
             outputs: dict[str, Array] = self._model.predict(values, state=self._state)
         except (RuntimeError, ValueError) as error:
-            raise ArtifactError(f"{self._path}: Core ML fails on it ({reason(error)}); export it again") from None
+            raise ArtifactError(f"{self._path}: Core ML fails on it ({of_error(error)}); export it again") from None
         check_outputs(self._path, self._contract, inputs, outputs)
         return outputs
 

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from tsmzoo import files
 from tsmzoo.artifact import Array
-from tsmzoo.converter import reason
 from tsmzoo.errors import ArtifactError
+from tsmzoo.text import of_error
 from tsmzoo.threads import one_thread
 
 from .mlprogram_ops import COMPUTED, DTYPES, EXACT
@@ -387,7 +387,7 @@ class _Step:
         try:
             found = self.function(*tensors)
         except (RuntimeError, ValueError, IndexError, TypeError, OverflowError) as error:
-            raise _Bad(f"{self.operation} cannot be computed ({reason(error)})") from None
+            raise _Bad(f"{self.operation} cannot be computed ({of_error(error)})") from None
         results = [found] if isinstance(found, Tensor) else found
         named = self.names()
         halves = any(values[name].dtype == torch.float16 for name in named)

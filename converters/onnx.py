@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, check_outputs, check_tensors
-from tsmzoo.converter import reason
 from tsmzoo.errors import ArtifactError
+from tsmzoo.text import of_error
 
 frame_layout: Layout = "NCHW"
 clip_layout: Layout = "NTCHW"
@@ -143,7 +143,7 @@ def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
 
 
 def _invalid(path: Path, error: Exception) -> ArtifactError:
-    return ArtifactError(f"{path}: is no valid ONNX file ({reason(error)}); export it again")
+    return ArtifactError(f"{path}: is no valid ONNX file ({of_error(error)}); export it again")
 
 
 def _described(value: onnx.ValueInfoProto) -> tuple[str, tuple[int | str, ...]]:
@@ -171,14 +171,16 @@ class OnnxRunner:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises plain RuntimeErrors of its own
-            raise ArtifactError(f"{path}: ONNX Runtime rejects it ({reason(error)}); export it again") from None
+            raise ArtifactError(f"{path}: ONNX Runtime rejects it ({of_error(error)}); export it again") from None
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         try:
             values = self._session.run(self._names, inputs)
         except Exception as error:  # the same
-            raise ArtifactError(f"{self._path}: ONNX Runtime fails on it ({reason(error)}); export it again") from None
+            raise ArtifactError(
+                f"{self._path}: ONNX Runtime fails on it ({of_error(error)}); export it again"
+            ) from None
         outputs = dict(zip(self._names, values, strict=True))
         check_outputs(self._path, self._contract, inputs, outputs)
         return outputs

@@ -13,8 +13,8 @@ from ai_edge_litert import schema_py_generated as schema
 from torch import Tensor, nn
 
 from tsmzoo.artifact import METADATA_KEY, Array, Contract, DType, Layout, check_outputs, check_tensors
-from tsmzoo.converter import reason
 from tsmzoo.errors import ArtifactError
+from tsmzoo.text import of_error
 
 from . import flatbuffer, gpu
 from .flatbuffer import operator_name, read, write
@@ -155,7 +155,7 @@ def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
         copies = [model.buffers[item.buffer].data for item in model.metadata if item.name.decode() == METADATA_KEY]
         copy = bytes(copies[0]).decode() if copies else None
     except Exception as error:  # the generated reader raises whatever odd bytes lead to
-        raise ArtifactError(f"{path}: is no TFLite file of ours ({reason(error)}); export it again") from None
+        raise ArtifactError(f"{path}: is no TFLite file of ours ({of_error(error)}); export it again") from None
     # Before anything else is asked of them, whose rules are those of their kinds.
     if foreign := sorted(name for name in operators if name not in gpu.TAKEN):
         raise ArtifactError(f"{path}: needs {', '.join(foreign)}, which phones' runtimes lack; report this model")
@@ -200,13 +200,13 @@ class TfliteRunner:
             self._interpreter.allocate_tensors()  # here, where what it prints is swallowed
             self._signature = self._interpreter.get_signature_runner(SIGNATURE)
         except (ValueError, RuntimeError) as error:
-            raise ArtifactError(f"{path}: LiteRT rejects it ({reason(error)}); export it again") from None
+            raise ArtifactError(f"{path}: LiteRT rejects it ({of_error(error)}); export it again") from None
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         try:
             outputs: dict[str, Array] = self._signature(**inputs)
         except (ValueError, RuntimeError) as error:
-            raise ArtifactError(f"{self._path}: LiteRT fails on it ({reason(error)}); export it again") from None
+            raise ArtifactError(f"{self._path}: LiteRT fails on it ({of_error(error)}); export it again") from None
         check_outputs(self._path, self._contract, inputs, outputs)
         return outputs
 

@@ -232,7 +232,7 @@ def altered(change: Callable[[dict[str, Any]], Any]) -> bytes:
         altered(lambda d: d.update(mode="sideways")),
         altered(lambda d: d.update(size="224")),
         altered(lambda d: d.update(of_a_later_version=1)),
-        altered(lambda d: d.update(schema=2)),
+        altered(lambda d: d.update(schema=3)),
         altered(lambda d: d.update(schema=0)),
     ],
     ids=lambda content: content[:12],
@@ -390,3 +390,16 @@ def test_clips_are_normalised_by_channel_not_by_frame(pixels: np.ndarray) -> Non
     fed = artifact.feed(clip, contract(mode="offline", inputs=(last,), frames=3))
     assert fed.shape == (3, 8, 8, 3)
     assert np.allclose(fed.transpose(0, 3, 1, 2), wanted(clip[0]), atol=1e-6)
+
+
+def test_a_contract_of_the_version_before_is_read(tmp_path: Path) -> None:
+    """It says nothing of the shift that the weights were trained with; what is written counts up."""
+    (tmp_path / "m.onnx").touch()
+    document = msgspec.to_builtins(contract())
+    assert document["schema"] == 2
+    document["schema"] = 1
+    document["checkpoint"] = {"sha256": "0", "format": "tsmzoo", "file": "w.pth", "url": None, "shift_mismatch": False}
+    (tmp_path / "m.json").write_text(json.dumps(document))
+    found = artifact.read_contract(tmp_path / "m.onnx")
+    assert (found.schema, found.checkpoint) == (1, Checkpoint(sha256="0", format="tsmzoo", file="w.pth"))
+    found.check_copy(tmp_path / "m.onnx", found.embedded())

@@ -311,9 +311,9 @@ def test_a_part_is_not_continued_from_another_address(server: Server, second: En
 
 RUN = """
 import os, sys, msgspec
-from tsmzoo import download, registry
+from tsmzoo import download, registry, terminal
 entry = msgspec.json.decode(sys.argv[1], type=registry.Entry)
-print(download.fetch(entry, progress=lambda size, total: print(size, flush=True)))
+print(download.fetch(entry, progress=lambda size, total: print(size, flush=True), notify=terminal.note))
 """
 
 

@@ -262,3 +262,45 @@ def test_a_recipes_weights_of_other_classes_keep_all_but_the_classifier(uni: Pat
             assert not torch.equal(tensor, wanted[key])
         elif not key.endswith("num_batches_tracked"):
             assert torch.equal(tensor, wanted[key]), key
+
+
+# --- nothing is said of what was published ---------------------------------------------------------------------------
+
+
+def wrong(*arguments: object) -> str:
+    """Return what is said of a command whose options do not fit together."""
+    result = invoke(*arguments)
+    assert result.exit_code == 2, result.output
+    return " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("option", ["--classes", "--labels", "--shift"])
+@pytest.mark.parametrize(
+    "command",
+    ["run {model} {clip}", "export {model} --to onnx -o {out}", "eval {model} --data {data}", "bench {model}"],
+)
+def test_published_weights_keep_their_classes_and_shift(command: str, option: str, clips: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("one\ntwo\n")
+    value = {"--classes": 2, "--labels": labels, "--shift": "bi"}[option]
+    places = {"model": ONLINE, "clip": video(clips), "out": tmp_path / "m.onnx", "data": clips}
+    error = wrong(*(word.format(**places) for word in command.split()), option, value)
+    assert f"leave out {option}" in error
+    assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--weights=random", "--weights-format=tsmzoo", "--classes=2", "--labels=l", "--shift=uni"),
+        *("--allow-shift-mismatch", "--data=.", "--list=l", "--protocol=x", "--clips=2", "--crops=1", "--frames=8"),
+        "--predictions=p.jsonl",
+    ],
+)
+def test_saved_predictions_take_no_option_of_a_model(option: str) -> None:
+    name = option.partition("=")[0]
+    assert f"are scored as they are; leave out {name}" in wrong("eval", "p.jsonl", option)
+
+
+def test_a_file_that_is_timed_holds_its_own_shift() -> None:
+    assert "leave out --allow-shift-mismatch" in wrong("bench", "m.onnx", "--allow-shift-mismatch")

@@ -247,6 +247,54 @@ def test_a_process_that_was_killed_leaves_nothing_that_the_next_does_not_sweep(t
     assert listing(tmp_path) == {path.name, f"{path.stem}.json"}
 
 
+def test_a_package_that_a_killed_process_moved_aside_is_given_back_by_the_next_export(tmp_path: Path) -> None:
+    """Within the block that keeps other processes out; in a process of its own, which would wait for itself."""
+    export(tmp_path / "m.mlpackage", "older")
+    (tmp_path / "m.mlpackage").rename(tmp_path / ".m.mlpackage.old")
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import test_pairs\n"
+        "test_pairs.export(Path(sys.argv[2]), 'new')"
+    )
+    words = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path / "m.onnx")]
+    subprocess.run(words, check=True, timeout=60)
+    assert (holds(tmp_path / "m.mlpackage"), holds(tmp_path / "m.onnx")) == ("older", "new")
+    assert not [name for name in listing(tmp_path) if name.startswith(".")]
+
+
+def test_a_folder_that_another_process_keeps_is_waited_for_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "import sys; from pathlib import Path; from tsmzoo import files\n"
+        "with files.exclusive(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        monkeypatch.setattr(files, "_PATIENCE", 0.1)
+        with pytest.raises(TimeoutError, match="another process keeps it"):
+            export(tmp_path / "m.onnx", "new")
+        assert listing(tmp_path) == set()
+        process.communicate()
+    export(tmp_path / "m.onnx", "new")
+    assert holds(tmp_path / "m.onnx") == "new"
+
+
+@pytest.mark.parametrize("text", ['["one", "two"]', "{", '{"schema": 99}', "\xff"])
+@pytest.mark.parametrize("name", ["m.json", "m.onnx.json"])
+def test_another_file_in_one_of_both_places_does_not_hide_the_contract(name: str, text: str, tmp_path: Path) -> None:
+    export(tmp_path / "m.onnx", "mine")
+    if name == "m.json":
+        (tmp_path / "m.json").rename(tmp_path / "m.onnx.json")
+    (tmp_path / name).write_text(text, encoding="latin-1")
+    assert holds(tmp_path / "m.onnx") == "mine"
+    for place in ("m.json", "m.onnx.json"):
+        (tmp_path / place).write_text(text, encoding="latin-1")
+    with pytest.raises(ArtifactError, match=r"m\.json: is no contract of this version"):
+        artifact.opened(tmp_path / "m.onnx")
+
+
 # --- real conversions ---------------------------------------------------------------------------------------------
 
 #: Ends the process before the call number N that renames something in a folder; exchanging counts as such.

@@ -16,6 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tsmzoo import quiet as quiet_module
 from tsmzoo.errors import ExportError
 from tsmzoo.quiet import quiet
 
@@ -181,3 +182,18 @@ def test_within_a_command(broken: bool) -> None:
     result = CliRunner().invoke(app)
     assert result.stdout == ("before\n" if broken else "before\nafter\n")
     assert ("CHATTER" in result.stderr) == broken
+
+
+@pytest.mark.parametrize("error", [AttributeError, OSError])
+def test_a_system_without_files_in_memory_keeps_chatter_in_a_file(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refused(_: str) -> int:
+        raise error
+
+    monkeypatch.setattr(os, "memfd_create", refused)
+    log = quiet_module._log.__wrapped__()
+    log.write("chatter")
+    log.seek(0)
+    assert (log.read(), capfd.readouterr()) == ("chatter", ("", ""))
+    log.close()

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
-from tsmzoo import checkpoints, models, motion, registry
+from tsmzoo import checkpoints, models, motion, registry, weights
+from tsmzoo.artifact import read_contract
 from tsmzoo.cli import app
 
 ZOO = registry.load()
@@ -131,3 +132,59 @@ def test_an_entry_of_ones_own_in_the_place_of_one_of_the_zoo_is_found(
     assert result.exit_code == 0, result.output
     result = invoke("verify", tmp_path / "m.onnx", "--steps", 2)
     assert result.exit_code == 0, result.output
+
+
+def of_both(own: Path, folder: Path, **changes: Any) -> Path:
+    """Write a registry in which `mine` is as in `own` and MODEL, of another kind than tsmzoo's, too."""
+    document = json.loads(own.read_text())
+    (mine,) = document["models"]
+    document["models"] += [mine | {"id": MODEL, "params": 7} | changes]
+    path = folder / "registry.yaml"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_of_a_registry_beside_the_files_own_model_alone_is_taken(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    path, own, _ = made
+    contract, beside = read_contract(path), of_both(own, tmp_path)
+    zoo, found = weights.with_model_of(ZOO, tmp_path / "m.onnx", contract, replace=True)
+    assert (zoo.find("mine").sha256, found) == (contract.checkpoint and contract.checkpoint.sha256, beside)
+    assert zoo.find(MODEL) == ZOO.find(MODEL)
+    assert zoo.label_names(zoo.find("mine")) == contract.labels
+
+
+def test_an_alias_is_no_model_of_the_file(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    path, own, _ = made
+    of_both(own, tmp_path)
+    zoo = msgspec.structs.replace(ZOO, aliases=ZOO.aliases | {"mine": MODEL})
+    zoo, _ = weights.with_model_of(zoo, tmp_path / "m.onnx", read_contract(path), replace=True)
+    assert zoo.find("mine").id == "mine"
+
+
+def test_what_the_registry_of_the_command_says_is_not_replaced(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Another model of the same id, of a training of before, and both files in one command."""
+    path, own, _ = made
+    other = trained(tmp_path / "other", 2)
+    given = registry.load(other)
+    assert weights.with_model_of(given, own.parent / "m.onnx", read_contract(path), replace=False) == (given, None)
+    zoo, found = weights.with_model_of(given, own.parent / "m.onnx", read_contract(path), replace=True)
+    assert (found, zoo.find("mine").sha256) == (own, registry.load(own).find("mine").sha256)
+    assert "made from other weights" in refusal("verify", path, "--registry", other, "--steps", 2)
+
+
+def test_a_note_says_which_registry_was_found(remembered: tuple[Path, Path, Path]) -> None:
+    path, own, _ = remembered
+    result = invoke("verify", path, "--steps", 2)
+    assert f"note: {path}: is of mine, as it stands in {own}" in result.stderr.splitlines()
+    result = invoke("verify", path, "--steps", 2, "--registry", own)
+    assert "as it stands in" not in result.stderr
+
+
+def test_the_classes_of_a_file_are_not_those_of_the_next_model(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Both have one id; labels in another order are other classes, and scores of these do not add up."""
+    clips, labels, path = made[2], tmp_path / "labels.txt", tmp_path / "m.onnx"
+    labels.write_text("\n".join(reversed(motion.CLASSES)))
+    file = ZOO.find(MODEL).file
+    result = invoke("export", MODEL, "--to", "onnx", "-o", path, "--weights", file, "--labels", labels)
+    assert result.exit_code == 0, result.output
+    assert "has other classes" in refusal("eval", path, MODEL, "--data", clips, "--workers", 0)

@@ -15,7 +15,7 @@ from tsmzoo import paths
 from tsmzoo.parsing import parse
 
 #: Of tsmzoo's own modules, besides those of the command line.
-ALWAYS = {"cli", "errors", "formats", "streams", "terminal"}
+ALWAYS = {"cli", "errors", "formats", "streams", "terminal", "text"}
 ZOO = ALWAYS | {"cache", "files", "listing", "parsing", "paths", "registry"}
 #: What those of others bring along.
 COMPANIONS = {"annotated_doc", "cython_runtime", "shellingham", "typing_extensions"}

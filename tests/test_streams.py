@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tsmzoo import streams
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of /dev/full, and of POSIX's shell")
 
 TSMZOO = f"{sys.executable} -m tsmzoo"
@@ -125,3 +127,15 @@ def on_terminal(words: list[str], **environment: str) -> str:
         os.close(ours)
     assert process.returncode == 0, seen.decode()
     return seen.decode()
+
+
+def test_on_windows_pythons_own_streams_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A console there takes characters, not bytes."""
+    before = sys.stdout, sys.stderr
+    monkeypatch.setattr(streams, "_WINDOWS", True)
+    monkeypatch.setattr(streams, "_is", lambda *_: True)
+    try:
+        streams.prepare()
+        assert (sys.stdout, sys.stderr) == before
+    finally:
+        sys.stdout, sys.stderr = before

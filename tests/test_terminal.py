@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from tsmzoo import paths, terminal
+from tsmzoo import text as text_
 from tsmzoo.cli import app
 from tsmzoo.errors import ZooError
 
@@ -32,13 +33,13 @@ def obeyed(text: str) -> set[str]:
 
 
 def test_control_characters_are_shown() -> None:
-    assert terminal.one_line(f"a{HOSTILE}b") == f"a{SHOWN}b"
-    assert terminal.one_line("élan vital – 手 🙂 b\\n") == "élan vital – 手 🙂 b\\n"
+    assert text_.one_line(f"a{HOSTILE}b") == f"a{SHOWN}b"
+    assert text_.one_line("élan vital – 手 🙂 b\\n") == "élan vital – 手 🙂 b\\n"
 
 
 @given(st.text(st.characters()), st.integers(10, 40))
 def test_any_text_becomes_a_line_of_bounded_length(text: str, most: int) -> None:
-    line = terminal.one_line(text, most)
+    line = text_.one_line(text, most)
     assert len(line) <= most
     assert not set(line) & set("\n\r\x1b\x7f\u2028")
     line.encode()  # no halves
@@ -47,17 +48,24 @@ def test_any_text_becomes_a_line_of_bounded_length(text: str, most: int) -> None
 
 
 def test_a_long_message_keeps_both_ends() -> None:
-    line = terminal.one_line(f"error: {'x' * 140_000}; give another file")
-    assert len(line) == terminal.LINE
+    line = text_.one_line(f"error: {'x' * 140_000}; give another file")
+    assert len(line) == text_.LINE
     assert line.startswith("error: xxx")
     assert line.endswith("xxx; give another file")
     assert " … " in line
 
 
+def test_what_an_error_says_is_one_line_with_its_words_apart() -> None:
+    assert text_.of_error(ValueError("it is\n  no \x1b[2J file")) == r"it is no \x1b[2J file"
+    assert text_.of_error(KeyError()) == "KeyError"
+    assert len(text_.of_error(ValueError("x" * 10**6))) == text_.ERROR
+    assert text_.of_error(ValueError("x" * 10**6), 40).endswith("xxx")
+
+
 def test_a_table_stays_one() -> None:
     lines = terminal.table({"id": "left", "n": "right"}, [["a\nb" + "x" * 100_000, "1"], ["c", "22"]]).split("\n")
     assert len(lines) == 4
-    assert {len(line) for line in lines} == {terminal.CELL + 4}
+    assert {len(line) for line in lines} == {text_.CELL + 4}
     assert lines[2].startswith(r"a\nbxxx")
     assert lines[2].endswith(" 1")
 
@@ -85,7 +93,7 @@ def test_an_error_is_one_line() -> None:
     assert result.stderr.startswith("error: no model is called ")
     assert result.stderr.endswith("`tsmzoo list --all` shows every id\n")
     assert result.stderr.count("\n") == 1
-    assert len(result.stderr) <= terminal.LINE + 1
+    assert len(result.stderr) <= text_.LINE + 1
     assert not obeyed(result.stderr)
 
 
@@ -123,7 +131,7 @@ def test_hostile_texts_of_a_registry(command: str, tmp_path: Path) -> None:
     text = told(bad)
     assert text.count("\n") == told("plain").count("\n") > 3
     assert not obeyed(text)
-    assert max(map(len, text.split("\n"))) <= terminal.LINE
+    assert max(map(len, text.split("\n"))) <= text_.LINE
     document = json.loads(told(bad, "--json"))
     assert (document[0] if command == "list" else document)["licence"] == bad
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tsmzoo import files
 from tsmzoo.errors import VideoError
-from tsmzoo.terminal import CELL, one_line
+from tsmzoo.text import CELL, one_line
 
 if TYPE_CHECKING:
     import av

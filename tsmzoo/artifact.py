@@ -144,7 +144,8 @@ class Verification(_Record, frozen=True, kw_only=True):
 class Contract(_Record, frozen=True, kw_only=True):
     """`NAME.json`. Sizes in pixels, mean and std on the scale 0…1."""
 
-    schema: Literal[1] = 1
+    #: 1 lacks `shift` of the checkpoint.
+    schema: Literal[1, 2] = 2
     model: str
     family: str
     mode: Literal["offline", "online"]
@@ -339,19 +340,22 @@ def _chosen(artifact: Path) -> tuple[Path, Contract]:
         files.recover(artifact)
     if not os.path.exists(artifact):  # Path.exists raises where the name is too long
         raise ArtifactError(f"{artifact}: does not exist; give a file that `tsmzoo export` wrote")
-    found, format_ = [], format_of(artifact)
+    found, wrong, format_ = [], [], format_of(artifact)
     for path in (_older_contract_path(artifact), contract_path(artifact)):
         if not os.path.isfile(path):
             continue
         try:
             contract = msgspec.json.decode(files.read(path), type=Contract)
         except (OSError, msgspec.MsgspecError) as error:
-            raise ArtifactError(f"{path}: is no contract of this version ({error}); export again") from None
+            wrong.append(f"{path}: is no contract of this version ({error}); export again")
+            continue
         if contract.format == format_:
             found.append((path, contract))
     if not found:
         raise ArtifactError(
-            f"{artifact}: its contract {contract_path(artifact).name} is not beside it; "
+            wrong[-1]  # of NAME.json, where there are two
+            if wrong
+            else f"{artifact}: its contract {contract_path(artifact).name} is not beside it; "
             "keep both together or export again"
         )
     if len(found) > 1:
@@ -454,13 +458,11 @@ def digest(artifact: Path) -> tuple[str, int]:
     """
     try:
         if artifact.is_file():
-            with artifact.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest(), artifact.stat().st_size
+            return files.sha256(artifact).hexdigest(), artifact.stat().st_size
         total, size = hashlib.sha256(), 0
         for path in sorted(path for path in artifact.rglob("*") if path.is_file()):
             total.update(path.relative_to(artifact).as_posix().encode() + b"\0")
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
+            total.update(files.sha256(path).digest())
             size += path.stat().st_size
     except OSError as error:
         raise ArtifactError(f"{artifact}: cannot be read ({error.strerror}); check its permissions") from None

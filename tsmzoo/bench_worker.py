@@ -24,10 +24,11 @@ import numpy as np
 from tsmzoo import artifact, litert_profile
 from tsmzoo.artifact import Array, Contract
 from tsmzoo.bench import Job, Loaded, Operator, Profile, encoded
-from tsmzoo.converter import load_converter, missing_extra, reason
+from tsmzoo.converter import load_converter, missing_extra
 from tsmzoo.errors import ArtifactError, ZooError
 from tsmzoo.formats import Format, format_of
 from tsmzoo.quiet import quiet
+from tsmzoo.text import of_error
 
 #: What is imported before the memory is first read, by kind of job.
 _LIBRARIES = {
@@ -276,7 +277,7 @@ def _pixels(contract: Contract) -> Array:
 
 
 def _rejected(path: Path, runtime: str, error: Exception) -> ArtifactError:
-    return ArtifactError(f"{path}: {runtime} rejects it ({reason(error)}); export it again")
+    return ArtifactError(f"{path}: {runtime} rejects it ({of_error(error)}); export it again")
 
 
 def _slowest(operators: Iterable[Operator]) -> tuple[Operator, ...]:
@@ -380,7 +381,7 @@ def _as_its_contract_says(job: Job) -> Iterator[None]:
         if job.kind == "torch":
             raise
         raise ArtifactError(
-            f"{job.subject}: is not what its contract says ({reason(error)}); export it again"
+            f"{job.subject}: is not what its contract says ({of_error(error)}); export it again"
         ) from None
 
 

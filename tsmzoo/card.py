@@ -11,7 +11,7 @@ from tsmzoo import cache, recipe
 from tsmzoo.errors import DownloadError
 from tsmzoo.listing import gmacs
 from tsmzoo.registry import Entry, Registry
-from tsmzoo.terminal import joined
+from tsmzoo.text import joined
 
 
 def card(zoo: Registry, entry: Entry) -> dict[str, Any]:

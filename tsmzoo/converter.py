@@ -89,11 +89,6 @@ class Converter(Protocol):
         ...
 
 
-def reason(error: Exception) -> str:
-    """Return what a library says of a file, in a line to go into an error."""
-    return " ".join(str(error).split())[:120] or type(error).__name__
-
-
 def load_converter(format_: Format) -> Converter:
     """Import the converter of `format_`. Raises ExportError naming the extra that is missing."""
     try:

@@ -10,7 +10,7 @@ from tsmzoo import recipe
 from tsmzoo.flops import CONVENTION, Count, count
 from tsmzoo.listing import gmacs
 from tsmzoo.registry import Entry
-from tsmzoo.terminal import joined
+from tsmzoo.text import joined
 
 __all__ = ["COLUMNS", "CONVENTION", "cells", "cost", "text"]
 

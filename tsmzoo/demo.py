@@ -99,7 +99,7 @@ def _measure(
     counted = count(entry)
     path = folder / "predictions" / f"{name}.jsonl"  # apart: NAME.json is the exported file's
     evaluate.evaluate(zoo, Subject(name), listed, Settings(workers=0), path, progress=progress)
-    measured = scored.summary(zoo, scored.score([path]), None)
+    measured = scored.summary([zoo], scored.score([path]), None)
     return {
         "model": name,
         "shift": entry.shift,

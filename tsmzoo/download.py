@@ -29,10 +29,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tsmzoo import files, terminal
+from tsmzoo import files
 from tsmzoo.cache import local_paths
 from tsmzoo.errors import CheckpointError, DownloadError
-from tsmzoo.transfer import Progress, Refused, beside, discard, fetch_to, one_line, shown, too_large, vacate
+from tsmzoo.text import of_error
+from tsmzoo.transfer import Progress, Refused, beside, discard, fetch_to, shown, too_large, vacate
 
 if TYPE_CHECKING:
     from tsmzoo.registry import Entry
@@ -65,7 +66,7 @@ class _File:
     git_blob_sha1: str | None = None
 
 
-def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = terminal.note) -> Path:
+def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = lambda _: None) -> Path:
     """Return the verified local file of `entry`, downloading what the cache does not have of it.
 
     Of a checkpoint of several files it is the one that `urls` names. Raises DownloadError, in one line, where no
@@ -113,7 +114,7 @@ def _obtain(file: _File, progress: Progress | None, notify: Notify) -> None:
             what = f"no room left for {path.name} in {path.parent}; free some, or set TSMZOO_CACHE to a larger disk"
         else:
             what = (
-                f"the cache {path.parent} fails ({one_line(error)}); set TSMZOO_CACHE to a folder that can be written"
+                f"the cache {path.parent} fails ({of_error(error)}); set TSMZOO_CACHE to a folder that can be written"
             )
         raise DownloadError(f"{file.id}: {what}") from None
 
@@ -331,7 +332,7 @@ def _from_hub(address: str, part: Path, max_bytes: int) -> str:
     except Exception as error:  # the library and its transfer back ends raise a dozen unrelated types
         if isinstance(error, Refused) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
             raise
-        raise Refused(one_line(error)) from None
+        raise Refused(of_error(error)) from None
     discard(part)
     os.replace(found, part)  # the blob behind the link: moved, so that no second copy stays
     shutil.rmtree(store, ignore_errors=True)

@@ -23,7 +23,7 @@ from tsmzoo.bench import interpreted
 from tsmzoo.errors import DataError
 from tsmzoo.quiet import quiet
 from tsmzoo.registry import Entry, Registry
-from tsmzoo.terminal import one_line
+from tsmzoo.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,14 +13,27 @@ import re
 import shutil
 import stat
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from types import ModuleType
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import hashlib
 
 #: Bytes that a file of text or data may have, which is read at once; checkpoints and videos are not.
 MOST = 256 * 2**20
+
+_WINDOWS = os.name == "nt"
+#: Seconds to wait for a folder that another process changes: it reads files of any size meanwhile.
+_PATIENCE = 120.0
+#: Folders that other processes are kept out of here.
+_entered: ContextVar[frozenset[str]] = ContextVar("_entered", default=frozenset())
 
 
 @contextmanager
@@ -54,6 +67,14 @@ def read_text(path: Path, most: int = MOST) -> str:
     return read(path, most).decode("utf-8")
 
 
+def sha256(path: Path) -> hashlib._Hash:
+    """Return the sha256 of a regular file of any size. Raises OSError where it cannot be read, or is none."""
+    import hashlib  # which `list` and `info` need not wait for
+
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # it is buffered
+
+
 def write(path: Path, content: bytes | str) -> None:
     """Write a file at once: a reader sees the old one or the new. Raises OSError; `path` is then as it was."""
     with replacing(path) as part, open(part, "xb") as file:
@@ -73,7 +94,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with beside(path) as part:
         yield part
         sync(part)
-        if os.name == "nt" and part.is_dir() and path.is_dir():  # where no folder is replaced, not even an empty one
+        if _WINDOWS and part.is_dir() and path.is_dir():  # where no folder is replaced, not even an empty one
             path.rmdir()
         os.replace(part, path)
         _sync_one(path.parent)
@@ -84,7 +105,7 @@ def beside(path: Path) -> Iterator[Path]:
     """Give a name beside `path`, for a file or folder that is not there after the block. Raises OSError."""
     recover(path)
     sweep(path)
-    part = _part(path, _HERE)
+    part = _part(path, f"{_host()}-{os.getpid()}")
     remove(part)  # of a process that was killed and had the same number; or a link, which must not be followed
     try:
         yield part
@@ -127,18 +148,43 @@ def recover(path: Path) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Keep other processes out of such a block of `folder`, where the system and its disk know how."""
+    """Keep other processes out of such a block of `folder`, where the system and its disk know how.
+
+    A block within another of the same folder is one with it. Raises TimeoutError where another process stays in.
+    """
+    place = os.path.realpath(folder)
+    if place in _entered.get():
+        yield
+        return
     descriptor = None
     with suppress(ImportError, OSError):
         import fcntl
 
         descriptor = os.open(folder, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    token = _entered.set(_entered.get() | {place})
     try:
+        if descriptor is not None:
+            until = time.monotonic() + _PATIENCE
+            while not _locked(descriptor, fcntl):
+                if time.monotonic() > until:
+                    raise TimeoutError(errno.ETIMEDOUT, f"another process keeps it for {_PATIENCE:.0f} s", place)
+                time.sleep(0.02)
         yield
     finally:
+        _entered.reset(token)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _locked(descriptor: int, fcntl: ModuleType) -> bool:
+    """Say whether no other process has the lock, as of a disk that knows none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextmanager
@@ -155,7 +201,7 @@ def temporary() -> Iterator[Path]:
 
 def sweep(path: Path) -> None:
     """Remove what processes of this machine that are no more left of `path`."""
-    pattern = re.compile(re.escape(_part(path, f"{_HOST}-PID").name).replace("PID", r"(\d+)"))
+    pattern = re.compile(re.escape(_part(path, f"{_host()}-PID").name).replace("PID", r"(\d+)"))
     with suppress(OSError), os.scandir(path.parent) as entries:
         left = [entry.name for entry in entries if (found := pattern.fullmatch(entry.name)) and not _lives(found[1])]
         for name in left:
@@ -190,17 +236,32 @@ def sync(path: Path) -> None:
 
 
 def _sync_one(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # where folders cannot be opened
+    folder = path.is_dir()
+    if folder and _WINDOWS:  # where folders cannot be opened
         return
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(
+            path, os.O_RDWR if _WINDOWS else os.O_RDONLY
+        )  # Windows brings to the disk what it may write
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        # Some disks know no such thing of a folder, and one may be closed to reading: what is in it is there.
+        if not folder or error.errno in (errno.EIO, errno.ENOSPC):
+            raise
 
 
-_HOST = f"{zlib.crc32(os.uname().nodename.encode()) if hasattr(os, 'uname') else 0:08x}"
-_HERE = f"{_HOST}-{os.getpid()}"
+@cache
+def _host() -> str:
+    if hasattr(os, "uname"):
+        name = os.uname().nodename
+    else:
+        import platform
+
+        name = platform.node()
+    return f"{zlib.crc32(name.encode()):08x}"
 
 
 def _part(path: Path, process: str) -> Path:
@@ -212,7 +273,10 @@ def _aside(path: Path) -> Path:
 
 
 def _short(name: str) -> str:
-    return os.fsencode(name)[:100].decode(errors="ignore")  # a name may have 255 bytes
+    encoded = os.fsencode(name)  # a name may have 255 bytes
+    if len(encoded) <= 100:
+        return name
+    return f"{encoded[:100].decode(errors='ignore')}~{zlib.crc32(encoded):08x}"
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -237,6 +301,8 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _lives(process: str) -> bool:
+    if _WINDOWS:  # where this would press Ctrl-C
+        return True
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from tsmzoo.errors import CheckpointError
+from tsmzoo.text import one_line
 
 #: (pattern, replacement), applied in turn to each key of a file.
 Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
@@ -295,5 +296,4 @@ def some(names: Iterable[str], most: int = 3) -> str:
 
 def shown(name: str) -> str:
     """Return a name of a file's for a message: of one line, and not a long one."""
-    text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name[:121])
-    return text if len(text) <= 120 else f"{text[:119]}…"
+    return one_line(name, 120)

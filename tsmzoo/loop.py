@@ -34,6 +34,7 @@ from tsmzoo.errors import TrainingError, VideoError
 from tsmzoo.models.forms import Clips
 from tsmzoo.recipe import Training
 from tsmzoo.registry import Entry, Normalisation
+from tsmzoo.text import of_error
 
 _T = TypeVar("_T")
 
@@ -597,7 +598,7 @@ def _load(path: Path) -> dict[str, Any] | None:
                 file.seek(0)
                 content = torch.load(file, map_location="cpu", weights_only=True)
             except Exception as error:  # torch and zipfile raise a dozen kinds for a damaged file
-                raise ValueError(" ".join(str(error).split())[:120]) from None
+                raise ValueError(of_error(error)) from None
     except FileNotFoundError:
         return None
     if type(content) is not dict:

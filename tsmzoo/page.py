@@ -18,7 +18,7 @@ from tsmzoo.errors import DataError
 from tsmzoo.figures import drawing
 from tsmzoo.metrics import Tally
 from tsmzoo.scored import Scored
-from tsmzoo.terminal import one_line
+from tsmzoo.text import one_line
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em; color: #222 }

@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Any
 
 from tsmzoo.errors import ZooError
+from tsmzoo.text import of_error
 
 
 def rank() -> int:
@@ -77,8 +78,9 @@ def join(backend: str, timeout: timedelta | None = None) -> None:
         attempt = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
         torch.distributed.init_process_group(backend, store=attempt, rank=number, world_size=total, timeout=timeout)
     except (ValueError, torch.distributed.DistError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise ZooError(f"{count()} processes cannot find each other ({why}); start them with torchrun") from None
+        raise ZooError(
+            f"{count()} processes cannot find each other ({of_error(error)}); start them with torchrun"
+        ) from None
 
 
 def gather(value: Any) -> list[Any]:

@@ -18,9 +18,9 @@ from tsmzoo.errors import ZooError
 @cache
 def _log() -> IO[str]:
     # One file for the whole process: a library that keeps a handle on sys.stderr may still write to it.
-    if sys.platform == "linux":  # in memory: a full disk, or none to write to, is no reason to fail
+    try:  # in memory: a full disk, or none to write to, is no reason to fail
         log: IO[str] = os.fdopen(os.memfd_create("chatter"), "w+", encoding="utf-8", errors="replace")
-    else:
+    except (AttributeError, OSError):  # of systems other than Linux, and of some sandboxes
         log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - as long as the process
     atexit.register(log.close)
     return log

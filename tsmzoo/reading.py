@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tsmzoo import files, tf_checkpoint, unpickling
 from tsmzoo.errors import CheckpointError
-from tsmzoo.keys import shown
+from tsmzoo.text import of_error
 from tsmzoo.unpickling import Stored
 from tsmzoo.unwrapping import Found, choose, unprefixed
 
@@ -120,7 +120,7 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safetensors.safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(METADATA)
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"is no safetensors file ({shown(_one_line(error))}); download it again") from None
+        raise CheckpointError(f"is no safetensors file ({of_error(error)}); download it again") from None
     if not state:
         raise CheckpointError("holds no tensors; give a checkpoint file")
     try:
@@ -148,7 +148,7 @@ def _saved(file: BinaryIO) -> Found:
     # What torch.save's layouts are damaged by; none of it comes from our own code, which works on plain data.
     except (ValueError, IndexError, KeyError, OverflowError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(
-            f"is damaged or not a checkpoint ({type(error).__name__}: {shown(_one_line(error))}); get it again"
+            f"is damaged or not a checkpoint ({type(error).__name__}: {of_error(error)}); get it again"
         ) from None
     found = unprefixed(tensors)
     return Found(found.state, (*notes, *found.notes))
@@ -282,7 +282,3 @@ def _tensor(stored: Stored, storages: _Storages) -> Tensor:
     elif numbers.data_ptr() % width:
         numbers = numbers.clone()
     return numbers.view(dtype).as_strided(stored.size, stored.stride, offset)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

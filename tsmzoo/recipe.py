@@ -14,6 +14,7 @@ from tsmzoo.errors import RegistryError
 from tsmzoo.formats import Format
 from tsmzoo.parsing import MOST, parse
 from tsmzoo.registry import Id
+from tsmzoo.text import of_error
 
 RECIPES = paths.DATA / "recipes"
 
@@ -208,4 +209,4 @@ def _read(path: Path, kind: type[_T]) -> _T:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}); add the recipe") from None
     # ValueError: not UTF-8, or not what the schema says.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RegistryError(f"{path}: {' '.join(str(error).split())}") from None
+        raise RegistryError(f"{path}: {of_error(error)}") from None

@@ -20,6 +20,7 @@ import yaml
 from tsmzoo import files, paths
 from tsmzoo.errors import RegistryError
 from tsmzoo.parsing import MOST, parse
+from tsmzoo.text import of_error
 
 Family = Literal["tsn", "tsm", "i3d"]
 Mode = Literal["offline", "online"]
@@ -403,6 +404,19 @@ def load(*extra: Path) -> Registry:
     return merged
 
 
+def with_entry(zoo: Registry, other: Registry, model: str) -> Registry:
+    """Return `zoo` with the entry of `other` that has this id, and what it refers to by key."""
+    entry = other.by_id[model]
+    return msgspec.structs.replace(
+        zoo,
+        models=(*(each for each in zoo.models if each.id != model), entry),
+        aliases={alias: target for alias, target in zoo.aliases.items() if alias != model},
+        sources=zoo.sources | {entry.source: other.sources[entry.source]},
+        normalisations=zoo.normalisations | {entry.normalisation: other.normalisations[entry.normalisation]},
+        labels=zoo.labels | {entry.labels: other.labels[entry.labels]},
+    )
+
+
 def with_classes(zoo: Registry, model: str, classes: int | None, names: tuple[str, ...] | None) -> Registry:
     """Return `zoo` with a classifier of so many classes, or of those called `names`, for `model`.
 
@@ -437,8 +451,6 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
     Raises RegistryError where it cannot be read, a line is empty or a name stands there twice.
     """
-    from tsmzoo import files  # which `list` and `info` need not wait for
-
     try:
         names = [line.strip() for line in files.read_text(path, _MOST_LABELS).removeprefix("\ufeff").splitlines()]
     except OSError as error:
@@ -464,7 +476,7 @@ def _read(path: Path, folder: Path) -> Registry:
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}); give a registry file") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
-        raise RegistryError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+        raise RegistryError(f"{path}: is not YAML ({of_error(error)})") from None
     if not isinstance(data, dict):
         raise RegistryError(f"{path}: a registry is a mapping with `models:`; see the project's own registry.yaml")
     models = data.pop("models", None) or []

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from tsmzoo.artifact import Contract, Verification
-from tsmzoo.terminal import joined
+from tsmzoo.text import joined
 
 
 def document(path: Path, contract: Contract, verification: Verification, seconds: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tsmzoo.plan import Changes
 from tsmzoo.predictions import Header, Prediction
 from tsmzoo.recipe import STRIDED
 from tsmzoo.registry import Registry
-from tsmzoo.terminal import joined
+from tsmzoo.text import joined
 
 #: Classes and confusions that the report names.
 _NAMED = 5
@@ -99,8 +99,8 @@ def _together(paths: Sequence[Path]) -> Iterator[list[Prediction]]:
         raise DataError(f"{paths[0]}: has {len(seen)} videos, others more; predict over one list")
 
 
-def summary(zoo: Registry, scored: Scored, videos_per_s: float | None) -> dict[str, Any]:
-    """Return the document that `eval` prints; accuracies in percent."""
+def summary(zoos: Sequence[Registry], scored: Scored, videos_per_s: float | None) -> dict[str, Any]:
+    """Return the document that `eval` prints, of members each in a registry of its own; accuracies in percent."""
     first, tally = scored.headers[0], scored.tally
     right, of = sum(place == 0 for place in tally.places), len(tally.places)
     ci = tuple(round(100 * end, 2) for end in metrics.interval(right, of))
@@ -124,8 +124,8 @@ def summary(zoo: Registry, scored: Scored, videos_per_s: float | None) -> dict[s
         "skipped": len(scored.skipped),
         **_accuracies(tally),
         "ci95": list(ci),
-        "published": _published(zoo, first, ci) if alone else [],
-        "differences": _differences(zoo, scored),
+        "published": _published(zoos[0], first, ci) if alone else [],
+        "differences": _differences(zoos, scored),
         "observed": [
             {"percent": level, "top1": _percent(early.top(1))}
             for level, early in sorted((scored.observed | ({100: tally} if scored.observed else {})).items())
@@ -190,10 +190,10 @@ def _published(zoo: Registry, header: Header, ci: tuple[float, ...]) -> list[dic
     return rows
 
 
-def _differences(zoo: Registry, scored: Scored) -> list[str]:
+def _differences(zoos: Sequence[Registry], scored: Scored) -> list[str]:
     """Return what is known to differ from how a published figure was measured."""
     found = []
-    for header in scored.headers:
+    for zoo, header in zip(zoos, scored.headers, strict=True):
         entry = zoo.by_id.get(header.model)
         if header.weights != "published":
             found.append(f"the weights of {header.model} are {header.weights}, not the published ones")

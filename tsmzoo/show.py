@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tsmzoo.terminal import CELL, joined, one_line, say
+from tsmzoo.terminal import say
+from tsmzoo.text import CELL, joined, one_line
 
 if TYPE_CHECKING:
     from tsmzoo.live import Answer

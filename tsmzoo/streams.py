@@ -14,6 +14,7 @@ from tsmzoo.errors import ZooError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+_WINDOWS = os.name == "nt"
 #: What a shell sees of a program that a closed pipe ended (128 and SIGPIPE).
 CLOSED_PIPE = 141
 
@@ -58,6 +59,8 @@ def prepare() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number: this one
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - open for as long as the process runs
+    if _WINDOWS:  # whose console takes characters, by a way of its own
+        return
     if _is(sys.stdout, 1):
         sys.stdout = _text(sys.stdout, _Result(1))
     if _is(sys.stderr, 2):

@@ -17,6 +17,7 @@ from tsmzoo.keys import tell_backbone, tell_format
 from tsmzoo.models.forms import state_shapes
 from tsmzoo.reading import File, located, read
 from tsmzoo.registry import OWN, Entry, LabelMap, Registry, ShiftName
+from tsmzoo.text import one_line
 
 #: Frames of a clip where the model that a file is likest to has none: those of the papers' smallest models.
 _FRAMES = 8
@@ -98,9 +99,7 @@ def text(document: dict[str, Any]) -> str:
     ]
     if document["registry"]["labels"][document["model"]].get("names") is None:
         lines.append("The names of its classes are not known: --labels FILE gives them, one a line.")
-    comments = "\n".join(
-        f"# {''.join(each if each.isprintable() else '?' for each in line)}".rstrip() for line in lines
-    )
+    comments = "\n".join(f"# {one_line(line)}".rstrip() for line in lines)
     return (
         f"{comments}\n{yaml.safe_dump(document['registry'], sort_keys=False, allow_unicode=True, width=120)}".rstrip()
     )

@@ -12,45 +12,12 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from tsmzoo.streams import own_stderr
-
-#: Characters that a line, a cell of a table and what stands beside a bar may have.
-LINE, CELL, BESIDE = 2000, 120, 60
-#: Control characters, line and paragraph separators, what turns the direction of text, tags, halves of a character.
-_UNSEEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
-)
-_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
-
-
-def one_line(text: str, most: int = LINE) -> str:
-    """Return `text` as one line that shows its control characters, cut in the middle to `most` characters."""
-    return _cut(_UNSEEN.sub(_escape, _cut(text, most)), most)
-
-
-def _cut(text: str, most: int) -> str:
-    if len(text) <= most:
-        return text
-    ahead = (most - 3) // 2
-    return f"{text[:ahead]} … {text[ahead + 3 - most :]}"
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte of a file's name that is not UTF-8
-        code -= 0xDC00
-    wide = f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-    return _NAMED.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else wide)
-
-
-def joined(lines: Iterable[str]) -> str:
-    """Return text of these lines, each of which stays one."""
-    return "\n".join(map(one_line, lines))
+from tsmzoo.text import BESIDE, CELL, UNSEEN, joined, one_line
 
 
 def say(text: str) -> None:
@@ -74,7 +41,7 @@ def _json(document: Any, indent: int | None = None) -> str:
         text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
     except ValueError:  # JSON knows no such numbers
         text = json.dumps(_finite(document), indent=indent, ensure_ascii=False)
-    text = _UNSEEN.sub(_json_escape, text)
+    text = UNSEEN.sub(_json_escape, text)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tsmzoo.errors import CheckpointError
 from tsmzoo.quiet import quiet
+from tsmzoo.text import of_error
 
 if TYPE_CHECKING:
     from tsmzoo.artifact import Array
@@ -73,8 +74,9 @@ def read(data: Path) -> dict[str, Array]:
                 raise ValueError(f"its index tells of {claimed} bytes, {data.name} has {there}")
             arrays = {name: reader.get_tensor(name) for name in weights}
         except Exception as error:  # TensorFlow raises a dozen kinds for a damaged file
-            reason = " ".join(str(error).split())[:120]
-            raise CheckpointError(f"is damaged or not a TensorFlow checkpoint ({reason}); get it again") from None
+            raise CheckpointError(
+                f"is damaged or not a TensorFlow checkpoint ({of_error(error)}); get it again"
+            ) from None
     state = {name: _in_torchs_order(name, np.asarray(array, np.float32)) for name, array in arrays.items()}
     scales = {
         name.removesuffix("beta") + "gamma": np.ones_like(shift)

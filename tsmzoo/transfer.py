@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from tsmzoo import files
+from tsmzoo.text import of_error
 
 if TYPE_CHECKING:
     import httpx2
@@ -58,7 +59,7 @@ def fetch_to(address: str, part: Path, max_bytes: int, known: bool, progress: Pr
             event_hooks={"request": [_check_scheme]},  # called for each redirect, too
         )
     except (httpx2.InvalidURL, ValueError, ImportError, OSError) as error:
-        raise Refused(f"the proxy or certificate settings of the environment fail ({one_line(error)})") from None
+        raise Refused(f"the proxy or certificate settings of the environment fail ({of_error(error)})") from None
     reason = ""
     with client:
         for attempt in range(ATTEMPTS):
@@ -67,12 +68,12 @@ def fetch_to(address: str, part: Path, max_bytes: int, known: bool, progress: Pr
             try:
                 return _stream(client, address, part, max_bytes, known, progress)
             except (_Cut, httpx2.TransportError) as error:
-                reason = one_line(error)
+                reason = of_error(error)
                 # Who cannot be reached at all is not worth the wait; who answered once may come back.
                 if attempt == 0 and isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
                     raise Refused(f"no connection ({reason})") from None
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                raise Refused(one_line(error)) from None
+                raise Refused(of_error(error)) from None
     raise Refused(f"gave up after {ATTEMPTS} attempts ({reason})")
 
 
@@ -158,7 +159,7 @@ def _answer(client: httpx2.Client, address: str, headers: dict[str, str]) -> Ite
     except (
         UnicodeError
     ) as error:  # of a host, of this address or one that it leads to, that no resolver can be asked for
-        raise Refused(f"leads to no address ({one_line(error)})") from None
+        raise Refused(f"leads to no address ({of_error(error)})") from None
     try:
         yield response
     finally:
@@ -255,8 +256,3 @@ def _number(text: str | None) -> int | None:
 def shown(address: str) -> str:
     """Return `address` without a user name or password, for messages and files."""
     return re.sub(r"//[^/@]*@", "//", address)
-
-
-def one_line(error: Exception) -> str:
-    """Return the error's text as one line that is not endless."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

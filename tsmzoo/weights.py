@@ -100,27 +100,29 @@ def recall(checkpoint: Checkpoint) -> str | None:
 
 
 def remember_registry(contract: Contract, path: Path) -> None:
-    """Note in the cache which registry holds the model of an exported file, for `registry_of`."""
+    """Note in the cache which registry holds the model of an exported file, for `with_model_of`."""
     _note(f"registry-{contract.sha256}", path)
 
 
-def registry_of(zoo: Registry, artifact: Path, contract: Contract) -> Path | None:
-    """Return the registry that holds the model of an exported file, where `zoo` does not: that of the file's folder,
-    or of its export. Raises ArtifactError where none does.
+def with_model_of(zoo: Registry, artifact: Path, contract: Contract, *, replace: bool) -> tuple[Registry, Path | None]:
+    """Return `zoo` with the model of an exported file, and the registry that it was taken from, if not from `zoo`.
+
+    That is the one in the file's folder, or of its export; of it, this model is taken alone, with `replace` even where
+    `zoo` has another of the same id. Raises ArtifactError where there is no such model.
     """
-    if _holds(zoo, contract):
-        return None
+    if _holds(zoo, contract) or (contract.model in zoo.by_id and not replace):
+        return zoo, None
     for path in (artifact.absolute().parent / "registry.yaml", _noted(f"registry-{contract.sha256}")):
         if path is not None and os.path.isfile(path):
             with suppress(RegistryError):  # it may be anything of that name
-                if _holds(registry.load(path), contract):
-                    return path
+                if _holds(other := registry.load(path), contract):
+                    return registry.with_entry(zoo, other, contract.model), path
     if contract.model not in zoo.by_id:
         raise ArtifactError(
             f"{artifact}: is of {contract.model!r}, which is no model of tsmzoo's own; give the registry that it was "
             "exported with: --registry FILE"
         )
-    return None
+    return zoo, None
 
 
 def _holds(zoo: Registry, contract: Contract) -> bool:

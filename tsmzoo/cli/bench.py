@@ -24,6 +24,7 @@ from tsmzoo.cli.options import (
     frames_of,
     load,
     names,
+    own_checkpoint,
 )
 from tsmzoo.cli.root import app
 from tsmzoo.cli.zoo import fetch
@@ -63,11 +64,13 @@ def bench(
     models = [subject for subject in subjects if not is_artifact(subject)]
     options: dict[str, object] = {"--weights": weights, "--weights-format": weights_format}
     options |= {"--classes": classes, "--labels": labels, "--shift": shift, "--size": size, "--frames": frames}
+    options["--allow-shift-mismatch"] = allow_shift_mismatch or None
     given = [name for name, value in options.items() if value is not None]
     if given and not models:
         raise typer.BadParameter(f"files hold their own; leave out {' and '.join(given)}, or name a model")
     if len(models) > 1 and (weights not in (None, "random") or classes or labels or shift):
         raise typer.BadParameter("one checkpoint is not that of several models; leave out --weights, or give random")
+    own_checkpoint(weights, classes, labels, shift)
     zoo = load(registry_file)
     from tsmzoo import bench as bench_
 

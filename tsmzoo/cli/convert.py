@@ -27,10 +27,11 @@ from tsmzoo.cli.options import (
     choice,
     frames_of,
     load,
-    load_for,
     names,
     obtained,
+    own_checkpoint,
     video_of,
+    with_model_of,
 )
 from tsmzoo.cli.root import app
 from tsmzoo.errors import ZooError
@@ -111,6 +112,7 @@ def export(
         raise typer.BadParameter("give --to onnx, tflite or coreml, or a --recipe", param_hint="--to")
     if to is not None and recipe_name is not None:
         raise typer.BadParameter("a recipe says which format it writes; leave out --to", param_hint="--to")
+    own_checkpoint(weights, classes, labels, shift)
     start = time.perf_counter()
     zoo = load(registry_file)
     from tsmzoo import export as exporter
@@ -183,7 +185,7 @@ def verify(
     from tsmzoo import artifact as artifact_
     from tsmzoo.export import reverify
 
-    zoo, _ = load_for([artifact], registry_file)
+    zoo = with_model_of(load(registry_file), artifact, registry_file)
 
     pixels = None
     if classes is not None or labels is not None:

@@ -23,9 +23,11 @@ from tsmzoo.cli.options import (
     load,
     names,
     number,
+    own_checkpoint,
 )
 from tsmzoo.cli.root import app
 from tsmzoo.errors import DataError
+from tsmzoo.formats import is_artifact
 
 
 @app.command()
@@ -118,6 +120,8 @@ def run(
     its label is shown, and it begins anew when the scene is cut, or at the key r. An offline model gives one answer
     to a whole video, and a camera one every second. Ctrl-C ends it, and keeps what was saved.
     """
+    if not is_artifact(model):
+        own_checkpoint(weights, classes, labels, shift)
     zoo = load(registry_file)
     from contextlib import nullcontext
 

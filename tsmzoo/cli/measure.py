@@ -23,9 +23,11 @@ from tsmzoo.cli.options import (
     Split,
     Weights,
     WeightsFormat,
-    load_for,
+    load,
     names,
     numbers,
+    own_checkpoint,
+    with_model_of,
 )
 from tsmzoo.cli.root import app
 from tsmzoo.errors import ZooError
@@ -94,24 +96,34 @@ def eval_(
     live = [model for model in models if not evaluate.is_saved(model)]
     if live and data is None:
         raise typer.BadParameter("give the folder of the data with --data")
-    if not live and (predictions is not None or levels):
-        raise typer.BadParameter("saved predictions are scored as they are; leave out --predictions and --observe")
+    options: dict[str, object] = {"--data": data, "--list": list_file, "--format": layout, "--images": images}
+    options |= {"--protocol": protocol, "--clips": clips, "--crops": crops, "--frames": frames, "--observe": observe}
+    options |= {"--predictions": predictions, "--weights": weights, "--weights-format": weights_format}
+    options |= {"--classes": classes, "--labels": labels, "--shift": shift}
+    options["--allow-shift-mismatch"] = allow_shift_mismatch or None
+    given = [name for name, value in options.items() if value is not None]
+    if not live and given:
+        raise typer.BadParameter(f"saved predictions are scored as they are; leave out {' and '.join(given)}")
     if factors and len(factors) != len(models):
         raise typer.BadParameter(f"{len(models)} models need as many --weights-of-scores")
     if len(live) > 1 and (weights not in (None, "random") or classes or labels or shift):
         raise typer.BadParameter("one checkpoint is not that of several models; predict one by one with --predictions")
+    if not all(map(is_artifact, live)):
+        own_checkpoint(weights, classes, labels, shift)
     if html is not None:
         page.check(html)
-    zoo, registries = load_for((Path(model) for model in models if is_artifact(model)), registry_file)
+    zoo, first = load(registry_file), processes.is_first()
+    zoos = [
+        with_model_of(zoo, Path(model), registry_file, first=first) if is_artifact(model) else zoo for model in models
+    ]
     settings = Settings(
         protocol=protocol,
         changes=Changes(clips=clips, crops=int(crops) if crops else None, frames=frames),  # type: ignore[arg-type]
         observe=tuple(sorted({int(level) for level in levels} - {100})),  # the whole is scored anyway
         strict=strict,
         workers=workers,
-        registries=registries,
+        registries=(registry_file,) if registry_file else (),  # exported files need none to be run
     )
-    first = processes.is_first()
     with ExitStack() as stack:
         listed = layouts.read(data, list_file, layout, split).named(images) if data is not None and live else None
         if first and listed is not None:
@@ -120,15 +132,17 @@ def eval_(
         places = evaluate.places(models, predictions, stack)
         speed = None
         progress = stack.enter_context(terminal.videos_bar(show=first))
-        for model, path in zip(models, places, strict=True):
+        for number, (model, path) in enumerate(zip(models, places, strict=True)):
             if listed is not None and model in live:
                 subject = Subject(
                     model, weights, seed, weights_format, shift, allow_shift_mismatch, classes, names(labels, classes)
                 )
-                zoo = subject.adapted(zoo)
+                zoos[number] = subject.adapted(zoos[number])
                 notify = terminal.note if first else terminal.silent
                 try:
-                    speed = evaluate.evaluate(zoo, subject, listed, settings, path, progress=progress, notify=notify)
+                    speed = evaluate.evaluate(
+                        zoos[number], subject, listed, settings, path, progress=progress, notify=notify
+                    )
                 except KeyboardInterrupt:
                     kept = f"; run it again to go on from {path}" if predictions else "; --predictions FILE keeps them"
                     notify(f"stopped before the last video{kept}")
@@ -139,7 +153,7 @@ def eval_(
         if strict and found.skipped:
             video, why = found.skipped[0]
             raise ZooError(f"--strict: {video} was skipped before ({why}); mend it and delete {places[0]} to try again")
-        document = scored.summary(zoo, found, speed) | {"left_out": list(listed.left_out) if listed else []}
+        document = scored.summary(zoos, found, speed) | {"left_out": list(listed.left_out) if listed else []}
     if html is not None:
         page.write(html, document, found)  # first: nobody may be there to read the rest
     if json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -72,18 +71,26 @@ def load(registry_file: Path | None) -> Registry:
     return registry.load(*([registry_file] if registry_file else []))
 
 
-def load_for(artifacts: Iterable[Path], registry_file: Path | None) -> tuple[Registry, tuple[Path, ...]]:
-    """Return the registry that holds the models of exported files, too, and the files on top of tsmzoo's own."""
-    from tsmzoo import registry, weights
+def with_model_of(zoo: Registry, artifact: Path, registry_file: Path | None, *, first: bool = True) -> Registry:
+    """Return `zoo` with the model of an exported file, and note on the `first` process where it is from."""
+    from tsmzoo import weights
     from tsmzoo.artifact import read_contract
 
-    layers: tuple[Path, ...] = (registry_file,) if registry_file else ()
-    zoo = registry.load(*layers)
-    for path in artifacts:
-        if found := weights.registry_of(zoo, path, read_contract(path)):
-            layers += (found,)
-            zoo = registry.load(*layers)
-    return zoo, layers
+    contract = read_contract(artifact)
+    zoo, path = weights.with_model_of(zoo, artifact, contract, replace=registry_file is None)
+    if path is not None and first:
+        terminal.note(f"note: {artifact}: is of {contract.model}, as it stands in {path}")
+    return zoo
+
+
+def own_checkpoint(weights: str | None, classes: int | None, labels: Path | None, shift: ShiftName | None) -> None:
+    """Refuse what is said of a checkpoint of one's own where the published one is taken, whose facts are known."""
+    options = {"--classes": classes, "--labels": labels, "--shift": shift}
+    given = [name for name, value in options.items() if value is not None]
+    if weights is None and given:
+        raise typer.BadParameter(
+            f"of a checkpoint of your own: give it with --weights FILE, or leave out {' and '.join(given)}"
+        )
 
 
 def frames_of(entry: Entry, frames: int | None) -> int | None:

@@ -10,6 +10,7 @@ import typer
 from tsmzoo import terminal
 from tsmzoo.cli.options import Json, RegistryFile, load
 from tsmzoo.cli.root import app
+from tsmzoo.text import joined
 
 
 @app.command()
@@ -38,4 +39,4 @@ def report(
     if json:
         terminal.print_json({"files": [str(path) for path in made]})
     else:
-        terminal.say(terminal.joined(map(str, made)))
+        terminal.say(joined(map(str, made)))

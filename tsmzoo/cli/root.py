@@ -17,6 +17,7 @@ import typer.core
 
 from tsmzoo import __version__, streams, terminal
 from tsmzoo.errors import ZooError
+from tsmzoo.text import one_line
 
 #: What the place of a file may do to any command; each says so itself where it knows more of it.
 _OF_PLACES = {
@@ -37,7 +38,7 @@ def _short() -> Iterator[None]:
     try:
         yield
     except typer.TyperException as error:
-        error.message = terminal.one_line(error.message)
+        error.message = one_line(error.message)
         raise
 
 

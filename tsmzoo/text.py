@@ -1,0 +1,49 @@
+"""Text of others, of which anything may be expected, as lines: harmless to a terminal, and none endless.
+
+Of others are names, labels, and what servers and libraries say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+#: Characters that a line, a cell of a table and what stands beside a bar may have, and what a library says of an error.
+LINE, CELL, BESIDE, ERROR = 2000, 120, 60, 200
+#: Control characters, line and paragraph separators, what turns the direction of text, tags, halves of a character,
+#: and what is none.
+UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def one_line(text: str, most: int = LINE) -> str:
+    """Return `text` as one line that shows its control characters, cut in the middle to `most` characters."""
+    return _cut(UNSEEN.sub(_escape, _cut(text, most)), most)
+
+
+def of_error(error: BaseException, most: int = ERROR) -> str:
+    """Return what an error says as one line, its lines joined; the error's kind where it says nothing."""
+    return one_line(" ".join(str(error).split()), most) or type(error).__name__
+
+
+def joined(lines: Iterable[str]) -> str:
+    """Return text of these lines, each of which stays one."""
+    return "\n".join(map(one_line, lines))
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    ahead = (most - 3) // 2
+    return f"{text[:ahead]} … {text[ahead + 3 - most :]}"
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte of a file's name that is not UTF-8
+        code -= 0xDC00
+    wide = f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return _NAMED.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else wide)
