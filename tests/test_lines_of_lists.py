@@ -125,6 +125,30 @@ def test_two_classes_of_a_folder_are_no_frames(tmp_path: Path) -> None:
     assert "line 1 says that 7 has 5 frames, and it has 40" in refusal(tmp_path, "7 5 3")
 
 
+@pytest.mark.parametrize(
+    "templates",
+    [
+        ("img_{:05d}_96x96.jpg",),
+        ("{:04d}_of_0040.jpg",),
+        ("f_{:04d}_t0.5.png",),
+        ("img_{:05d}_96x96.jpg", "flow_x_{:05d}_96x96.jpg", "flow_y_{:05d}_96x96.jpg"),
+    ],
+)
+def test_images_are_counted_by_the_number_that_orders_them(tmp_path: Path, templates: tuple[str, ...]) -> None:
+    images(tmp_path / "frames" / "v1", 40, *templates)
+    assert "line 1 says that v1 has 3 frames, and it has 40" in refusal(tmp_path, "v1 3 7")
+    assert read(tmp_path, "v1 40 7") == [("v1", 7, 40)]
+
+
+def test_images_are_counted_as_they_are_chosen(tmp_path: Path) -> None:
+    images(images(tmp_path / "v1", 40, "rgb_{:05d}.png"), 12, "depth_{:05d}.png")
+    path = put(tmp_path / "list.txt", "v1 12 7")
+    with pytest.raises(DataError, match="line 1 says that v1 has 12 frames, and it has 40"):
+        layouts.read(tmp_path, path, images="rgb_{:05d}.png")
+    (listed,) = layouts.read(tmp_path, path, images="depth_{:05d}.png").videos
+    assert (listed.label, listed.frames, listed.images) == (7, 12, "depth_{:05d}.png")
+
+
 def test_numbers_at_the_end_of_paths(tmp_path: Path) -> None:
     for name in ("clip 1", "clip 2", "take 3 4"):
         images(tmp_path / name, 30)

@@ -32,11 +32,13 @@ def read(
     part: Part = "val",
     *,
     option: str = "--list",
+    images: str | None = None,
 ) -> Dataset:
     """Read the labelled videos of `folder`, told by what lies there, or as `layout` says.
 
     `list_file` takes the place of the list under its official name; `split` is that of UCF101 and HMDB51; `part` is
-    for training or for validation, where the layout has a list for each. The videos themselves are not opened, but for
+    for training or for validation, where the layout has a list for each; `images` is what the images of folders are
+    called, where that is not told by what lies there. The videos themselves are not opened, but for
     some whose frames the list counts, and may be missing one by one. Raises DataError that says what was expected and
     what was found, and names the `option` by which a list is given.
     """
@@ -56,7 +58,9 @@ def read(
     classes = listed.classes if listed.classes is not None else _class_names(folder, path)
     if not listed.rows:
         raise DataError(f"{path}: lists no video; expected {kind.expected(asked)}")
-    videos = _in_folders(path, listed) if name == "folders" else locate.videos(folder, path, listed.rows, classes)
+    videos = (
+        _in_folders(path, listed) if name == "folders" else locate.videos(folder, path, listed.rows, classes, images)
+    )
     return Dataset(
         videos=videos,
         repeated=len(listed.rows) - len(videos),
@@ -69,7 +73,7 @@ def read(
         split=split if kind.many else split_of(path) if name in ("list", "ucf101") else None,
         part=part if kind.many else detect.part_of(name, path),
         left_out=listed.left_out,
-    )
+    ).named(images)
 
 
 def joined(first: Dataset, second: Dataset) -> tuple[Dataset, Dataset]:
