@@ -84,6 +84,31 @@ def test_a_cover_is_of_no_sequence(tmp_path: Path) -> None:
     assert names(put(tmp_path, *wanted, "cover.jpg", "poster_2.jpg")) == wanted
 
 
+@pytest.mark.parametrize("other", ["notitle.jpg", "best_2.jpg", "Thumb.jpg", "poster_9.jpg", "thumbnail-1x.jpg"])
+def test_one_image_beside_a_sequence_is_of_no_sequence(other: str, tmp_path: Path) -> None:
+    wanted = numbered("img_{:05d}.jpg")
+    assert names(put(tmp_path, *wanted, other, "cover.jpg")) == wanted
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        ["000_wa.jpg", "001_wb.jpg", "002_wc.jpg", "003_run.jpg", "004_run.jpg"],
+        [*numbered("{:05d}.jpg"), "00004_key.jpg", *numbered("{:05d}.jpg", first=5)],
+        [*numbered("{:05d}.jpg"), "00004_end.jpg"],
+        ["00000_start.jpg", *numbered("{:05d}.jpg")],
+        ["alpha.jpg", "beta.jpg", "gamma.jpg", "x1.jpg", "x2.jpg"],
+        ["intro.jpg", "outro.jpg", *numbered("x{}.jpg")],
+    ],
+    ids=["text of each", "in a gap", "behind", "in front", "most have no number", "two have no number"],
+)
+def test_images_that_may_be_of_a_sequence_are_not_passed_over(there: list[str], tmp_path: Path) -> None:
+    error = refusal(put(tmp_path, *there))
+    assert "others that may be of it" in error
+    assert "choose with --images, '*' takes all by name" in error
+    assert names(tmp_path, "*") == there
+
+
 @pytest.mark.parametrize("component", ["flow_{}_{:05d}.jpg", "{}_{:05d}.jpg", "flow{}_{:05d}.png", "{:05d}_{}.jpg"])
 def test_flow_beside_images_is_for_models_of_flow(component: str, tmp_path: Path) -> None:
     def named(part: str, number: int) -> str:
