@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tsmzoo import calibration, cli, frames, images, motion, registry, source
+from tsmzoo import calibration, cli, frames, images, layouts, motion, registry, source
 from tsmzoo.dataset import IMAGE_ENDINGS, NUMBERED, Video
 from tsmzoo.errors import ExportError, VideoError
 
@@ -323,3 +323,24 @@ def test_calibration_reads_folders_of_images_and_films_of_any_ending(scenes: Pat
         calibration.material(entry, scenes)
     chosen = calibration.material(entry, scenes, "img_{:05d}.png")
     assert len(chosen.clips) + len(chosen.scored) == 4
+
+
+def test_calibration_takes_the_videos_that_evaluation_takes(tmp_path: Path) -> None:
+    motion.write(tmp_path / "made", 4, 0)
+    data = tmp_path / "data"
+    for name, path in zip(
+        ("clap/1", "clap/2", "wave/3", "far/4"), sorted((tmp_path / "made").rglob("*.mp4")), strict=True
+    ):
+        place = (tmp_path if name == "far/4" else data) / f"{name}.mp4"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    (data / "wave" / "linked").symlink_to(tmp_path / "far")
+    for name in ("", "clap/1", "clap/thumbs", "clap/@eaDir/1.mp4"):
+        put(data / name, "cover1.jpg")
+    said: list[str] = []
+    given = calibration.material(registry.load().find("tsm_mbv2_motion"), data, notify=said.append)
+    assert given.about == "data, 4 of 4 videos, every other one for judging"
+    assert said == []
+    assert {video.path for video in layouts.read(data).videos} == {
+        data / name for name in ("clap/1.mp4", "clap/2.mp4", "wave/3.mp4", "wave/linked/4.mp4")
+    }

@@ -133,7 +133,10 @@ def by_folder(layout: str | None, asked: Asked, option: str) -> tuple[str, Path]
                 f"{folder}: holds a list {what}, {others[0].relative_to(folder)}, and none {wanted}; expected "
                 f"{LAYOUTS[name].expected(asked)}, or name one with {option} FILE"
             )
-    if "folders" in names and (base := class_folders.base(folder, asked.part)) is not None:
+    if (
+        "folders" in names
+        and (base := class_folders.base(folder, asked.part, beside=None if layout else option)) is not None
+    ):
         return "folders", base
     if layout == "folders":
         return layout, folder
