@@ -212,6 +212,20 @@ def test_a_list_beside_a_folder_of_classes_is_asked_about(classes: Path) -> None
     assert "--train-list FILE" in refusal(classes.parent, option="--train-list")
 
 
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("name", ["train.csv", "val.csv", "validate.csv"])
+@pytest.mark.parametrize("content", ["path,label\nclap/1.mp4,0\n", ""])
+def test_a_table_of_something_else_hides_no_classes(classes: Path, part: str, name: str, content: str) -> None:
+    (classes / name).write_text(content)
+    assert found(classes, part=part) == BOTH
+
+
+def test_a_table_of_something_else_is_told_by_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "val.csv").write_text("path,label\n1.mp4,0\n")
+    for options in ({}, {"layout": "kinetics"}, {"list_file": tmp_path / "val.csv", "layout": "kinetics"}):
+        assert "it has no column youtube_id or time_start or time_end" in refusal(tmp_path, **options)
+
+
 def test_parts_without_classes_are_no_classes(tmp_path: Path) -> None:
     put(tmp_path / "train" / "1.mp4", tmp_path / "val" / "2.mp4")
     assert "parts of the data and no classes" in refusal(tmp_path)
