@@ -97,6 +97,20 @@ def test_a_video_that_is_listed_with_each_of_its_classes(clips: Path) -> None:
     assert "mean average precision" in refusal(clips, "videos/1.mp4 0", "videos/1.mp4 3")
 
 
+@pytest.mark.parametrize(
+    "other", ["./videos/1.mp4", "videos//1.mp4", "videos/../videos/1.mp4", "videos/1", "videos/1.MP4", "ABSOLUTE"]
+)
+def test_a_video_is_one_however_its_path_is_written(clips: Path, other: str) -> None:
+    other = other.replace("ABSOLUTE", str(clips / "videos" / "1.mp4"))
+    said = refusal(clips, "videos/1.mp4 0", f"{other} 3")
+    assert f"lists videos/1.mp4 and again as {other}, twice" in said
+    assert "mean average precision" in said
+    assert read(clips, "videos/1.mp4 3", f"{other} 3", "videos/2.mp4 0") == [
+        ("videos/1.mp4", 3, None),
+        ("videos/2.mp4", 0, None),
+    ]
+
+
 def test_a_table_of_charades_names_the_measure(clips: Path) -> None:
     path = put(clips / "Charades_v1_test.csv", "id,subject,actions,length", "46GP8,HR43,c092 11.90 21.20;c147 0 12,25")
     with pytest.raises(DataError, match=r"Charades_v1_test\.csv: has several classes a video.*mean average precision"):

@@ -42,10 +42,13 @@ def videos(
         if classes is not None and label >= len(classes):
             raise DataError(f"{path}: {row.name} has class {label}, but only {len(classes)} are named")
         place = there.find(root, row) or root / row.places[0]
-        video = Video(row.name, place, label, row.frames)
-        if found.setdefault(row.name, video) != video:
+        # Names of a publisher stand for a video; of any other list a path does, however it is written.
+        key = os.path.normpath(place) if len(row.places) == 1 else row.name
+        first = found.setdefault(key, Video(row.name, place, label, row.frames))
+        if (first.label, first.frames) != (label, row.frames):
+            said = row.name if row.name == first.name else f"{first.name} and again as {row.name},"
             raise DataError(
-                f"{path}: lists {row.name} twice, and not alike; one class a video can be scored, "
+                f"{path}: lists {said} twice, and not alike; one class a video can be scored, "
                 "several need mean average precision"
             )
     return tuple(found.values())
