@@ -258,6 +258,19 @@ def test_odd_official_lists_are_one_line(tmp_path: Path, name: str, content: str
     assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("letter", ["\\ud800", "\\n", "\\u001b[2J", "\\u0085"])
+@pytest.mark.parametrize("where", ["id", "template", "labels"])
+def test_what_cannot_be_written_down_is_refused(tmp_path: Path, letter: str, where: str) -> None:
+    id_, template, label = (f"a{letter}" if where == each else "a" for each in ("id", "template", "labels"))
+    put(tmp_path / "validation.json", f'[{{"id": "{id_}", "template": "{template}"}}]')
+    put(tmp_path / "labels.json", f'{{"a": "0", "b{label}": "1"}}')
+    put(tmp_path / "a.mp4")
+    with pytest.raises(DataError, match=r"^[^\n\ud800\x1b\x85]*$") as caught:
+        layouts.read(tmp_path)
+    assert f"{tmp_path / 'validation.json'}: " in str(caught.value)
+    assert "cannot be written down; rename it" in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["annotations.txt", "labels.txt", "val.csv", "labels.json", "classInd.txt"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "zeros", "nowhere"])
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path, name: str, kind: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from tsmzoo.errors import DataError
 from tsmzoo.layouts import detect, locate
 from tsmzoo.layouts.detect import LAYOUTS, Layout
 from tsmzoo.layouts.locate import matcher
-from tsmzoo.layouts.rows import Asked, Listed, Part, Row, names, split_of
+from tsmzoo.layouts.rows import Asked, Listed, Part, Row, names, short, split_of
 
 __all__ = ["LAYOUTS", "Layout", "Part", "joined", "matcher", "notes", "read"]
 
@@ -58,6 +59,9 @@ def read(
     classes = listed.classes if listed.classes is not None else _class_names(folder, path)
     if not listed.rows:
         raise DataError(f"{path}: lists no video; expected {kind.expected(asked)}")
+    for written in (*(text for row in listed.rows for text in (row.name, str(row.label))), *(classes or ())):
+        if _UNWRITABLE.search(written):
+            raise DataError(f"{path}: {short(written)} has characters that cannot be written down; rename it")
     videos = (
         _in_folders(path, listed) if name == "folders" else locate.videos(folder, path, listed.rows, classes, images)
     )
@@ -105,6 +109,10 @@ def notes(dataset: Dataset) -> list[str]:
         if empty:
             found.append(f"note: no video is in the folder of the class {_some([repr(name) for name in empty])}")
     return found
+
+
+#: Half characters, as bytes that are no UTF-8 become, and those that steer a terminal or end a line.
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

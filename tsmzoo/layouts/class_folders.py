@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -117,9 +116,6 @@ def read(folder: Path, asked: Asked) -> Listed:
             f"{f' and {len(broken) - 5} more' if len(broken) > 5 else ''}; convert its files, for instance to .mp4, "
             "or move it away"
         )
-    for row in rows:
-        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in row.name):  # such as bytes that are no UTF-8
-            raise DataError(f"{folder}: {row.name!r} cannot be written down; rename it")
     with os.scandir(folder) as entries:
         beside = sorted(entry.name for entry in entries if is_video(entry.name) and not is_folder(entry))
     return Listed(rows, sorted(classes), (*left_out, *beside, *_passed(folder, asked.folder)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -117,11 +118,12 @@ def by_folder(layout: str | None, asked: Asked, option: str) -> tuple[str, Path]
     found = {name: lists for name in names if (lists := _lists(LAYOUTS[name], asked, asked.part))}
     if layout is None and "kinetics" in found and not any(map(_may_be_kinetics, found["kinetics"])):
         # Anything may be called val.csv: it is told to be none where nothing else is there.
-        others = {name: lists for name, lists in found.items() if name != "kinetics"}
-        if others:
-            found = others
-        elif (base := class_folders.base(folder, asked.part, beside=option)) is not None:
-            return "folders", base
+        if len(found) > 1:
+            del found["kinetics"]
+        else:
+            with suppress(DataError):
+                if (base := class_folders.base(folder, asked.part, beside=option)) is not None:
+                    return "folders", base
     if len(found) > 1:
         said = "; ".join(f"{name} ({lists[0].name})" for name, lists in found.items())
         raise DataError(f"{folder}: holds several datasets: {said}; choose one with --format")
