@@ -125,6 +125,32 @@ def test_videos_and_folders_of_images_in_one_class(classes: Path) -> None:
     assert layouts.read(classes).left_out == ("wave/2/",)
 
 
+@pytest.mark.parametrize("name", ["thumbs", "frames", "clap_thumbs 1", "Preview-2", "1_frames", "1.avi", "frames/1"])
+def test_images_of_videos_that_are_there_are_no_videos(classes: Path, name: str) -> None:
+    images(classes / "clap" / name)
+    assert found(classes) == BOTH
+    assert layouts.read(classes).left_out == (f"clap/{name}/",)
+
+
+@pytest.mark.parametrize(
+    "names", [("rgb", "depth"), ("frames", "flow_x", "flow_y"), ("img", "mask_1"), ("left", "right")]
+)
+def test_a_video_in_several_ways_is_not_several_videos(classes: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        for video in ("v1", "v2"):
+            images(classes / "nod" / video / name)
+    said = refusal(classes)
+    assert f"{classes / 'nod' / 'v1'}: holds several folders of images" in said
+    assert all(f"{name}/" in said for name in names)
+
+
+def test_folders_of_images_of_several_people_and_takes(classes: Path) -> None:
+    places = ("ann/take 1", "ann/take 2", "bob/take 1", "bob/take 2", "day 1/cat", "day 1/dan", "eve", "fred")
+    for name in places:
+        images(classes / "nod" / name)
+    assert found(classes) == BOTH | {f"nod/{name}": "nod" for name in places}
+
+
 def test_links_are_followed_but_not_in_circles(classes: Path, tmp_path: Path) -> None:
     put(tmp_path / "far" / "nod" / "3.mp4", tmp_path / "far" / "4.mp4")
     (classes / "nod").symlink_to(tmp_path / "far" / "nod")
@@ -162,6 +188,42 @@ def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
     put(tmp_path / "train" / "clap" / "1.mp4", tmp_path / "train" / "wave" / "2.mp4")
     assert "classes in train/ and none for validation; expected val/" in refusal(tmp_path)
     assert len(layouts.read(tmp_path, part="train")) == 2
+
+
+@pytest.mark.parametrize("layout", [None, "folders"])
+def test_a_folder_beside_parts_is_no_class(tmp_path: Path, layout: str | None) -> None:
+    for part in ("train", "val", "demo"):
+        put(tmp_path / part / "clap" / "1.mp4", tmp_path / part / "wave" / "2.mp4")
+    for part in ("train", "val"):
+        read = layouts.read(tmp_path, part=part, layout=layout)
+        assert (read.classes, read.list_path, len(read)) == (("clap", "wave"), tmp_path / part, 2)
+        assert read.left_out == ("demo/",)
+    (tmp_path / "val").rename(tmp_path / "more")
+    assert "classes in train/ and none for validation; expected val/" in refusal(tmp_path, layout=layout)
+
+
+def test_a_list_beside_a_folder_of_classes_is_asked_about(classes: Path) -> None:
+    classes.rename(classes.parent / "videos")
+    put(classes.parent / "meta.csv")
+    said = refusal(classes.parent)
+    assert "holds videos in videos/ and meta.csv" in said
+    assert "--list FILE" in said
+    assert found(classes.parent, layout="folders") == BOTH
+    assert "--train-list FILE" in refusal(classes.parent, option="--train-list")
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("name", ["train.csv", "val.csv", "validate.csv"])
+@pytest.mark.parametrize("content", ["path,label\nclap/1.mp4,0\n", ""])
+def test_a_table_of_something_else_hides_no_classes(classes: Path, part: str, name: str, content: str) -> None:
+    (classes / name).write_text(content)
+    assert found(classes, part=part) == BOTH
+
+
+def test_a_table_of_something_else_is_told_by_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "val.csv").write_text("path,label\n1.mp4,0\n")
+    for options in ({}, {"layout": "kinetics"}, {"list_file": tmp_path / "val.csv", "layout": "kinetics"}):
+        assert "it has no column youtube_id or time_start or time_end" in refusal(tmp_path, **options)
 
 
 def test_parts_without_classes_are_no_classes(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tsmzoo import calibration, cli, frames, images, motion, registry, source
+from tsmzoo import calibration, cli, frames, images, layouts, motion, registry, source
 from tsmzoo.dataset import IMAGE_ENDINGS, NUMBERED, Video
 from tsmzoo.errors import ExportError, VideoError
 
@@ -82,6 +82,31 @@ def test_a_sequence_is_found_in_order(wanted: list[str], tmp_path: Path) -> None
 def test_a_cover_is_of_no_sequence(tmp_path: Path) -> None:
     wanted = numbered("img_{:05d}.jpg")
     assert names(put(tmp_path, *wanted, "cover.jpg", "poster_2.jpg")) == wanted
+
+
+@pytest.mark.parametrize("other", ["notitle.jpg", "best_2.jpg", "Thumb.jpg", "poster_9.jpg", "thumbnail-1x.jpg"])
+def test_one_image_beside_a_sequence_is_of_no_sequence(other: str, tmp_path: Path) -> None:
+    wanted = numbered("img_{:05d}.jpg")
+    assert names(put(tmp_path, *wanted, other, "cover.jpg")) == wanted
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        ["000_wa.jpg", "001_wb.jpg", "002_wc.jpg", "003_run.jpg", "004_run.jpg"],
+        [*numbered("{:05d}.jpg"), "00004_key.jpg", *numbered("{:05d}.jpg", first=5)],
+        [*numbered("{:05d}.jpg"), "00004_end.jpg"],
+        ["00000_start.jpg", *numbered("{:05d}.jpg")],
+        ["alpha.jpg", "beta.jpg", "gamma.jpg", "x1.jpg", "x2.jpg"],
+        ["intro.jpg", "outro.jpg", *numbered("x{}.jpg")],
+    ],
+    ids=["text of each", "in a gap", "behind", "in front", "most have no number", "two have no number"],
+)
+def test_images_that_may_be_of_a_sequence_are_not_passed_over(there: list[str], tmp_path: Path) -> None:
+    error = refusal(put(tmp_path, *there))
+    assert "others that may be of it" in error
+    assert "choose with --images, '*' takes all by name" in error
+    assert names(tmp_path, "*") == there
 
 
 @pytest.mark.parametrize("component", ["flow_{}_{:05d}.jpg", "{}_{:05d}.jpg", "flow{}_{:05d}.png", "{:05d}_{}.jpg"])
@@ -298,3 +323,24 @@ def test_calibration_reads_folders_of_images_and_films_of_any_ending(scenes: Pat
         calibration.material(entry, scenes)
     chosen = calibration.material(entry, scenes, "img_{:05d}.png")
     assert len(chosen.clips) + len(chosen.scored) == 4
+
+
+def test_calibration_takes_the_videos_that_evaluation_takes(tmp_path: Path) -> None:
+    motion.write(tmp_path / "made", 4, 0)
+    data = tmp_path / "data"
+    for name, path in zip(
+        ("clap/1", "clap/2", "wave/3", "far/4"), sorted((tmp_path / "made").rglob("*.mp4")), strict=True
+    ):
+        place = (tmp_path if name == "far/4" else data) / f"{name}.mp4"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    (data / "wave" / "linked").symlink_to(tmp_path / "far")
+    for name in ("", "clap/1", "clap/thumbs", "clap/@eaDir/1.mp4"):
+        put(data / name, "cover1.jpg")
+    said: list[str] = []
+    given = calibration.material(registry.load().find("tsm_mbv2_motion"), data, notify=said.append)
+    assert given.about == "data, 4 of 4 videos, every other one for judging"
+    assert said == []
+    assert {video.path for video in layouts.read(data).videos} == {
+        data / name for name in ("clap/1.mp4", "clap/2.mp4", "wave/3.mp4", "wave/linked/4.mp4")
+    }

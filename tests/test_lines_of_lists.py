@@ -97,6 +97,20 @@ def test_a_video_that_is_listed_with_each_of_its_classes(clips: Path) -> None:
     assert "mean average precision" in refusal(clips, "videos/1.mp4 0", "videos/1.mp4 3")
 
 
+@pytest.mark.parametrize(
+    "other", ["./videos/1.mp4", "videos//1.mp4", "videos/../videos/1.mp4", "videos/1", "videos/1.MP4", "ABSOLUTE"]
+)
+def test_a_video_is_one_however_its_path_is_written(clips: Path, other: str) -> None:
+    other = other.replace("ABSOLUTE", str(clips / "videos" / "1.mp4"))
+    said = refusal(clips, "videos/1.mp4 0", f"{other} 3")
+    assert f"lists videos/1.mp4 and again as {other}, twice" in said
+    assert "mean average precision" in said
+    assert read(clips, "videos/1.mp4 3", f"{other} 3", "videos/2.mp4 0") == [
+        ("videos/1.mp4", 3, None),
+        ("videos/2.mp4", 0, None),
+    ]
+
+
 def test_a_table_of_charades_names_the_measure(clips: Path) -> None:
     path = put(clips / "Charades_v1_test.csv", "id,subject,actions,length", "46GP8,HR43,c092 11.90 21.20;c147 0 12,25")
     with pytest.raises(DataError, match=r"Charades_v1_test\.csv: has several classes a video.*mean average precision"):
@@ -123,6 +137,30 @@ def test_frames_of_folders(tmp_path: Path, templates: tuple[str, ...], listed: i
 def test_two_classes_of_a_folder_are_no_frames(tmp_path: Path) -> None:
     images(tmp_path / "frames" / "7", 40)
     assert "line 1 says that 7 has 5 frames, and it has 40" in refusal(tmp_path, "7 5 3")
+
+
+@pytest.mark.parametrize(
+    "templates",
+    [
+        ("img_{:05d}_96x96.jpg",),
+        ("{:04d}_of_0040.jpg",),
+        ("f_{:04d}_t0.5.png",),
+        ("img_{:05d}_96x96.jpg", "flow_x_{:05d}_96x96.jpg", "flow_y_{:05d}_96x96.jpg"),
+    ],
+)
+def test_images_are_counted_by_the_number_that_orders_them(tmp_path: Path, templates: tuple[str, ...]) -> None:
+    images(tmp_path / "frames" / "v1", 40, *templates)
+    assert "line 1 says that v1 has 3 frames, and it has 40" in refusal(tmp_path, "v1 3 7")
+    assert read(tmp_path, "v1 40 7") == [("v1", 7, 40)]
+
+
+def test_images_are_counted_as_they_are_chosen(tmp_path: Path) -> None:
+    images(images(tmp_path / "v1", 40, "rgb_{:05d}.png"), 12, "depth_{:05d}.png")
+    path = put(tmp_path / "list.txt", "v1 12 7")
+    with pytest.raises(DataError, match="line 1 says that v1 has 12 frames, and it has 40"):
+        layouts.read(tmp_path, path, images="rgb_{:05d}.png")
+    (listed,) = layouts.read(tmp_path, path, images="depth_{:05d}.png").videos
+    assert (listed.label, listed.frames, listed.images) == (7, 12, "depth_{:05d}.png")
 
 
 def test_numbers_at_the_end_of_paths(tmp_path: Path) -> None:
@@ -218,6 +256,19 @@ def test_odd_official_lists_are_one_line(tmp_path: Path, name: str, content: str
     with pytest.raises(DataError, match=r"^[^\n]{0,800}$") as caught:
         layouts.read(tmp_path)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("letter", ["\\ud800", "\\n", "\\u001b[2J", "\\u0085"])
+@pytest.mark.parametrize("where", ["id", "template", "labels"])
+def test_what_cannot_be_written_down_is_refused(tmp_path: Path, letter: str, where: str) -> None:
+    id_, template, label = (f"a{letter}" if where == each else "a" for each in ("id", "template", "labels"))
+    put(tmp_path / "validation.json", f'[{{"id": "{id_}", "template": "{template}"}}]')
+    put(tmp_path / "labels.json", f'{{"a": "0", "b{label}": "1"}}')
+    put(tmp_path / "a.mp4")
+    with pytest.raises(DataError, match=r"^[^\n\ud800\x1b\x85]*$") as caught:
+        layouts.read(tmp_path)
+    assert f"{tmp_path / 'validation.json'}: " in str(caught.value)
+    assert "cannot be written down; rename it" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["annotations.txt", "labels.txt", "val.csv", "labels.json", "classInd.txt"])

@@ -161,6 +161,23 @@ def test_a_list_for_either_is_read_for_both(tmp_path: Path, part: str) -> None:
     assert (len(found), found.part, found.split) == (1, None, None)
 
 
+@pytest.mark.parametrize(("train", "val"), [("train", "val"), ("Training", "Validation"), ("train", "test")])
+@pytest.mark.parametrize("name", ["annotations.txt", "val.csv"])
+def test_of_lists_of_one_name_the_folder_tells(tmp_path: Path, train: str, val: str, name: str) -> None:
+    for folder, id_ in ((train, "1"), (val, "2")):
+        head, line = (KINETICS, f"x,{id_},0,10,x") if name == "val.csv" else ("", f"{id_}.mp4 0")
+        put(tmp_path / folder / name, head, line)
+        put(tmp_path / folder / f"{id_}.mp4")
+    for part, folder in (("train", train), ("val", val)) if name == "annotations.txt" else (("val", val),):
+        found = layouts.read(tmp_path, part=part)
+        assert found.list_path == tmp_path / folder / name
+        assert [video.path.parent for video in found.videos] == [tmp_path / folder]
+    put(tmp_path / "more" / name, "3.mp4 0")
+    assert layouts.read(tmp_path).list_path == tmp_path / val / name
+    (tmp_path / val / name).unlink()
+    assert "holds several lists" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_a_list_that_is_named_is_read_for_what_it_is_asked_for(tmp_path: Path, part: str) -> None:
     make, train, val = OFFICIAL["train.csv"]

@@ -5,7 +5,6 @@ Random data would ruin it: the ranges of activations, and above all of states, f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,8 +16,9 @@ from PIL import Image
 from tsmzoo import motion, sampling, source, views
 from tsmzoo.artifact import Array, Contract, Quality, feed
 from tsmzoo.converter import Runner
-from tsmzoo.dataset import NUMBERED, VIDEO_ENDINGS, Video
-from tsmzoo.errors import ExportError, VideoError
+from tsmzoo.dataset import Video
+from tsmzoo.errors import DataError, ExportError, VideoError
+from tsmzoo.layouts import folders
 from tsmzoo.registry import Entry
 from tsmzoo.runner import clips_logits, streams_logits
 
@@ -116,23 +116,16 @@ def _of_folder(entry: Entry, folder: Path, template: str | None, notify: Callabl
 
 
 def _videos(folder: Path) -> list[Path]:
-    """Return the videos and folders of images in `folder`, and `folder` itself where it is one, at any depth, by name.
+    """Return the videos in `folder` at any depth, by name; or itself, where it is one and holds none.
 
-    Raises ExportError where it is no folder.
+    Raises ExportError where a folder cannot be read.
     """
-
-    def fail(error: OSError) -> None:
-        if Path(error.filename) == folder:
-            raise ExportError(f"{folder}: cannot be read ({error.strerror}); give a folder of videos") from None
-
-    found: list[Path] = []
-    for place, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        there = [name for name in names if not name.startswith(".")]
-        found += [Path(place, name) for name in there if name.lower().endswith(VIDEO_ENDINGS)]
-        if any(NUMBERED.fullmatch(name) for name in there):
-            found.append(Path(place))
-    return sorted(found)
+    try:
+        found = folders.videos(folder)
+        names = sorted((*found.files, *found.images))
+        return [folder / name for name in names] or ([folder] if folders.holds_images(folder) else [])
+    except DataError as error:
+        raise ExportError(str(error)) from None
 
 
 def _prepared(entry: Entry, pictures: Sequence[Array]) -> Array:

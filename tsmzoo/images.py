@@ -27,6 +27,8 @@ _NUMBER = re.compile(r"(\d{6,}\.\d+|\d+)")
 _COMPONENT = re.compile(r"(?:^|[_. -]|flow)([xyuv])[_. -]?$|^[_. -]?([xyuv])$", re.IGNORECASE)
 _FLOW = re.compile(r"(?:^|[^a-z])(?:tvl1|(?:opt(?:ical)?)?flows?[xyuvi]?)(?:[^a-z]|$)", re.IGNORECASE)
 _RGB = re.compile(r"(?:^|[^a-z])(?:rgb|img|image)(?:[^a-z]|$)", re.IGNORECASE)
+#: What programs lay beside the images of a video.
+_COVER = re.compile(r"(?:cover|folder|poster|preview|thumb|thumbnail)(?![a-z])", re.IGNORECASE)
 #: Of a template that is asked for: a number or a component of flow, or any text.
 _FIELD = re.compile(r"(\{[^{}]*\}|%0?\d*d|\*)")
 #: EXIF's orientation, and what puts such pixels upright.
@@ -204,8 +206,12 @@ def _ordered(folder: Path, found: list[_Named], *, asked: bool) -> list[_Named]:
     several = [group for group in shapes.values() if len(group) > 1]
     if len(several) > 1 and not asked:
         raise VideoError(f"{folder}: holds several sequences of images; {_choose(found)}")
-    # A cover or a thumbnail beside a sequence is none of it.
     chosen = several[0] if several and not asked else found
+    if doubtful := _doubtful(chosen, found):
+        named = ", ".join(sorted(one.name for one in doubtful)[:_NAMED])
+        raise VideoError(
+            f"{folder}: holds a sequence of images and others that may be of it, {named}; {_choose(found)}"
+        )
     first: dict[Decimal, _Named] = {}
     for one in chosen:
         if one.number is not None and (other := first.setdefault(one.value, one)) is not one:
@@ -213,6 +219,16 @@ def _ordered(folder: Path, found: list[_Named], *, asked: bool) -> list[_Named]:
             raise VideoError(f"{folder}: holds several images of number {one.number}, {pair}; {_choose(chosen)}")
     alike = len({(one.before.lower(), one.after.lower()) for one in chosen}) == 1
     return sorted(chosen, key=(lambda one: one.value) if alike or (asked and several) else _natural)
+
+
+def _doubtful(chosen: list[_Named], found: list[_Named]) -> list[_Named]:
+    """Return those of the images found beside a sequence that cannot be told to be none of it.
+
+    A cover is none of it, nor one image without a number or with one that the sequence has, too.
+    """
+    names, values = {one.name for one in chosen}, {one.value for one in chosen}
+    beside = [one for one in found if one.name not in names and not _COVER.match(one.name)]
+    return beside if len(beside) > 1 else [one for one in beside if one.number and one.value not in values]
 
 
 def _natural(named: _Named) -> list[tuple[Decimal, str]]:

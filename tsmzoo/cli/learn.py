@@ -75,8 +75,8 @@ def train(
     from tsmzoo import layouts, processes, recipe, training
 
     how = recipe.training(recipe_name)
-    videos = layouts.read(data, train_list or list_file, layout, split, "train", option="--train-list").named(images)
-    held_out = layouts.read(val, val_list, layout, split, "val", option="--val-list").named(images)
+    videos = layouts.read(data, train_list or list_file, layout, split, "train", option="--train-list", images=images)
+    held_out = layouts.read(val, val_list, layout, split, "val", option="--val-list", images=images)
     said = " and ".join(f"{part.list_path} ({len(part)} videos)" for part in (videos, held_out))
     if processes.is_first():
         for line in dict.fromkeys(layouts.notes(videos) + layouts.notes(held_out)):

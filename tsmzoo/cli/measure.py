@@ -125,7 +125,7 @@ def eval_(
         registries=(registry_file,) if registry_file else (),  # exported files need none to be run
     )
     with ExitStack() as stack:
-        listed = layouts.read(data, list_file, layout, split).named(images) if data is not None and live else None
+        listed = layouts.read(data, list_file, layout, split, images=images) if data is not None and live else None
         if first and listed is not None:
             for line in layouts.notes(listed):
                 terminal.note(line)

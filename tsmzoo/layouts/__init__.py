@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from tsmzoo.errors import DataError
 from tsmzoo.layouts import detect, locate
 from tsmzoo.layouts.detect import LAYOUTS, Layout
 from tsmzoo.layouts.locate import matcher
-from tsmzoo.layouts.rows import Asked, Listed, Part, Row, names, split_of
+from tsmzoo.layouts.rows import Asked, Listed, Part, Row, names, short, split_of
 
 __all__ = ["LAYOUTS", "Layout", "Part", "joined", "matcher", "notes", "read"]
 
@@ -32,11 +33,13 @@ def read(
     part: Part = "val",
     *,
     option: str = "--list",
+    images: str | None = None,
 ) -> Dataset:
     """Read the labelled videos of `folder`, told by what lies there, or as `layout` says.
 
     `list_file` takes the place of the list under its official name; `split` is that of UCF101 and HMDB51; `part` is
-    for training or for validation, where the layout has a list for each. The videos themselves are not opened, but for
+    for training or for validation, where the layout has a list for each; `images` is what the images of folders are
+    called, where that is not told by what lies there. The videos themselves are not opened, but for
     some whose frames the list counts, and may be missing one by one. Raises DataError that says what was expected and
     what was found, and names the `option` by which a list is given.
     """
@@ -56,7 +59,12 @@ def read(
     classes = listed.classes if listed.classes is not None else _class_names(folder, path)
     if not listed.rows:
         raise DataError(f"{path}: lists no video; expected {kind.expected(asked)}")
-    videos = _in_folders(path, listed) if name == "folders" else locate.videos(folder, path, listed.rows, classes)
+    for written in (*(text for row in listed.rows for text in (row.name, str(row.label))), *(classes or ())):
+        if _UNWRITABLE.search(written):
+            raise DataError(f"{path}: {short(written)} has characters that cannot be written down; rename it")
+    videos = (
+        _in_folders(path, listed) if name == "folders" else locate.videos(folder, path, listed.rows, classes, images)
+    )
     return Dataset(
         videos=videos,
         repeated=len(listed.rows) - len(videos),
@@ -69,7 +77,7 @@ def read(
         split=split if kind.many else split_of(path) if name in ("list", "ucf101") else None,
         part=part if kind.many else detect.part_of(name, path),
         left_out=listed.left_out,
-    )
+    ).named(images)
 
 
 def joined(first: Dataset, second: Dataset) -> tuple[Dataset, Dataset]:
@@ -101,6 +109,10 @@ def notes(dataset: Dataset) -> list[str]:
         if empty:
             found.append(f"note: no video is in the folder of the class {_some([repr(name) for name in empty])}")
     return found
+
+
+#: Half characters, as bytes that are no UTF-8 become, and those that steer a terminal or end a line.
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

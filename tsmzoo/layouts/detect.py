@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,25 +116,40 @@ def by_folder(layout: str | None, asked: Asked, option: str) -> tuple[str, Path]
     folder = asked.folder
     names = [layout] if layout else list(LAYOUTS)
     found = {name: lists for name in names if (lists := _lists(LAYOUTS[name], asked, asked.part))}
+    if layout is None and "kinetics" in found and not any(map(_may_be_kinetics, found["kinetics"])):
+        # Anything may be called val.csv: it is told to be none where nothing else is there.
+        if len(found) > 1:
+            del found["kinetics"]
+        else:
+            with suppress(DataError):
+                if (base := class_folders.base(folder, asked.part, beside=option)) is not None:
+                    return "folders", base
     if len(found) > 1:
         said = "; ".join(f"{name} ({lists[0].name})" for name, lists in found.items())
         raise DataError(f"{folder}: holds several datasets: {said}; choose one with --format")
     if found:
         name, lists = next(iter(found.items()))
+        lists = _of_part(lists, asked.part)
         if len(lists) > 1:
             raise DataError(
                 f"{folder}: holds several lists, {', '.join(str(path) for path in lists[:4])}; choose with {option}"
             )
         return name, lists[0]
     for name, part, split in itertools.product(names, (asked.part, _OTHER[asked.part]), (asked.split, 1, 2, 3)):
-        if others := _lists(LAYOUTS[name], replace(asked, split=split), part):
+        others = _lists(LAYOUTS[name], replace(asked, split=split), part)
+        if name == "kinetics":
+            others = [path for path in others if _may_be_kinetics(path)]
+        if others:
             what = f"for {_PURPOSES[part]}" if split == asked.split else f"of split {split}"
             wanted = f"for {_PURPOSES[asked.part]}" if split == asked.split else f"of split {asked.split}"
             raise DataError(
                 f"{folder}: holds a list {what}, {others[0].relative_to(folder)}, and none {wanted}; expected "
                 f"{LAYOUTS[name].expected(asked)}, or name one with {option} FILE"
             )
-    if "folders" in names and (base := class_folders.base(folder, asked.part)) is not None:
+    if (
+        "folders" in names
+        and (base := class_folders.base(folder, asked.part, beside=None if layout else option)) is not None
+    ):
         return "folders", base
     if layout == "folders":
         return layout, folder
@@ -142,6 +158,24 @@ def by_folder(layout: str | None, asked: Asked, option: str) -> tuple[str, Path]
         f"{folder}: holds {contents(folder)}; expected {expected}; "
         f"name the list with {option} FILE where it is called otherwise"
     )
+
+
+def _may_be_kinetics(path: Path) -> bool:
+    """Say whether a list is one of Kinetics by its name or its columns, or cannot be read, which is told later."""
+    if path.name.startswith("kinetics"):
+        return True
+    try:
+        return "youtube_id" in first_line(path)
+    except DataError:
+        return True
+
+
+def _of_part(lists: list[Path], part: Part) -> list[Path]:
+    """Return those of several lists of one name whose folder is called as the part; all, where none is."""
+    if len({path.name for path in lists}) > 1:
+        return lists
+    of = ([path for path in lists if path.parent.name.casefold() == folder] for folder in class_folders.PARTS[part])
+    return next(filter(None, of), lists)
 
 
 def by_list(path: Path, asked: Asked, option: str) -> str:

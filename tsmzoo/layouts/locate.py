@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tsmzoo.dataset import NUMBERED, VIDEO_ENDINGS, Video
+from tsmzoo import images
+from tsmzoo.dataset import VIDEO_ENDINGS, Video
 from tsmzoo.errors import DataError, VideoError
 from tsmzoo.layouts import folders
 from tsmzoo.layouts.rows import Row, nfc
@@ -23,11 +23,16 @@ _COUNTED = 64
 _RANK = {ending: rank for rank, ending in enumerate(VIDEO_ENDINGS)}
 
 
-def videos(folder: Path, path: Path, rows: list[Row], classes: Sequence[str] | None) -> tuple[Video, ...]:
-    """Return the videos of a list, each once, with the index of its class. Raises DataError."""
+def videos(
+    folder: Path, path: Path, rows: list[Row], classes: Sequence[str] | None, template: str | None = None
+) -> tuple[Video, ...]:
+    """Return the videos of a list, each once, with the index of its class. Raises DataError.
+
+    `template` is what the images of folders are called, by which they are counted.
+    """
     there = _There()
     root = _root(folder, path, rows, there)
-    rows = _told(path, rows, root, there)
+    rows = _told(path, rows, root, there, template)
     index_of = matcher(classes or ())
     found: dict[str, Video] = {}
     for row in rows:
@@ -37,10 +42,13 @@ def videos(folder: Path, path: Path, rows: list[Row], classes: Sequence[str] | N
         if classes is not None and label >= len(classes):
             raise DataError(f"{path}: {row.name} has class {label}, but only {len(classes)} are named")
         place = there.find(root, row) or root / row.places[0]
-        video = Video(row.name, place, label, row.frames)
-        if found.setdefault(row.name, video) != video:
+        # Names of a publisher stand for a video; of any other list a path does, however it is written.
+        key = os.path.normpath(place) if len(row.places) == 1 else row.name
+        first = found.setdefault(key, Video(row.name, place, label, row.frames))
+        if (first.label, first.frames) != (label, row.frames):
+            said = row.name if row.name == first.name else f"{first.name} and again as {row.name},"
             raise DataError(
-                f"{path}: lists {row.name} twice, and not alike; one class a video can be scored, "
+                f"{path}: lists {said} twice, and not alike; one class a video can be scored, "
                 "several need mean average precision"
             )
     return tuple(found.values())
@@ -150,7 +158,7 @@ def _places(row: Row) -> tuple[str, ...]:
 # --- numbers at the end of a line ----------------------------------------------------------------------------------
 
 
-def _told(path: Path, rows: list[Row], root: Path, there: _There) -> list[Row]:
+def _told(path: Path, rows: list[Row], root: Path, there: _There, template: str | None) -> list[Row]:
     """Return rows with the numbers at the end of their lines told apart: the end of a path, frames, class.
 
     What lies on the disk tells. Raises DataError where a line has several classes, or a number in the place of the
@@ -180,7 +188,7 @@ def _told(path: Path, rows: list[Row], root: Path, there: _There) -> list[Row]:
         found.append(row)
     for row in counted[:: max(1, len(counted) // _COUNTED)][:_COUNTED]:
         place = there.find(root, row)
-        if place is not None and (really := _other_count(place, row.frames or 0)) is not None:
+        if place is not None and (really := _other_count(place, row.frames or 0, template)) is not None:
             raise DataError(
                 f"{path}: line {row.number} says that {row.name} has {row.frames} frames, and it has {really}; mend "
                 "the number. If both numbers are classes: several of one video need mean average precision, which is "
@@ -198,19 +206,20 @@ def several_classes(path: Path, number: int, classes: Sequence[int | str]) -> Da
     )
 
 
-def _other_count(place: Path, listed: int) -> int | None:
+def _other_count(place: Path, listed: int, template: str | None) -> int | None:
     """Return how many frames a video or a folder of images has, if clearly not as many as `listed`; else None.
 
     A decoder's count may be off by one. A folder that lacks images is told where it is read.
     """
     if place.is_dir():
-        prefixes: Counter[str] = Counter()
-        with suppress(OSError), os.scandir(place) as entries:
-            prefixes.update(match[1] for entry in entries if (match := NUMBERED.fullmatch(entry.name)))
-        # MIT's lists of flow count x and y.
-        if not prefixes or any(_alike(listed, count) or listed == 2 * count for count in prefixes.values()):
-            return None
-        most = max(prefixes.values())
+        counts = []
+        for flow in (False, True):  # which of them a model sees is not known here
+            with suppress(VideoError):  # which is told where it is read
+                counts.append(len(images.sequence(place, template, flow=flow)))
+                # MIT's lists of flow count x and y.
+                if _alike(listed, counts[-1]) or (flow and listed == 2 * counts[-1]):
+                    return None
+        most = max(counts, default=0)
         return most if listed < most else None
     from tsmzoo import video
 

@@ -117,10 +117,16 @@ def ids_and_labels(named: str) -> Callable[[Path, Asked], Listed]:
     return read
 
 
+_KINETICS = ("label", "youtube_id", "time_start", "time_end")
+
+
 def kinetics(path: Path, _: Asked) -> Listed:
     """A table with columns label, youtube_id, time_start and time_end."""
     rows = []
-    for line in csv.DictReader(io.StringIO(text(path), newline="")):
+    table = csv.DictReader(io.StringIO(text(path), newline=""))
+    if lacking := [name for name in _KINETICS if name not in (table.fieldnames or ())]:
+        raise ValueError(f"it has no column {' or '.join(lacking)}")
+    for line in table:
         label, id_ = line["label"], line["youtube_id"]
         if label is None or id_ is None:
             raise ValueError("a line without a label")
