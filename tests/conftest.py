@@ -11,11 +11,12 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import venv
 import zlib
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -274,3 +275,23 @@ def train_tiny(tiny_zoo: Path, tmp_path: Path) -> Callable[..., Any]:
         return CliRunner().invoke(app, arguments, prog_name="tsmzoo")
 
     return run
+
+
+@pytest.fixture
+def of_processor() -> Callable[[int], AbstractContextManager[None]]:
+    """Give a block that fails where it takes the processor more than so many seconds, however busy the machine is."""
+
+    @contextmanager
+    def block(seconds: int) -> Iterator[None]:
+        def stop(*_: object) -> None:
+            pytest.fail(f"it takes the processor more than {seconds} seconds")
+
+        before = signal.signal(signal.SIGPROF, stop)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
+
+    return block

@@ -542,9 +542,11 @@ def test_a_file_of_ours_that_was_cut_is_one_line(part: float, saved: Callable[..
     assert_refused(path, TSM, "safetensors")
 
 
-def test_a_file_of_ours_under_another_ending_is_one_line(saved: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_file_of_ours_under_another_ending_is_the_same(saved: Callable[..., Path], tmp_path: Path) -> None:
     saved(TSM).rename(path := tmp_path / "mine.pth")
-    assert_refused(path, TSM)
+    net, loaded = load(path, TSM)
+    assert loaded.format == "tsmzoo"
+    assert_same(net, trained(TSM)[0].state_dict())
 
 
 def test_a_network_of_other_classes_is_a_model_of_its_own(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 BODY = os.urandom(300_000)
 OTHER = os.urandom(300_000)
 with io.BytesIO() as _stream:
-    torch.save({"weight": torch.arange(1000.0)}, _stream)
+    # What tells a ResNet-50 of mit-han-lab's with a shift.
+    _state = {"base_model.layer1.0.conv1.net.weight": torch.arange(1000.0), "layer3.5.conv3.weight": torch.ones(1)}
+    torch.save(_state, _stream)
     CHECKPOINT = _stream.getvalue()
 NAME = "tsm_tiny.pth"
 

@@ -21,14 +21,20 @@ import pytest
 import safetensors.torch
 import torch
 
-from tsmzoo import cache, download, registry, transfer
+from tsmzoo import cache, download, reading, registry, transfer
 from tsmzoo.errors import DownloadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 KNOWN = registry.load().find("tsm_r50_sthv2")
-STATE = {"weight": torch.arange(3000.0)}
+#: What tells a ResNet-50 of mit-han-lab's with a shift.
+STATE = {
+    "base_model.layer1.0.conv1.net.weight": torch.arange(3000.0),
+    "base_model.layer3.5.conv3.weight": torch.ones(2),
+    "new_fc.weight": torch.ones(3),
+}
+OTHER = {"epoch": 7, "state_dict": {"hello": torch.ones(3000)}}
 TABLE = bytes.fromhex("57fb808b247547db")
 
 
@@ -59,7 +65,14 @@ BAD = {
     "another cut short": GOOD["w.pth.tar"][:-500],
     "a third cut short": GOOD["w.safetensors"][:-500],
     "a gzip stream": gzip.compress(GOOD["w.pth"], mtime=0),
-    "no tensors": saved({"epoch": 7}),
+    "no tensors": saved({"epoch": 7, "x": "x" * 12_000}),
+    "other tensors": saved(OTHER),
+    "another network's": saved({**STATE, "layer3.22.conv1.weight": torch.ones(2)}),
+    "another publisher's": saved({key.replace("base_model", "backbone"): tensor for key, tensor in STATE.items()}),
+    "an image network's": saved({"conv1.weight": torch.ones(3000), "layer1.0.conv1.weight": torch.ones(3)}),
+    "a few of its tensors": saved(
+        {key: tensor[:2].clone() for key, tensor in STATE.items()}, _use_new_zipfile_serialization=False
+    ),
     "a picture": b"\x89PNG\r\n\x1a\n" + bytes(5000),
 }
 
@@ -170,6 +183,24 @@ def test_what_lies_in_the_cache_is_trusted_no_sooner(
     monkeypatch.delenv("TSMZOO_OFFLINE")
     assert download.fetch(entry, notify=lambda _: None).read_bytes() == GOOD["w.pth"]
     assert place(entry, f".{sha256(BAD[bad])[:8]}.bad").read_bytes() == BAD[bad]  # the user's own is not lost
+
+
+def test_what_arrived_keeps_its_name_while_it_is_looked_at(
+    site: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed then leaves what the next one goes on with, and nothing else."""
+    folder, url = site
+    (folder / "w.safetensors").write_bytes(GOOD["w.safetensors"])
+    entry, seen = entry_of(f"{url}/w.safetensors"), list[set[str]]()
+    read = reading.read
+
+    def watching(path: Path) -> reading.File:
+        seen.append({each.name for each in path.parent.iterdir()})
+        return read(path)
+
+    monkeypatch.setattr(reading, "read", watching)
+    download.fetch(entry, notify=lambda _: None)
+    assert seen == [{"w.safetensors.part", "w.safetensors.part.json", "w.safetensors.lock"}]
 
 
 INDEX = b"\0" * 1000 + TABLE

@@ -6,6 +6,7 @@ The bundled networks, respelt as MIT's trainer saves them, must answer as they a
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from tsmzoo import checkpoints, models, motion, registry, training
 from tsmzoo.artifact import read_contract
 from tsmzoo.cli import app
 from tsmzoo.errors import CheckpointError
+from tsmzoo.models.forms import Step
 from tsmzoo.weights import obtain
 
 ZOO = registry.load()
@@ -110,6 +112,39 @@ def test_a_unidirectional_file_of_mits_trainer_answers_as_itself(uni: Path, clip
     assert answers(ONLINE, video(clips), "--weights", uni, "--shift", "uni") == answers(ONLINE, video(clips))
     on_his_word = done("run", ONLINE, video(clips), "--weights", uni, "--allow-shift-mismatch")
     assert "BIDIRECTIONAL" in on_his_word.stderr
+
+
+@torch.no_grad()
+def test_a_unidirectional_file_gives_the_publishers_logits(
+    parity: Callable[[str], dict[str, Any]],
+    published: Callable[[str], Path],
+    make_input: Callable[[tuple[int, ...], int], Tensor],
+    tmp_path: Path,
+) -> None:
+    """MIT's online weights, under the names that their trainer gives them."""
+    online, case = (
+        torch.load(published("mit_tsm_mbv2_jester_online"), weights_only=True),
+        parity("mit_tsm_mbv2_jester_online"),
+    )
+    names = [name for name, _, _ in parity("mit_tsm_mbv2_k400")["tensors"]]
+    bare = {
+        name: re.sub(r"module\.|base_model\.|(?<=\.)net\.", "", name).replace("new_fc", "classifier") for name in names
+    }
+    assert set(bare.values()) == online.keys()
+    content = {
+        "epoch": 25,
+        "state_dict": {name: online[bare[name]] for name in names},
+        "best_prec1": torch.tensor(93.1),
+    }
+    torch.save(content, path := tmp_path / "uni_best.pth.tar")
+    network = obtain(ZOO.find("tsm_mbv2_online"), str(path), shift="uni")
+    assert network.checkpoint is not None
+    assert (network.checkpoint.format, network.checkpoint.shift_mismatch) == ("mit-tsm", False)
+    step, states = Step(network.backbone), [torch.zeros(shape) for shape in case["state_shapes"]]
+    wanted = torch.tensor(case["logits"])
+    for frame, row in zip(make_input(case["input"]["shape"], case["input"]["seed"])[0], wanted, strict=True):
+        logits, *states = step(frame[None], *states)
+        assert (logits[0] - row).abs().max() <= 1e-4 * (wanted.max() - wanted.min())
 
 
 @pytest.mark.usefixtures("one_registry")
@@ -215,6 +250,36 @@ def test_a_registry_is_printed_and_serves(uni: Path, clips: Path, tmp_path: Path
     document = json.loads(done("info", ONLINE, "--weights", uni, "--shift", "uni", "--json").stdout)
     assert (document["format"], document["classes"], document["shift"]) == ("mit-tsm", 14, ["unidirectional"])
     assert done("info", "uni_best", "--registry", mine).stdout.startswith("uni_best\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 150, "x" * 240, "-" * 130 + "a", "übung (3)", "folder\u3000of mine/x", "a'b: #c"]
+)
+def test_a_registry_of_an_odd_name_serves(name: str, uni: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.pth.tar"
+    path.parent.mkdir(exist_ok=True)
+    os.link(uni, path)
+    (mine := tmp_path / "mine.yaml").write_text(done("info", ONLINE, "--weights", path, "--shift", "uni").stdout)
+    (model,) = yaml.safe_load(mine.read_text())["models"]
+    assert registry.load(mine).find(model["id"]).file == str(path)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[2J", "a\x7f", os.fsdecode(b"a\xff"), "/".join(["y" * 200] * 6)])
+def test_a_path_that_no_registry_can_hold_is_refused_by_name(name: str, uni: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.pth.tar"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.link(uni, path)
+    told = refusal("info", ONLINE, "--weights", path, "--shift", "uni")
+    assert "give the file another name or folder" in told
+    assert told.isprintable()
+
+
+def test_classes_are_bounded_alike(uni: Path, clips: Path) -> None:
+    (bound,) = (meta.le for meta in registry.Classes.__metadata__)
+    for number, said in ((bound, "which has 14 classes"), (bound + 1, f"1<=x<={bound}")):
+        result = invoke("run", ONLINE, video(clips), "--weights", uni, "--shift", "uni", "--classes", number)
+        assert result.exit_code == (1 if number == bound else 2)
+        assert said in " ".join(re.sub(r"[│╭╮╰╯─]", "", result.stderr).split())
 
 
 @pytest.mark.parametrize("key", ["bi", "uni", "sideways"])

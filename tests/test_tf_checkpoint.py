@@ -233,7 +233,9 @@ def test_variables_that_fit_nowhere_are_refused(tmp_path: Path) -> None:
         key: array for key, array in arrays.items() if "Mixed_5b/Branch_2/Conv3d_0a_3x3/batch_norm/beta" not in key
     }
     assert "missing: Mixed_5b.b2b.bn.bias, Mixed_5b.b2b.bn.weight;" in refusal(write(tmp_path, stray), entry)
-    assert "keys fit none of the formats" in refusal(write(tmp_path, {"save/.ATTRIBUTES/VALUE": np.ones(3)}), entry)
+    assert "keys that fit none of the formats" in refusal(
+        write(tmp_path, {"save/.ATTRIBUTES/VALUE": np.ones(3)}), entry
+    )
     assert "holds no tensors" in refusal(write(tmp_path, {"global_step": np.int64(1)}), entry)
 
 

@@ -5,18 +5,29 @@ from __future__ import annotations
 import argparse
 import builtins
 import collections
+import contextlib
 import datetime
 import enum
 import functools
+import http
+import inspect
 import io
+import ipaddress
+import itertools
+import json
+import math
+import operator
 import os
 import pathlib
 import pickle
+import random
 import struct
 import sys
 import types
 import zipfile
+import zoneinfo
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -129,6 +140,17 @@ HARMLESS: dict[str, Callable[[], Any]] = {
     "long": lambda: [2**200, -(2**90), "x" * 70000, [[[]]]],
     "cycle": lambda: (lambda one: one.append(one) or one)([]),
     "optimizer": lambda: torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))]).state_dict(),
+    "partials": lambda: {"scheduler": functools.partial(torch.optim.AdamW, lr=0.1), "x": functools.partial(Mode)},
+    "singletons": lambda: [type(None), ..., NotImplemented, type(...), type(NotImplemented), inspect.Parameter.empty],
+    "signature": lambda: inspect.signature(imitated),
+    "user dicts": lambda: [collections.ChainMap({"a": 1}), collections.UserDict(a=1), collections.UserList([1])],
+    "zone": lambda: datetime.datetime(2026, 1, 2, tzinfo=zoneinfo.ZoneInfo("UTC")),
+    "random": lambda: [random.Random(3), itertools.count(5), iter([1, 2]), enumerate("ab")],
+    "getter": lambda: operator.itemgetter("loss"),
+    "exceptions": lambda: [ValueError("x"), KeyError, StopIteration(), ExceptionGroup("x", [OSError(2, "y")])],
+    "more exceptions": lambda: [json.JSONDecodeError("x", "y", 0), zipfile.BadZipFile, KeyboardInterrupt()],
+    "functions": lambda: [torch.nn.functional.relu, np.mean, torch.load, math.sqrt, np.add, torch.relu, saved],
+    "addresses": lambda: [ipaddress.ip_address("127.0.0.1"), http.HTTPStatus.OK, collections.abc.Mapping],
 }
 
 
@@ -184,7 +206,7 @@ HOSTILE: dict[str, tuple[Callable[[str], Any], str]] = {
     "open": (lambda f: Calls(open, f"{f}/touched", "w"), "io.open"),
     "import": (lambda _: Calls(__import__, "antigravity"), "builtins.__import__"),
     "getattr of a module": (lambda _: Calls(getattr, argparse.Namespace, "__init__"), "builtins.getattr"),
-    "partial": (lambda f: functools.partial(os.system, f"touch {f}/touched"), "functools.partial"),
+    "partial": (lambda f: functools.partial(os.system, f"touch {f}/touched"), "system"),
     "map": (lambda f: Calls(map, os.system, [f"touch {f}/touched"]), "builtins.map"),
     "touch": (lambda f: Calls(pathlib.Path.touch, pathlib.Path(f, "touched")), "builtins.getattr"),
     "nested in a stand-in's arguments": (lambda f: Calls(Mode, touch(f)), "system"),
@@ -198,6 +220,12 @@ HOSTILE: dict[str, tuple[Callable[[str], Any], str]] = {
     "popen": (lambda f: Calls(__import__("subprocess").Popen, ["touch", f"{f}/touched"]), "subprocess.Popen"),
     "runpy": (lambda _: Calls(__import__("runpy").run_path, "/dev/null"), "runpy.run_path"),
     "torch.load": (lambda f: Calls(torch.load, f), "torch.serialization.load"),
+    "a called function in a partial": (lambda f: functools.partial(Mode, Calls(torch.load, f)), "torch.serialization."),
+    "a class that is made": (lambda _: Calls(type, "A", (), {}), "builtins.type"),
+    "a method that makes": (lambda _: Calls(getattr, zoneinfo.ZoneInfo, "from_file"), "builtins.getattr"),
+    "a function of Python's that is named": (lambda _: {"a": os.system}, "system"),
+    "another that is named": (lambda _: [exec], "builtins.exec"),
+    "a third that is named": (lambda _: __import__("shutil").rmtree, "shutil.rmtree"),
     "hub": (lambda f: Calls(torch.hub.load, f), "torch.hub.load"),
     "a function of somebody's": (lambda f: Calls(touch, f), "touch"),
     "codec": (lambda _: Calls(__import__("codecs").lookup, "rot13"), "lookup"),
@@ -248,6 +276,11 @@ def named(name: str) -> bytes:
         pytest.param((named("nowhere\x1b[2J Evil"), b")R"), id="escape sequence"),
         pytest.param((named("nowhere " + "E" * 1000), b")R"), id="endless name"),
         pytest.param((b"U\x02osU\x06system\x93)R",), id="stack global"),
+        pytest.param((b"(inowhere\nfunction\n",), id="an instance of a function"),
+        pytest.param((b"(", named("nowhere function"), b"o"), id="an object of a function"),
+        pytest.param((named("nowhere function"), b")\x81"), id="a new object of a function"),
+        pytest.param((named("torch.nn os.system"), b"0N"), id="a path to another module that is named"),
+        pytest.param((named("argparse Namespace"), b"]R"), id="a list of arguments"),
         pytest.param((named("__builtin__ eval"), b"U\x011\x85R"), id="Python 2's name"),
         pytest.param((named("commands getoutput"), b"U\x02id\x85R"), id="Python 2's module"),
     ],
@@ -286,6 +319,44 @@ def test_a_pickle_fills_no_memory_and_no_stack(steps: tuple[bytes, ...], tmp_pat
         archive.writestr("x/data.pkl", program(*steps))
     with pytest.raises(CheckpointError):
         reading.read(path)
+
+
+def counted(data: bytes) -> bytes:
+    return struct.pack("<I", len(data)) + data
+
+
+MANY = 10**6
+WHOLE = b"(" + b"K\x01" * MANY + b"tq\x00"
+STORAGE = b"(U\x07storage" + named("torch FloatStorage") + b"U\x010U\x03cpuK\x01tQ"
+COSTLY = {
+    "bytes as a key": (b"}", b"B" + counted(b"x" * 20 * MANY) + b"q\x00", b"h\x00Ns"),
+    "equal texts as keys": (
+        b"}",
+        b"X" + counted(b"x" * 20 * MANY) + b"q\x000X" + counted(b"x" * 20 * MANY) + b"q\x02",
+        b"h\x00Nsh\x02Ns",
+    ),
+    "arguments": (b"", WHOLE, named("collections OrderedDict") + b"h\x00R0"),
+    "a list of arguments": (b"", b"](" + b"N" * MANY + b"eq\x00", named("argparse Namespace") + b"h\x00R0"),
+    "a new object's": (b"", WHOLE, named("collections Counter") + b"h\x00\x810"),
+    "parts of a sparse tensor": (b"", WHOLE, named("torch._utils _rebuild_sparse_tensor") + b"Nh\x00\x86R0"),
+    "strides": (
+        b"",
+        WHOLE + b"0" + STORAGE + b"q\x03",
+        named("torch._utils _rebuild_tensor_v2") + b"(h\x03K\x00)h\x00tR0",
+    ),
+    "a reference": (b"", b"(U\x07storage" + named("torch FloatStorage") + b"U\x010U\x03cpu" + WHOLE[1:], b"h\x00Q0"),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_a_step_goes_through_nothing_that_lies_in_the_memo(
+    name: str, of_processor: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    """20,000 steps that each went through a megabyte or more would take minutes."""
+    first, there, again = COSTLY[name]
+    file = io.BytesIO(program(first, there, b"0" if name != "a reference" else b"", again * 20_000, b"N"))
+    with of_processor(15), contextlib.suppress(CheckpointError, ValueError, IndexError):
+        unpickling.load(file)
 
 
 def test_copies_of_copies_are_bounded() -> None:
@@ -385,3 +456,33 @@ def test_the_other_byte_order(tmp_path: Path) -> None:
             data = np.frombuffer(old.read(name), "<f4").byteswap().tobytes() if "/data/" in name else old.read(name)
             new.writestr(name, b"big" if name.endswith("byteorder") else data)
     assert_state(big)
+
+
+@pytest.mark.parametrize("how", ["legacy", "big"])
+def test_views_of_a_storage_that_must_be_copied_share_the_copy(how: str, tmp_path: Path) -> None:
+    whole = torch.arange(250_000.0)
+    path = saved(
+        {f"w.{number}": whole[number : number + 3] for number in range(64)}, tmp_path / "x.pth", zipped=how == "big"
+    )
+    if how == "big":
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(big := tmp_path / "big.pth", "w") as new:
+            for name in old.namelist():
+                data = np.frombuffer(old.read(name), "<f4").byteswap().tobytes() if "/data/" in name else old.read(name)
+                new.writestr(name, b"big" if name.endswith("byteorder") else data)
+        path = big
+    else:  # the numbers of a legacy file lie where its pickles end
+        content, padded = path.read_bytes(), None
+        for more in range(4):
+            torch.save(
+                {"p" * more: 0} | torch.load(io.BytesIO(content), weights_only=True),
+                path,
+                _use_new_zipfile_serialization=False,
+            )
+            if (path.stat().st_size - whole.nbytes) % 4:
+                padded = more
+                break
+        assert padded is not None
+    found = reading.read(path).state
+    for number in range(64):
+        assert found[f"w.{number}"].tolist() == [number, number + 1, number + 2]
+    assert len({tensor.untyped_storage().data_ptr() for tensor in found.values()}) == 1

@@ -7,6 +7,8 @@ import json
 import os
 import warnings
 import zipfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from tsmzoo import keys, reading
+from tsmzoo import keys, reading, unpickling, unwrapping
 from tsmzoo.errors import CheckpointError
 
 State = dict[str, Tensor]
@@ -101,7 +103,8 @@ def test_averages_are_taken_only_alone_and_it_is_said(name: str, tmp_path: Path)
         found = read(content, tmp_path / "x.pth")
         assert_same(found.state, plain)
         assert name in found.notes[0]
-        assert "not their averages" in found.notes[0]
+        assert "left out: " in found.notes[0]
+        assert "averages" not in found.notes[0], "some trainers exchange the two when they save"
     found = read({name: average, "epoch": 3}, tmp_path / "x.pth")
     assert_same(found.state, average)
     assert f"averaged weights under {name!r}" in found.notes[0]
@@ -116,9 +119,14 @@ def test_averages_among_the_keys(first: str, tmp_path: Path) -> None:
     mmcv = {f"ema_{key.replace('.', '_')}": tensor for key, tensor in average.items()}
     found = read({"state_dict": plain | mmcv}, tmp_path / "x.pth")
     assert_same(found.state, plain)
-    assert "averages" in found.notes[0]
+    assert found.notes[0].startswith("took the weights; left out: ema_backbone_")
     swa = prefixed("module.", plain) | {"n_averaged": torch.tensor(3)}
-    found = read(swa, tmp_path / "x.pth")
+    for outer in ("", "module.", "model.", "module.model.", "model._orig_mod.", "averaged_model.", "net.swa_model."):
+        for wrap in (lambda state: state, lambda state: {"state_dict": state, "epoch": 3}):
+            found = read(wrap(prefixed(f"{first}{outer}", swa)), tmp_path / "x.pth")
+            assert_same(found.state, plain)
+            assert "averaged weights" in found.notes[0]
+    found = read(prefixed(f"{first}model.", plain | mmcv), tmp_path / "x.pth")
     assert_same(found.state, plain)
 
 
@@ -159,6 +167,21 @@ def test_a_shared_dict_takes_no_time(tmp_path: Path) -> None:
         content = dict.fromkeys(("model", "net", "module", "state_dict", "ema"), content)
     with pytest.raises(CheckpointError, match="no tensors"):
         read(content, tmp_path / "x.pth")
+
+
+def test_many_networks_or_long_names_take_no_time(of_processor: Callable[[int], AbstractContextManager[None]]) -> None:
+    held = [unpickling.Stored((number + 1,)) for number in range(12_000)]
+    shared = {f"a.{number}": each for number, each in enumerate(held)}
+    one = torch.zeros(1)
+    with of_processor(15):
+        with pytest.raises(CheckpointError, match="holds 12000 networks"):
+            unwrapping.choose({f"n{number}": {"a.b": each} for number, each in enumerate(held)})
+        assert unwrapping.choose({f"n{number}": shared for number in range(20_000)})[0] == shared
+    with of_processor(15):
+        for prefix, count, most in (("net." * 5000, 2000, "characters"), ("net.", 200_000, "tensors")):
+            with pytest.raises(CheckpointError, match=f"holds \\d+ {most}"):
+                unwrapping.unprefixed({f"{prefix}{number}": one for number in range(count)})
+        unwrapping.unprefixed({f"{'net.' * 400}{number}": one for number in range(2000)})
 
 
 # --- files that are none ---------------------------------------------------------------------------------------------
@@ -229,3 +252,27 @@ def test_metadata_of_safetensors_that_is_none(metadata: str, tmp_path: Path) -> 
     assert_same(found.state, wanted)
     safetensors.torch.save_file(wanted, path, {"tsmzoo": json.dumps({"model": "x"})})
     assert reading.read(path).metadata == {"model": "x"}
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.bin", "x", "x.ckpt", "x.pt.part"])
+def test_safetensors_are_told_by_their_first_bytes(name: str, tmp_path: Path) -> None:
+    wanted = network("mit-tsm")
+    safetensors.torch.save_file(wanted, path := tmp_path / name, {"tsmzoo": json.dumps({"model": "x"})})
+    found = reading.read(path)
+    assert_same(found.state, wanted)
+    assert found.metadata == {"model": "x"}
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its digest would be that of other weights."""
+    safetensors.torch.save_file(network("mit-tsm"), path := tmp_path / "x.safetensors")
+    load = safetensors.torch.load_file
+
+    def late(name: Path) -> State:
+        safetensors.torch.save_file(network("mit-tsm", 5), other := tmp_path / "y")
+        os.replace(other, path)
+        return load(name)
+
+    monkeypatch.setattr(safetensors.torch, "load_file", late)
+    with pytest.raises(CheckpointError, match="changed while it was read"):
+        reading.read(path)

@@ -157,6 +157,18 @@ def fitted(entry: Entry, file: File, format_: str) -> Entry | None:
     return msgspec.structs.replace(entry, classes=rows, **options) if rows and shapes == wanted else None
 
 
+def check(entry: Entry, file: File) -> None:
+    """Check that a file may hold the weights of `entry`, by the names of its tensors and what it says of itself.
+
+    Raises CheckpointError.
+    """
+    format_ = tell_format(file.state, file.metadata)
+    if format_ != entry.format:
+        raise CheckpointError(f"is a checkpoint of format {format_}, not {entry.format}")
+    _check_fit(entry, format_, file, entry.said_shift, allow_shift_mismatch=True)
+    _check_told(entry, format_, file)
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
     """Return what a safetensors file of ours says of itself; nothing of other files."""
     return read(path).metadata

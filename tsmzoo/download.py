@@ -59,8 +59,8 @@ class _File:
     path: Path
     addresses: list[str]
     max_bytes: int
-    #: Bytes that its weights take at least; None of what lies beside them.
-    min_bytes: int | None = None
+    #: The model whose weights it holds; None of what lies beside them.
+    entry: Entry | None = None
     #: Or its first digits.
     sha256: str | None = None
     git_blob_sha1: str | None = None
@@ -83,8 +83,7 @@ def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = la
     for other in others:
         _obtain(_File(entry.id, other, _addresses(entry, other.name), entry.max_bytes), progress, notify)
     digests = (entry.sha256 or entry.sha256_prefix, entry.git_blob_sha1)
-    sizes = (entry.max_bytes, entry.params * _BYTES_PER_PARAMETER)
-    _obtain(_File(entry.id, path, _addresses(entry, path.name), *sizes, *digests), progress, notify)
+    _obtain(_File(entry.id, path, _addresses(entry, path.name), entry.max_bytes, entry, *digests), progress, notify)
     return path
 
 
@@ -248,21 +247,18 @@ def _unreadable(file: _File, arrived: Path) -> str | None:
 
     if name.endswith(tf_checkpoint.INDEX):
         return None if end == _TABLE else "it is no index of a TensorFlow checkpoint"
-    if name.endswith(tf_checkpoint.DATA):
-        return None if size >= (file.min_bytes or 1) else f"it has {size} bytes, too few for the model's weights"
-    if file.min_bytes is None:  # nothing here reads it
+    if file.entry is None:  # nothing here reads it
         return None
-    from tsmzoo import reading
+    if size < file.entry.params * _BYTES_PER_PARAMETER:
+        return f"it has {size} bytes, too few for the model's weights"
+    if name.endswith(tf_checkpoint.DATA):
+        return None
+    from tsmzoo import checkpoints, reading
 
-    # Under its own name, whose ending tells how it is read.
-    named = arrived.with_name(f"new-{name}") if arrived != file.path else arrived
-    os.replace(arrived, named)
     try:
-        reading.read(named)
+        checkpoints.check(file.entry, reading.read(arrived))
     except CheckpointError as error:
         return f"it {error}"
-    finally:
-        os.replace(named, arrived)
     return None
 
 

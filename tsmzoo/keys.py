@@ -253,7 +253,7 @@ def tell_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str
     if any(first <= bare for first in _IMAGE_KEYS):
         return "torchvision"
     raise CheckpointError(
-        f"keys fit none of the formats {', '.join(FORMATS)} (first keys: {some(sorted(state))}); "
+        f"has keys that fit none of the formats {', '.join(FORMATS)} (first keys: {some(sorted(state))}); "
         "give the publisher's own file"
     )
 

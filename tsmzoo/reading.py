@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import mmap
+import os
 import struct
 import warnings
 import zipfile
@@ -84,15 +85,25 @@ def read(path: Path) -> File:
         with files.opened(path) as file:
             if not file.peek(1):  # type: ignore[attr-defined]  # what `open` gives is buffered
                 raise CheckpointError("is empty; download it again")
+            before = os.fstat(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it is buffered
+            file.seek(0)
+            first = file.read(9)
             metadata: dict[str, Any] = {}
             if path.suffix == tf_checkpoint.DATA:
                 found = Found({key: torch.from_numpy(array) for key, array in tf_checkpoint.read(path).items()})
-            elif path.suffix == ".safetensors":
+            elif path.suffix == ".safetensors" or first[8:] == b"{":  # behind the length of its header
                 state, metadata = _safetensors(path)
                 found = unprefixed(state)
             else:
-                found = _saved(file)
+                found = _saved(file, first)
+            # Some of the libraries open it once more, by its path.
+            after = os.stat(path)
+            if not os.path.samestat(before, after) or (before.st_size, before.st_mtime_ns) != (
+                after.st_size,
+                after.st_mtime_ns,
+            ):
+                raise CheckpointError("changed while it was read; try again when nothing writes it")
     except FileNotFoundError:
         raise CheckpointError("does not exist; check the path given with --weights") from None
     except OSError as error:
@@ -133,16 +144,14 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 # --- torch.save's files --------------------------------------------------------------------------------------------
 
 
-def _saved(file: BinaryIO) -> Found:
-    file.seek(0)
-    first = file.read(4)
+def _saved(file: BinaryIO, first: bytes) -> Found:
     file.seek(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd escapes in old pickles' texts
             # A private copy, page by page: torch takes no memory that it must not write to.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            content, storage = _archive(file, mapped) if first == b"PK\x03\x04" else _legacy(mapped)
+            content, storage = _archive(file, mapped) if first.startswith(b"PK\x03\x04") else _legacy(mapped)
             state, notes = choose(content)
             tensors = {key: _tensor(stored, storage) for key, stored in state.items()}
     # What torch.save's layouts are damaged by; none of it comes from our own code, which works on plain data.
@@ -162,6 +171,20 @@ class _Storages:
     bytes_of: Callable[[str], Tensor]
     #: The most significant byte of a number comes first.
     swapped: bool = False
+    #: Copies that had to be made, by key and width of a number: one for all tensors that view it.
+    copies: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+
+    def numbers(self, key: str, dtype: torch.dtype) -> Tensor:
+        """Return a storage's bytes as numbers, in this machine's order and where it can read them."""
+        numbers, width = self.bytes_of(key), dtype.itemsize
+        if (key, width) in self.copies:
+            return self.copies[key, width].view(dtype)
+        numbers = numbers[: numbers.numel() // width * width]
+        if self.swapped and width > 1:
+            numbers = self.copies[key, width] = numbers.view(-1, width).flip(1).reshape(-1)
+        elif numbers.data_ptr() % width:
+            numbers = self.copies[key, width] = numbers.clone()
+        return numbers.view(dtype)
 
 
 def _archive(file: BinaryIO, mapped: mmap.mmap) -> tuple[Any, _Storages]:
@@ -268,17 +291,11 @@ def _tensor(stored: Stored, storages: _Storages) -> Tensor:
     dtype = _DTYPES.get(stored.dtype or storage.kind) if storage else None
     if storage is None or dtype is None:
         return torch.empty(stored.size, device="meta")
-    numbers = storages.bytes_of(storage.key)
-    width, count = dtype.itemsize, numbers.numel() // dtype.itemsize
+    count = storages.bytes_of(storage.key).numel() // dtype.itemsize
     offset = stored.offset + storage.offset
     last = offset + sum((length - 1) * step for length, step in zip(stored.size, stored.stride, strict=True))
     if math.prod(stored.size) == 0:
         return torch.empty(stored.size, dtype=dtype)
     if last >= count:
         raise ValueError("a tensor has more numbers than its storage")
-    numbers = numbers[: count * width]
-    if storages.swapped:
-        numbers = numbers.view(-1, width).flip(1).reshape(-1)
-    elif numbers.data_ptr() % width:
-        numbers = numbers.clone()
-    return numbers.view(dtype).as_strided(stored.size, stored.stride, offset)
+    return storages.numbers(storage.key, dtype).as_strided(stored.size, stored.stride, offset)

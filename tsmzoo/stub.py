@@ -13,7 +13,7 @@ import yaml
 from tsmzoo import checkpoints, models
 from tsmzoo.errors import CheckpointError
 from tsmzoo.flops import count
-from tsmzoo.keys import tell_backbone, tell_format
+from tsmzoo.keys import shown, tell_backbone, tell_format
 from tsmzoo.models.forms import state_shapes
 from tsmzoo.reading import File, located, read
 from tsmzoo.registry import OWN, Entry, LabelMap, Registry, ShiftName
@@ -21,6 +21,8 @@ from tsmzoo.text import one_line
 
 #: Frames of a clip where the model that a file is likest to has none: those of the papers' smallest models.
 _FRAMES = 8
+#: Characters of an id, to which a number may be added.
+_LONGEST = 100
 
 
 def document(
@@ -60,6 +62,18 @@ def document(
         raise CheckpointError(f"{path}: {error}") from None
     like, entry = found or (likest[0], likest[0])
     entry = _own(zoo, entry, path, file, format_, shift)
+    try:
+        msgspec.convert(msgspec.to_builtins(entry), Entry)
+        str(path.absolute()).encode()
+    except msgspec.ValidationError as error:
+        raise CheckpointError(
+            f"{shown(str(path))}: no registry can hold it ({error}); give the file another name or folder, or "
+            "a smaller network"
+        ) from None
+    except UnicodeEncodeError:
+        raise CheckpointError(
+            f"{shown(str(path))}: its path is not UTF-8, which a registry is; give the file another name or folder"
+        ) from None
     # As it will be loaded: this says what does not fit.
     checkpoints.load(models.build(entry), entry, path, weights_format=weights_format, shift=shift)
     return {
@@ -145,7 +159,7 @@ def _shifted(entry: Entry, held: str) -> Entry:
 
 
 def _own(zoo: Registry, entry: Entry, path: Path, file: File, format_: str, shift: ShiftName | None) -> Entry:
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", located(path).name.split(".")[0]).lstrip("_.-") or "mine"
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", located(path).name.split(".")[0]).lstrip("_.-")[:_LONGEST] or "mine"
     taken = {*zoo.by_id, *zoo.aliases, *zoo.labels, *zoo.normalisations}
     id_ = next(
         name for name in (stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3))) if name not in taken

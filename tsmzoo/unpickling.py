@@ -2,12 +2,14 @@
 
 The steps of a pickle are worked through on a stack of our own. Numbers, texts, lists and dicts are themselves, a
 tensor is a `Stored`, the names of classes are `Global`s, and what would be an object of one is a `StandIn`, which holds
-nothing. Names that no data need (functions, most of Python's own library) are refused all the same, since a file that
-has them is no honest checkpoint.
+nothing. Names that no data need (most of Python's own library; functions of others, where they are called) are refused
+all the same, since a file that has them is no honest checkpoint. The work of a step is bounded as the steps are: none
+goes through what an earlier one left in the memo, however large that is.
 """
 
 from __future__ import annotations
 
+import math
 import pickletools
 import re
 import sys
@@ -19,7 +21,9 @@ from typing import IO, Any
 from tsmzoo.errors import CheckpointError
 
 #: Steps that a pickle may have, each of which takes some 100 bytes of memory at most beside the file's own texts.
-_MOST_STEPS = 10_000_000
+_MOST_STEPS = 5_000_000
+#: Characters of a key: longer ones name no tensor, and each use of one would go through all of it.
+_MOST_KEY = 1000
 #: Tensors of networks have 5 axes at most.
 _MOST_AXES = 16
 _MOST_LENGTH = 2**63 - 1
@@ -32,6 +36,8 @@ class Global:
     """A class or a function that a pickle names; never looked up."""
 
     name: str
+    #: Somebody's function, which a pickle may name, but not call.
+    function: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +96,42 @@ _DATA = {
     "_codecs": "encode",
     "argparse": "Namespace",
     "array": "array _array_reconstructor",
-    "builtins": "object list tuple set frozenset int float bool complex str bytes bytearray slice range",
-    "collections": "deque",
+    "builtins": "object list tuple set frozenset int float bool complex str bytes bytearray slice range"
+    " iter reversed enumerate zip type Ellipsis NotImplemented",
+    "collections": "deque ChainMap UserDict UserList UserString",
     "copyreg": "_reconstructor __newobj__ __newobj_ex__",
+    "dataclasses": "_MISSING_TYPE",
     "datetime": "date datetime time timedelta timezone",
     "decimal": "Decimal",
     "fractions": "Fraction",
+    "functools": "partial",
+    "http": "HTTPStatus",
+    "inspect": "_empty Parameter Signature BoundArguments _ParameterKind",
+    "ipaddress": "IPv4Address IPv4Network IPv6Address IPv6Network",
+    "itertools": "count cycle repeat chain islice product permutations combinations",
     "logging": "getLogger",
+    "operator": "itemgetter",
     "pathlib": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
     "pathlib._local": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
+    "queue": "Empty Full",
+    "random": "Random SystemRandom",
     "re": "_compile",
+    "signal": "Signals",
+    "statistics": "NormalDist",
+    "string": "Template",
     "time": "struct_time",
-    "types": "SimpleNamespace GenericAlias NoneType UnionType",
+    "types": "SimpleNamespace GenericAlias NoneType UnionType EllipsisType NotImplementedType",
     "uuid": "UUID SafeUUID",
+    "zipfile": "BadZipFile LargeZipFile",
+    "zoneinfo": "ZoneInfo",
 }
 _STANDARD = _DICTS | {f"{module}.{name}" for module, names in _DATA.items() for name in names.split()}
+#: More of it, by pattern: types that are named as such, functions of numbers, and what is raised.
+_STANDARD_KINDS = re.compile(
+    r"(typing|collections\.abc|numbers|abc)\.[A-Z]\w+|math\.[a-z]\w+|[\w.]+\.[A-Z]\w*(Error|Exception|Warning|Exit|Interrupt)"
+    r"|builtins\.(StopIteration|StopAsyncIteration|(Base)?ExceptionGroup|BaseException|Exception|Warning)",
+    re.ASCII,
+)
 #: Functions of other libraries that make data.
 _MAKERS = re.compile(
     r"numpy\.(_?core\.)?(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer|umath\._ufunc_reconstruct)"
@@ -119,6 +146,10 @@ _MAKERS = re.compile(
 #: the modules whose classes they take, any but Python's own where there are none.
 _MEMBERS: dict[str, tuple[str, ...]] = {"builtins.getattr": (), "operator.getitem": ("typing",)}
 _CLASS = re.compile(r"_*[A-Z]\w*(\._*[A-Z]\w*)*", re.ASCII)
+#: Or a method; never by way of a module, which leads to all that it imports.
+_FUNCTION = re.compile(r"(_*[A-Z]\w*\.)*[a-zA-Z_]\w*", re.ASCII)
+#: Made by a method of its own.
+_ZONE = Global("zoneinfo.ZoneInfo")
 _OURS = {"__builtins__", *sys.stdlib_module_names, *(name.partition(".")[0] for name in IMPORT_MAPPING)}
 
 
@@ -130,12 +161,14 @@ def _named(module: str, name: str) -> Global:
     if len(full) > 300 or not re.fullmatch(r"[\w.]+", full, re.ASCII):
         raise Malformed("it names a class as nobody does")
     if full.partition(".")[0] in _OURS:
-        harmless = full in _STANDARD or full in _MEMBERS or re.fullmatch(r"typing\.[A-Z]\w+", full)
-    else:
-        harmless = _CLASS.fullmatch(name) or _MAKERS.fullmatch(full)
-    if not harmless:
+        if full not in _STANDARD and full not in _MEMBERS and not _STANDARD_KINDS.fullmatch(full):
+            _refuse(full)
+        return Global(full)
+    if _CLASS.fullmatch(name) or _MAKERS.fullmatch(full):
+        return Global(full)
+    if not _FUNCTION.fullmatch(name):
         _refuse(full)
-    return Global(full)
+    return Global(full, function=True)
 
 
 def _refuse(name: str) -> None:
@@ -147,25 +180,27 @@ def _refuse(name: str) -> None:
 # --- tensors -------------------------------------------------------------------------------------------------------
 
 
-def _lengths(value: Any) -> tuple[int, ...]:
+def _numbers(value: Any) -> tuple[int, ...]:
     if not isinstance(value, tuple | list) or len(value) > _MOST_AXES:
         raise Malformed("a tensor's shape is none")
-    product = 1
-    for length in value:
-        if type(length) is not int or not 0 <= length <= _MOST_LENGTH:
-            raise Malformed("a tensor's shape is none")
-        product *= length or 1
-    if product > _MOST_NUMBERS:
+    if not all(type(number) is int and 0 <= number <= _MOST_LENGTH for number in value):
         raise Malformed("a tensor's shape is none")
     return tuple(value)
 
 
+def _lengths(value: Any) -> tuple[int, ...]:
+    lengths = _numbers(value)
+    if math.prod(length or 1 for length in lengths) > _MOST_NUMBERS:
+        raise Malformed("a tensor's shape is none")
+    return lengths
+
+
 def _view(args: tuple[Any, ...], dtype: Any = None, metadata: Any = None) -> Stored:
     storage, offset, size, stride = args[:4]
-    if not isinstance(storage, Storage) or not isinstance(stride, tuple | list):
+    if not isinstance(storage, Storage):
         raise Malformed("a tensor has no storage")
     (offset,) = _lengths((offset,))
-    size, stride = _lengths(size), tuple(_lengths((step,))[0] for step in stride)
+    size, stride = _lengths(size), _numbers(stride)
     if len(size) != len(stride):
         raise Malformed("a tensor's strides are not those of its shape")
     if metadata:  # conjugated or negated when it is read: not the numbers that the storage holds
@@ -194,7 +229,7 @@ def _of_size(place: int) -> Callable[[tuple[Any, ...]], Stored]:
 
 def _sparse(args: tuple[Any, ...]) -> Stored:
     parts = args[1] if isinstance(args[1], tuple) else ()
-    return Stored(_lengths(next((part for part in parts if isinstance(part, tuple)), None)))
+    return Stored(_lengths(next((part for part in parts[:_MOST_AXES] if isinstance(part, tuple)), None)))
 
 
 _TYPED = "torch._tensor._rebuild_from_type_v2"
@@ -224,6 +259,8 @@ class _Machine:
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.kinds: dict[str, str] = {}
+        #: Each class is one Global, however often it is named.
+        self.globals: dict[tuple[str, str], Global] = {}
         #: Items that may yet be copied: a list of many, copied over and over, would fill the memory.
         self.copies = _MOST_STEPS
 
@@ -316,6 +353,8 @@ class _Machine:
             # Others name no tensor, and to hash them may take for ever.
             if (text := _text(key)) is not None:
                 target[text] = value
+            elif isinstance(key, str) and isinstance(value, Stored):
+                raise Malformed(f"it names a tensor by {len(key)} characters")
 
     def _global(self, name: str, argument: Any) -> None:
         if name == "STACK_GLOBAL":
@@ -324,28 +363,32 @@ class _Machine:
             module, _, attribute = argument.partition(" ")
         if not isinstance(module, str) or not isinstance(attribute, str):
             raise Malformed("it names a class by what is no text")
-        found = _named(module, attribute)
+        found = self.globals.get((module, attribute)) or _named(module, attribute)
+        self.globals[module, attribute] = found
         if name == "INST":
-            self._unmark()
-            self.stack.append(StandIn(found.name))
+            self.stack.append(self._made(found, tuple(self._unmark())))
         else:
             self.stack.append(found)
 
     def _make(self, name: str) -> None:
         """Put in place of a class, or function, and arguments what stands for the object."""
         if name == "OBJ":
-            class_, *args = self._unmark()
+            class_, *rest = self._unmark()
+            args: Any = tuple(rest)
         else:
             if name == "NEWOBJ_EX":
                 self.stack.pop()
             args, class_ = self.stack.pop(), self.stack.pop()
         if not isinstance(class_, Global):
             raise Malformed("it calls what is no class; refused")
-        if not isinstance(args, tuple | list):
+        if not isinstance(args, tuple):
             raise Malformed("it calls a class with what are no arguments")
-        self.stack.append(self._made(class_.name, tuple(args)))
+        self.stack.append(self._made(class_, args))
 
-    def _made(self, name: str, args: tuple[Any, ...]) -> Any:
+    def _made(self, class_: Global, args: tuple[Any, ...]) -> Any:
+        name = class_.name
+        if class_.function:
+            _refuse(name)
         if name in _TENSORS:
             return _TENSORS[name](args)
         if name.startswith("torch._utils._rebuild_"):  # nested ones, those of other devices
@@ -356,7 +399,11 @@ class _Machine:
             return tuple(_lengths(args[0]))
         if name in ("torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer") and args:
             return _parameter(args)
+        if name == "builtins.type" and len(args) != 1:  # with more it makes a class
+            _refuse(name)
         if name in _MEMBERS:
+            if args[1:] == ("_unpickle",) and args[0] == _ZONE:
+                return _ZONE
             of = args[0].name if args and isinstance(args[0], Global) else "builtins"
             top = of.partition(".")[0]
             if top not in _MEMBERS[name] if _MEMBERS[name] else top in _OURS:
@@ -365,7 +412,7 @@ class _Machine:
 
     def _dict(self, args: tuple[Any, ...]) -> dict[str, Any]:
         made: dict[str, Any] = {}
-        for given in args:  # a dict, or a list of pairs; a default's factory is neither
+        for given in args[:2]:  # a dict, or a list of pairs; a default's factory is neither
             if isinstance(given, dict | list):
                 self.copies -= len(given)
                 if self.copies < 0:
@@ -379,16 +426,16 @@ class _Machine:
 
 
 def _text(key: Any) -> str | None:
-    if isinstance(key, str):
-        return key
-    if isinstance(key, bytes):
-        return key.decode("utf-8", "backslashreplace")
+    if isinstance(key, str | bytes):
+        if len(key) > _MOST_KEY:
+            return None
+        return key if isinstance(key, str) else key.decode("utf-8", "backslashreplace")
     return str(key) if isinstance(key, int) and abs(key) <= _MOST_LENGTH else None
 
 
 def _persistent(saved: Any) -> Any:
     """Return what a pickle refers to outside of it: a storage, or, of old files, a class with its source."""
-    if not isinstance(saved, tuple) or len(saved) < 4:
+    if not isinstance(saved, tuple) or not 4 <= len(saved) <= 6:
         raise Malformed("it refers to what is no storage")
     if saved[0] == "module" and isinstance(saved[1], Global):
         return saved[1]

@@ -18,7 +18,8 @@ WRAPPERS = (
     *("state_dict", "model_state_dict", "model_state", "model_dict", "model", "net", "network", "module"),
     *("params", "weights", "net_state_dict"),
 )
-#: A mean of the weights over the training: taken where there are no others.
+#: A mean of the weights over the training, or, of trainers that exchange the two when they save, the weights as they
+#: were: taken where there are no others.
 AVERAGES = (
     *("ema_state_dict", "state_dict_ema", "model_ema_state_dict", "model_ema", "ema_model", "ema", "ema_net"),
     *("net_ema", "params_ema", "averaged_model", "swa_model", "swa_state_dict"),
@@ -46,8 +47,12 @@ _ENDS = [
         (r"stages\.0\.", r"stages\.3\."),
     )
 ]
-_MOST_TENSORS = 100_000
+_MOST_TENSORS = 20_000
+#: Of all their names together.
+_MOST_CHARACTERS = 4_000_000
 _DEEPEST = 8
+#: Networks that are compared with each other.
+_MOST_COMPARED = 8
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,18 @@ def choose(content: Any) -> tuple[dict[str, Stored], tuple[str, ...]]:
                     f"holds a whole {object_.name!r} as {name!r}, which is code; refused, save its state_dict() instead"
                 )
         raise CheckpointError("holds no tensors; give a checkpoint file")
-    if len(state) > _MOST_TENSORS:
-        raise CheckpointError(f"holds {len(state)} tensors, more than any network here; give a checkpoint file")
+    _check_names(state)
     return state, tuple(notes)
+
+
+def _check_names(state: Iterable[str]) -> None:
+    lengths = [len(name) for name in state]
+    for most, number, what in (
+        (_MOST_TENSORS, len(lengths), "tensors"),
+        (_MOST_CHARACTERS, sum(lengths), "characters of names of tensors"),
+    ):
+        if number > most:
+            raise CheckpointError(f"holds {number} {what}, more than any network here; give a checkpoint file")
 
 
 def _next(content: dict[str, Any], notes: list[str]) -> str | None:
@@ -106,10 +120,11 @@ def _next(content: dict[str, Any], notes: list[str]) -> str | None:
             f"holds {len(networks)} networks: {some(sorted(map(shown, networks)), 6)}; save the one that is meant alone"
         )
     if networks and averages:
-        notes.append(f"took the weights under {shown(networks[0])!r}, not their averages under {averages[0]!r}")
+        others += averages
     if networks:
-        if known and others:
-            notes.append(f"took the weights under {known[0]!r}; left out: {some(sorted(map(shown, others)))}")
+        if others and (known or averages):
+            left = sorted(shown(name) for name in others if name not in networks)
+            notes.append(f"took the weights under {shown(networks[0])!r}; left out: {some(left)}")
         return networks[0]
     if averages:
         notes.append(f"took the averaged weights under {averages[0]!r}: the file holds no others")
@@ -133,12 +148,18 @@ def _holds(key: str, value: dict[str, Any], known: dict[int, bool], deep: int = 
 def _distinct(inner: dict[str, Any], names: list[str]) -> list[str]:
     """Return the first name of each of what differs: some trainers save the same network under two."""
     found: list[str] = []
+    compared: list[dict[str, Stored]] = []
+    seen: set[int] = set()
     for name in names:
+        if id(inner[name]) in seen:
+            continue
+        seen.add(id(inner[name]))
         mine = {key: value for key, value in inner[name].items() if isinstance(value, Stored)}
-        if not mine or not any(
-            mine == {key: value for key, value in inner[other].items() if isinstance(value, Stored)} for other in found
-        ):
-            found.append(name)
+        if mine and mine in compared:
+            continue
+        found.append(name)
+        if mine and len(compared) < _MOST_COMPARED:
+            compared.append(mine)
     return found
 
 
@@ -147,10 +168,14 @@ def unprefixed(state: Mapping[str, Tensor]) -> Found:
 
     Raises CheckpointError where they are of several networks.
     """
+    _check_names(state)
     notes: list[str] = []
-    left: Mapping[str, Tensor] | None = _without_averages(state, notes)
-    while left is not None:
-        state, left = left, _unwrapped(left, notes)
+    for _ in range(2 * _DEEPEST):
+        state = _without_averages(state, notes)
+        left = _unwrapped(state, notes)
+        if left is None:
+            break
+        state = left
     return Found(dict(state), tuple(dict.fromkeys(notes)))
 
 
@@ -188,7 +213,7 @@ def _unwrapped(state: Mapping[str, Tensor], notes: list[str]) -> Mapping[str, Te
         return groups[plain[0]]
     if any(name in groups for name in unwanted):
         if unwanted != ["teacher"]:
-            notes.append(f"took the weights, not their averages under {unwanted[0]!r}")
+            notes.append(f"took the weights; left out: {some(sorted(unwanted))}")
         return {key: tensor for key, tensor in state.items() if key.partition(".")[0] not in unwanted}
     return None
 
@@ -199,8 +224,9 @@ def _is_network(state: Iterable[str]) -> bool:
 
 
 def _without_averages(state: Mapping[str, Tensor], notes: list[str]) -> Mapping[str, Tensor]:
-    """Drop mmcv's averages, which lie beside the weights as `ema_` and their key with `_` for each dot.
+    """Drop what mmcv keeps beside the weights as `ema_` and their key with `_` for each dot.
 
+    These are averages, or, since its hook exchanges the two when it saves, the weights of which those are.
     And the count of those in an AveragedModel of torch's, whose weights are averages.
     """
     if "n_averaged" in state:
@@ -209,5 +235,5 @@ def _without_averages(state: Mapping[str, Tensor], notes: list[str]) -> Mapping[
     names = {f"ema_{key.replace('.', '_')}" for key in state if "." in key}
     averages = {key for key in state if key in names}
     if averages:
-        notes.append(f"took the weights, not their averages beside them ({shown(min(averages))} …)")
+        notes.append(f"took the weights; left out: {some(sorted(averages), 1)}")
     return {key: tensor for key, tensor in state.items() if key not in averages}

@@ -27,9 +27,10 @@ Weights = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of random weights.", min=0, max=2**63 - 1)]
 WeightsFormat = Annotated[str | None, typer.Option(help="The checkpoint's format, else told from its keys.")]
+#: At most as many as a registry may say (`registry.Classes`, which the help need not wait for).
 Classes = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Classes of the checkpoint, where they are not the model's.", min=1, max=1_000_000),
+    typer.Option(metavar="N", help="Classes of the checkpoint, where they are not the model's.", min=1, max=65_536),
 ]
 Labels = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Names of the checkpoint's classes, one a line, in their order.")
