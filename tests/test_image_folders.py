@@ -179,6 +179,38 @@ def test_a_template_that_fits_nothing_says_what_is_there(tmp_path: Path) -> None
     assert names(tmp_path, "d.({}.png") == numbered("d.({}.png")
 
 
+@pytest.mark.parametrize(
+    ("template", "fits"),
+    [
+        ("*1*1*1*1*1*1*1*x.jpg", False),
+        ("{}" * 40 + "x.jpg", False),
+        ("*1" * 999, False),
+        ("**" * 999, True),
+        ("*{}1{}1{}1{}*1*1.jpg", True),
+    ],
+)
+def test_no_template_takes_long(template: str, fits: bool, tmp_path: Path) -> None:
+    put(tmp_path, "1" * 200 + ".jpg")
+    if fits:
+        assert names(tmp_path, template) == ["1" * 200 + ".jpg"]
+    else:
+        assert "no image named like" in refusal(tmp_path, template)
+
+
+@pytest.mark.parametrize(
+    ("template", "wanted"),
+    [
+        ("cam*_frame*_{:05d}.jpg", numbered("cam1_frame7_{:05d}.jpg", 12)),
+        ("*_frame7_*.jpg", numbered("cam1_frame7_{:05d}.jpg", 12)),
+        ("cam{}_frame{}_{}.jpg", numbered("cam1_frame7_{:05d}.jpg", 12)),
+        ("cam1_frame7_0000{}.jpg", numbered("cam1_frame7_{:05d}.jpg", 9)),
+    ],
+)
+def test_templates_of_several_fields(template: str, wanted: list[str], tmp_path: Path) -> None:
+    put(tmp_path, *numbered("cam1_frame7_{:05d}.jpg", 12), *numbered("cam1_frame8-{:05d}.jpg", 12))
+    assert names(tmp_path, template) == wanted
+
+
 def test_templates_of_mit_and_mmaction2_choose_flow(tmp_path: Path) -> None:
     put(tmp_path, *numbered("000012-x_{:05d}.jpg"), *numbered("000012-y_{:05d}.jpg"), *numbered("{:06d}.jpg"))
     wanted = [f"000012-x_{number:05d}.jpg 000012-y_{number:05d}.jpg" for number in (1, 2, 3)]

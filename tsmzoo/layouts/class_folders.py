@@ -59,6 +59,8 @@ def base(folder: Path, part: Part, *, beside: str | None) -> Path | None:
     if len(holding) == 1:
         ((place, direct),) = holding.items()
         if beside is not None and (list_ := _list_in(folder)) is not None:
+            if direct:
+                return None  # what is in the list is meant
             raise DataError(
                 f"{folder}: holds videos in {place.name}/ and {list_}, which may say their classes; give it with "
                 f"{beside} FILE, or have the folders for classes with --format folders"
