@@ -461,7 +461,7 @@ def digest(artifact: Path) -> tuple[str, int]:
             return files.sha256(artifact).hexdigest(), artifact.stat().st_size
         total, size = hashlib.sha256(), 0
         for path in sorted(path for path in artifact.rglob("*") if path.is_file()):
-            total.update(path.relative_to(artifact).as_posix().encode() + b"\0")
+            total.update(os.fsencode(path.relative_to(artifact).as_posix()) + b"\0")
             total.update(files.sha256(path).digest())
             size += path.stat().st_size
     except OSError as error:

@@ -275,7 +275,8 @@ def opened(path: Path, mode: str = "RGB") -> Image.Image:
                 turn = _UPRIGHT.get(_orientation(image))
                 upright = image if turn is None else image.transpose(turn)
                 return upright.convert(mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow says of bad files
+    # What Pillow says of bad files; RuntimeError is what it makes of AVIF's decoder.
+    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
         why = getattr(error, "strerror", None) or error
         raise VideoError(
             f"{path.parent}: {path.name}: cannot be decoded ({why}); delete it, or give other images"

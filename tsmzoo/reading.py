@@ -155,7 +155,10 @@ def _saved(file: BinaryIO, first: bytes) -> Found:
             state, notes = choose(content)
             tensors = {key: _tensor(stored, storage) for key, stored in state.items()}
     # What torch.save's layouts are damaged by; none of it comes from our own code, which works on plain data.
-    except (ValueError, IndexError, KeyError, OverflowError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        *(ValueError, IndexError, KeyError, OverflowError, EOFError),
+        *(zipfile.BadZipFile, zlib.error, NotImplementedError),  # the last of zip's own: flags that it does not know
+    ) as error:
         raise CheckpointError(
             f"is damaged or not a checkpoint ({type(error).__name__}: {of_error(error)}); get it again"
         ) from None

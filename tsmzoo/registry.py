@@ -7,6 +7,7 @@ It must stay quick to import: `tsmzoo list` answers before torch could be loaded
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections import Counter
 from functools import cached_property
 from math import isqrt
@@ -446,22 +447,26 @@ def with_classes(zoo: Registry, model: str, classes: int | None, names: tuple[st
     )
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
 def read_labels(path: Path) -> tuple[str, ...]:
     """Return the names of classes in a file, one a line, in the order of the logits.
 
     Raises RegistryError where it cannot be read, a line is empty or a name stands there twice.
     """
     try:
-        names = [line.strip() for line in files.read_text(path, _MOST_LABELS).removeprefix("\ufeff").splitlines()]
+        text = files.read_text(path, _MOST_LABELS).removeprefix("\ufeff").rstrip()
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}); give a file of names, one a line") from None
     except UnicodeDecodeError:
         raise RegistryError(f"{path}: is not UTF-8 text; give a file of names, one a line") from None
+    names = [line.strip() for line in text.splitlines()]
     if not names:
         raise RegistryError(f"{path}: is empty; give the names of the classes, one a line")
     seen: set[str] = set()
     for number, name in enumerate(names, 1):
-        if not name or not name.isprintable():
+        if not name or _CONTROL.search(name):
             raise RegistryError(f"{path}: line {number} is no name; give the names of the classes, one a line")
         if name in seen:
             raise RegistryError(f"{path}: line {number} names {name[:60]!r} again; a class has a name of its own")

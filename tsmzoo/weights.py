@@ -137,6 +137,8 @@ def _note(name: str, path: Path) -> None:
     with suppress(OSError, DownloadError):  # DownloadError: there is no cache
         place = cache_dir() / "local" / name
         place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_symlink():  # which would be followed
+            place.unlink()
         files.write(place, os.fsencode(path.resolve()))
 
 

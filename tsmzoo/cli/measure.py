@@ -110,6 +110,8 @@ def eval_(
         raise typer.BadParameter("one checkpoint is not that of several models; predict one by one with --predictions")
     if not all(map(is_artifact, live)):
         own_checkpoint(weights, classes, labels, shift)
+    elif live and weights is not None:
+        raise ZooError(f"{live[0]} holds its own weights; leave out --weights, or give a model's id")
     if html is not None:
         page.check(html)
     zoo, first = load(registry_file), processes.is_first()

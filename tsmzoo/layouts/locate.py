@@ -178,7 +178,10 @@ def _told(path: Path, rows: list[Row], root: Path, there: _There, template: str 
     found, counted = [], []
     for row in rows:
         if row.readings:
-            name, numbers = known.get(row.number) or next(r for r in row.readings if len(r[1]) == usual)
+            told = known.get(row.number) or next((r for r in row.readings if len(r[1]) == usual), None)
+            if told is None:
+                raise DataError(f"{path}: line {row.number} has no number of frames as the others; mend the list")
+            name, numbers = told
             if len(numbers) > 2 or (len(numbers) == 2 and usual != 2):
                 raise several_classes(path, row.number, numbers)
             frames = numbers[0] if len(numbers) == 2 else None

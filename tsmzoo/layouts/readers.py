@@ -62,6 +62,8 @@ def _path_line(path: Path, number: int, line: str) -> Row:
         name = line[: tokens[-1 - taken].end()]
         if taken == 1 or all(len(each) <= _DIGITS for each in said[-taken:]):
             readings.append((name, tuple(int(each) for each in said[-taken:])))
+    if not readings:
+        raise DataError(f"{path}: line {number} has {short(said[0], 20)} frames; write the number that the video has")
     name, numbers = readings[0]
     if count == 1:
         return Row(name, numbers[0], (name,), bare=not named, number=number)
