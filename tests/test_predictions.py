@@ -286,6 +286,13 @@ def test_two_runs_do_not_write_one_file(path: Path) -> None:
         pass
 
 
+def test_what_fails_within_the_block_is_not_the_files_fault(path: Path) -> None:
+    with pytest.raises(PermissionError, match="of a video"), predictions.alone(path, 0):
+        raise PermissionError(13, "of a video")
+    with predictions.alone(path, 0):
+        pass  # nobody holds it any more
+
+
 def test_a_finished_file_is_not_written_anew(path: Path) -> None:
     ends(path)
     before = path.stat()

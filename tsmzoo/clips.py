@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -132,17 +132,10 @@ def _probe(listed: Video) -> str | None:
             _, image = next(video.decode_lazily(listed.path))
             image()
         else:
-            _pick(listed, lambda total: {0, total // 2, total - 1})
+            source.pick(listed, lambda total: {0, total // 2, total - 1})
     except VideoError as error:
         return reason(listed, error)
     return None
-
-
-def _pick(listed: Video, choose: Callable[[int], Iterable[int]]) -> dict[int, Array]:
-    try:
-        return source.pick(listed, choose)[1]
-    except OSError as error:
-        raise VideoError(f"{listed.path}: cannot be read ({error.strerror})") from None
 
 
 def _read_all(listed: Video, *, short_side: int) -> Array | str:
@@ -163,7 +156,7 @@ def _read(
         indices[:] = choose(total)
         return indices
 
-    pictures = _pick(listed, wanted)
+    _, pictures = source.pick(listed, wanted)
     small = {index: views.resized(picture, short_side, "mit") for index, picture in pictures.items()}
     return np.stack([small[index] for index in indices])
 

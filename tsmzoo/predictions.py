@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,14 +133,15 @@ def alone(path: Path, rank: int) -> Iterator[None]:
     if rank:  # the first process speaks for all of a run
         yield
         return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock", timeout=0):
-            yield
-    except Timeout:
-        raise DataError(f"{path}: another run writes it; wait for it, or give another file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); give another file") from None
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(f"{path}.lock", timeout=0))
+        except Timeout:
+            raise DataError(f"{path}: another run writes it; wait for it, or give another file") from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror}); give another file") from None
+        yield
 
 
 class Index:
