@@ -312,3 +312,9 @@ def test_a_start_that_is_none_names_the_recipes_key(train_tiny: Any, tmp_path: P
     one_line(result, "`weights`", path)
     assert "--weights" not in result.stderr
     assert yaml.safe_load((tmp_path / "mine.yaml").read_text())["weights"] == path
+
+
+def test_a_run_does_not_go_on_with_images_of_another_name(train_tiny: Any, tmp_path: Path) -> None:
+    assert train_tiny().exit_code == 0
+    one_line(train_tiny("--images", "img_{:05d}.jpg"), str(tmp_path / "out"), "another recipe or list")
+    assert train_tiny().exit_code == 0

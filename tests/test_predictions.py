@@ -208,6 +208,19 @@ def test_predictions_of_another_run_are_refused_by_what_differs(path: Path, chan
     assert path.read_bytes() == lines(0)
 
 
+def test_pictures_that_were_read_otherwise_are_not_gone_on_with(path: Path) -> None:
+    begun(path, own=lines(0))
+    beside = path.with_suffix(".json")
+    older = json.loads(beside.read_bytes())
+    del older["reading"]
+    beside.write_text(json.dumps(older))
+    assert opened(path, reading=1).done == {0}, "headers of before lack it"
+    with pytest.raises(DataError, match="reads pictures otherwise; predict again") as caught:
+        opened(path, reading=predictions.READING)
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == lines(0)
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"p\.jsonl: cannot be written"):

@@ -197,6 +197,7 @@ def _header(contract: Contract, followed: Plan, observe: tuple[int, ...], datase
         tsmzoo=__version__,
         list_file=dataset.list_name,
         split=dataset.split,
+        reading=predictions.READING,
     )
 
 

@@ -448,7 +448,10 @@ def _fingerprint(recipe: Training, videos: Videos, held_out: Videos, place: _Pla
     plan = msgspec.to_builtins(recipe)
     for key in ("workers", "in_memory"):
         del plan[key]
-    lists = [(listed.list_sha256, listed.classes) for listed in (videos, held_out)]
+    lists: list[tuple[Any, ...]] = []
+    for listed in (videos, held_out):
+        template = listed.videos[0].images  # one for all; runs of before there were any go on
+        lists.append((listed.list_sha256, listed.classes, *([template] if template else [])))
     return json.dumps({"recipe": plan, "lists": lists, "processes": place.count}, sort_keys=True)
 
 

@@ -24,6 +24,10 @@ from tsmzoo.errors import DataError
 from tsmzoo.plan import Plan
 
 
+#: Counts the ways in which files were read as pictures: 2 is upright, with images of a folder in the order of numbers.
+READING = 2
+
+
 class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a model answers to a video: logits of each view, before softmax and before they are averaged."""
 
@@ -68,6 +72,8 @@ class Header(msgspec.Struct, frozen=True):
     #: Name of the list, and its official split, for reports: their digests say whether two lists are the same.
     list_file: str | None = None
     split: int | None = None
+    #: How files become pictures (READING); older headers lack it.
+    reading: int = 1
 
 
 def rows(values: Array) -> list[list[float]]:
@@ -198,6 +204,11 @@ class Store:
             raise DataError(f"{beside}: is in the way and not of predictions; give another file") from None
         for key in [key for key in wanted | found if key not in _TOLD]:
             if (was := found.get(key)) != (now := wanted.get(key)):
+                if key == "reading":
+                    raise DataError(
+                        f"{self._path}: was begun by another version of tsmzoo, which reads pictures otherwise; "
+                        "predict again, into another file"
+                    )
                 what = f"({key} was {was}, now is {now})" if key != "classes" else "(of other classes)"
                 raise DataError(f"{self._path}: holds predictions of another run {what}; give another file")
 
