@@ -243,3 +243,25 @@ def test_a_playlist_on_a_server_leads_to_no_file_here(server: str) -> None:
     assert place is not None
     with pytest.raises(VideoError):
         list(video.decode(place))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verify", "x.onnx", "--clip"),
+        ("export", "tsm_mbv2_motion", "--to", "onnx", "-o", "x.onnx", "--clip"),
+        ("export", "tsm_mbv2_motion", "--to", "onnx", "-o", "x.onnx", "--calibrate"),
+        ("eval", "tsm_mbv2_motion", "--data"),
+        ("train", "motion", "-o", "x", "--val", ".", "--data"),
+        ("train", "motion", "-o", "x", "--data", ".", "--val"),
+    ],
+)
+def test_an_address_in_the_place_of_a_path_is_told_without_its_password(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.app, [*command, f"rtsp://admin:{SECRET}@10.0.0.1/live"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: rtsp://10.0.0.1/live: is an address")
+    assert list(tmp_path.iterdir()) == []

@@ -65,6 +65,7 @@ def test_broken_videos_are_skipped_counted_and_named(train_tiny: Any, tmp_path: 
         ("validation", "2.mp4"),
     ]
     assert (document["skipped"], document["val_videos"]) == (1, 5)
+    assert (document["train_videos"], document["train_listed"], document["val_listed"]) == (9, 10, 6)
     notes = result.stderr.splitlines()
     assert len(notes) == 2
     for note, words in zip(notes, (("1 of 10", "3.mp4"), ("1 of 6", "2.mp4")), strict=True):
@@ -159,7 +160,7 @@ def test_folders_of_images_are_looked_into_at_both_ends(
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert [row["video"] for row in document["skipped_videos"]] == ["3.mp4"]
-    assert f"img_0000{broken[0]}.jpg" in document["skipped_videos"][0]["reason"]
+    assert f"img_0000{broken[0]}.jpg" in document["skipped_videos"][0]["why"]
     assert ("of 10 videos" in result.stderr) is (broken != (2,)), "found before, or while it was trained"
 
 
@@ -190,7 +191,7 @@ def test_a_video_lost_in_training_is_replaced_and_named(
     tiny_zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = fit(tmp_path, tiny_zoo, tmp_path / "out", 2, (tmp_path / "data" / "0.mp4").unlink)
-    assert last["skipped_videos"] == [{"list": "training", "video": "0.mp4", "reason": "is missing"}]
+    assert last["skipped_videos"] == [{"list": "training", "video": "0.mp4", "why": "is missing"}]
     assert (last["epoch"], last["skipped"], last["val_videos"]) == (2, 1, 6)
     assert "0.mp4 (is missing); others took their place" in capsys.readouterr().out
     assert all("0.mp4" not in line for line in (tmp_path / "out" / "registry.yaml").read_text().splitlines())
@@ -316,5 +317,12 @@ def test_a_start_that_is_none_names_the_recipes_key(train_tiny: Any, tmp_path: P
 
 def test_a_run_does_not_go_on_with_images_of_another_name(train_tiny: Any, tmp_path: Path) -> None:
     assert train_tiny().exit_code == 0
-    one_line(train_tiny("--images", "img_{:05d}.jpg"), str(tmp_path / "out"), "another recipe or list")
+    one_line(train_tiny("--images", "img_{:05d}.jpg"), str(tmp_path / "out"), "another recipe, list")
     assert train_tiny().exit_code == 0
+
+
+def test_the_first_reason_says_what_to_do(train_tiny: Any, tmp_path: Path) -> None:
+    for number in (1, 3):
+        (tmp_path / "data" / f"{number}.mp4").write_bytes(b"")
+    result = train_tiny("--strict")
+    one_line(result, "1.mp4 (is empty; give a video), 3.mp4 (is empty);")

@@ -251,8 +251,9 @@ def _without(videos: Videos, broken: Mapping[str, str]) -> Videos:
 
 
 def _some(broken: Mapping[str, str], most: int = 3) -> str:
-    """Return the first few of videos, and how many more there are."""
-    named = ", ".join(f"{name} ({why.split(';')[0]})" for name, why in list(broken.items())[:most])
+    """Return the first few of videos, the first with what to do about it, and how many more there are."""
+    first, *others = list(broken.items())[:most]
+    named = ", ".join(f"{name} ({why})" for name, why in (first, *((n, why.split(";")[0]) for n, why in others)))
     return f"{named} and {len(broken) - most} more" if len(broken) > most else named
 
 

@@ -23,7 +23,6 @@ from tsmzoo.artifact import Array
 from tsmzoo.errors import DataError
 from tsmzoo.plan import Plan
 
-
 #: Counts the ways in which files were read as pictures: 2 is upright, with images of a folder in the order of numbers.
 READING = 2
 

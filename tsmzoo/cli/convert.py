@@ -30,6 +30,7 @@ from tsmzoo.cli.options import (
     load_for,
     names,
     obtained,
+    place,
     video_of,
 )
 from tsmzoo.cli.root import app
@@ -59,6 +60,7 @@ def export(
         typer.Option(
             metavar="DIR",
             help="Videos, or folders of images, that int8 takes its ranges from; the bundled have theirs.",
+            **place,
         ),
     ] = None,
     keep_float: Annotated[

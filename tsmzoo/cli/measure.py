@@ -26,6 +26,7 @@ from tsmzoo.cli.options import (
     load_for,
     names,
     numbers,
+    place,
 )
 from tsmzoo.cli.root import app
 from tsmzoo.errors import ZooError
@@ -41,7 +42,7 @@ def eval_(
         ),
     ],
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The dataset as it was published, or lists of your own.")
+        Path | None, typer.Option(metavar="DIR", help="The dataset as it was published, or lists of your own.", **place)
     ] = None,
     list_file: ListFile = None,
     layout: LayoutName = None,
