@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from tsmzoo import clips, dataset, layouts, loop, recipe, registry, training
+from tsmzoo import clips, dataset, layouts, loop, recipe, registry, training, video
 
 Record = Callable[[Path, int, int], Path]
 BROKEN: dict[str, Callable[[Path], Any]] = {
@@ -293,8 +295,6 @@ def test_a_state_of_the_version_before_is_resumed(tiny_zoo: Path, tmp_path: Path
 
 def test_the_probe_reads_no_more_than_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One frame of each video becomes an image, of whatever length it is."""
-    from tsmzoo import video
-
     made = []
     plain = video._image
     monkeypatch.setattr(video, "_image", lambda frame: made.append(1) or plain(frame))
@@ -326,3 +326,34 @@ def test_the_first_reason_says_what_to_do(train_tiny: Any, tmp_path: Path) -> No
         (tmp_path / "data" / f"{number}.mp4").write_bytes(b"")
     result = train_tiny("--strict")
     one_line(result, "1.mp4 (is empty; give a video), 3.mp4 (is empty);")
+
+
+def test_the_probe_decodes_one_frame_in_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    decoded = video._decoded
+
+    def counted(path: Any, container: Any, stream: Any) -> Any:
+        for frame in decoded(path, container, stream):
+            seen.append(stream.codec_context.thread_count)
+            yield frame
+
+    monkeypatch.setattr(video, "_decoded", counted)
+    assert clips.probe(layouts.read(tmp_path / "data").videos, lambda _: None) == {}
+    assert seen == [1] * 10
+
+
+@pytest.mark.parametrize(
+    ("number", "broken"), [(errno.EAGAIN, 0), (errno.EMFILE, 0), (errno.ENOMEM, 0), (errno.EACCES, 10)]
+)
+def test_a_lack_of_the_machine_is_no_fault_of_a_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, broken: int
+) -> None:
+    def lacking(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    listed = layouts.read(tmp_path / "data").videos
+    monkeypatch.setattr(Path, "open", lacking)
+    assert len(clips.probe(listed, lambda _: None)) == broken
+    monkeypatch.undo()
+    monkeypatch.setattr(video, "_container", lacking)
+    assert len(clips.probe(listed, lambda _: None)) == broken

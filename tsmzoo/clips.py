@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ Progress = Callable[[str, int, int], None]
 
 #: The label of a clip that could not be read.
 UNREAD = -1
+#: Of the machine, not of a video: no more threads, memory or open files for the moment.
+_SHORT = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 #: Videos that are probed between two reports of progress.
 _PROBED = 64
 
@@ -129,11 +132,12 @@ def reason(listed: Video, error: VideoError) -> str:
 def _probe(listed: Video) -> str | None:
     try:
         if os.path.isfile(listed.path):  # Path.is_file raises where the name is too long
-            _, image = next(video.decode_lazily(listed.path))
-            image()
+            video.first(listed.path)  # by one thread: there is one a core already
         else:
             source.pick(listed, lambda total: {0, total // 2, total - 1})
     except VideoError as error:
+        if getattr(error.__context__, "errno", None) in _SHORT:
+            return None
         return reason(listed, error)
     return None
 
