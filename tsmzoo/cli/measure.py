@@ -97,6 +97,10 @@ def eval_(
         raise typer.BadParameter("give the folder of the data with --data")
     if not live and (predictions is not None or levels):
         raise typer.BadParameter("saved predictions are scored as they are; leave out --predictions and --observe")
+    if not live and (data or list_file or layout or images):
+        raise typer.BadParameter(
+            "saved predictions are scored as they are; leave out --data, --list, --format and --images"
+        )
     if factors and len(factors) != len(models):
         raise typer.BadParameter(f"{len(models)} models need as many --weights-of-scores")
     if len(live) > 1 and (weights not in (None, "random") or classes or labels or shift):
@@ -139,7 +143,8 @@ def eval_(
         found = scored.score(places, factors)
         if strict and found.skipped:
             video, why = found.skipped[0]
-            raise ZooError(f"--strict: {video} was skipped before ({why}); mend it and delete {places[0]} to try again")
+            lacking = found.skipping
+            raise ZooError(f"--strict: {video} was skipped before ({why}); mend it and delete {lacking} to try again")
         document = scored.summary(zoo, found, speed) | {"left_out": list(listed.left_out) if listed else []}
     if html is not None:
         page.write(html, document, found)  # first: nobody may be there to read the rest
