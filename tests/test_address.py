@@ -254,3 +254,52 @@ def test_a_password_with_signs_of_an_address_is_not_shown(password: str) -> None
     except VideoError as error:
         shown = str(error)
     assert not any(part in shown for part in ("admin", *re.split("[#?/@]", password)))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verify", "x.onnx", "--clip"),
+        ("export", "tsm_mbv2_motion", "--to", "onnx", "-o", "x.onnx", "--clip"),
+        ("export", "tsm_mbv2_motion", "--to", "onnx", "-o", "x.onnx", "--calibrate"),
+        ("eval", "tsm_mbv2_motion", "--data"),
+        ("train", "motion", "-o", "x", "--val", ".", "--data"),
+        ("train", "motion", "-o", "x", "--data", ".", "--val"),
+    ],
+)
+def test_an_address_in_the_place_of_a_path_is_told_without_its_password(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.app, [*command, f"rtsp://admin:{SECRET}@10.0.0.1/live"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: rtsp://10.0.0.1/live: is an address")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_playlist_is_live_until_it_is_closed(server: str, closed: bool) -> None:
+    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:4", "#EXTINF:4,", "v.ts", *(["#EXT-X-ENDLIST"] if closed else [])]
+    (Served.folder / "live.m3u8").write_text("\n".join(lines) + "\n")
+    place = address.parse(f"{server}/live.m3u8")
+    assert place is not None
+    live = stream.Live(place, lambda _: None)
+    try:
+        assert live.endless is not closed
+    finally:
+        live.close()
+
+
+def test_a_live_playlist_that_goes_away_is_connected_to_again(server: str) -> None:
+    path = Served.folder / "gone.m3u8"
+    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nv.ts\n")
+    place = address.parse(f"{server}/gone.m3u8")
+    assert place is not None
+    notes: list[str] = []
+    frames = stream.Live(place, notes.append).frames()
+    next(frames)
+    path.unlink()
+    with pytest.raises(VideoError, match="3 new connections did not last"):
+        list(frames)
+    assert len(notes) == stream.TRIES

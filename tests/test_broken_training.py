@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from tsmzoo import clips, dataset, layouts, loop, recipe, registry, training
+from tsmzoo import clips, dataset, layouts, loop, recipe, registry, training, video
 
 Record = Callable[[Path, int, int], Path]
 BROKEN: dict[str, Callable[[Path], Any]] = {
@@ -65,6 +67,7 @@ def test_broken_videos_are_skipped_counted_and_named(train_tiny: Any, tmp_path: 
         ("validation", "2.mp4"),
     ]
     assert (document["skipped"], document["val_videos"]) == (1, 5)
+    assert (document["train_videos"], document["train_listed"], document["val_listed"]) == (9, 10, 6)
     notes = result.stderr.splitlines()
     assert len(notes) == 2
     for note, words in zip(notes, (("1 of 10", "3.mp4"), ("1 of 6", "2.mp4")), strict=True):
@@ -159,7 +162,7 @@ def test_folders_of_images_are_looked_into_at_both_ends(
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert [row["video"] for row in document["skipped_videos"]] == ["3.mp4"]
-    assert f"img_0000{broken[0]}.jpg" in document["skipped_videos"][0]["reason"]
+    assert f"img_0000{broken[0]}.jpg" in document["skipped_videos"][0]["why"]
     assert ("of 10 videos" in result.stderr) is (broken != (2,)), "found before, or while it was trained"
 
 
@@ -190,7 +193,7 @@ def test_a_video_lost_in_training_is_replaced_and_named(
     tiny_zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = fit(tmp_path, tiny_zoo, tmp_path / "out", 2, (tmp_path / "data" / "0.mp4").unlink)
-    assert last["skipped_videos"] == [{"list": "training", "video": "0.mp4", "reason": "is missing"}]
+    assert last["skipped_videos"] == [{"list": "training", "video": "0.mp4", "why": "is missing"}]
     assert (last["epoch"], last["skipped"], last["val_videos"]) == (2, 1, 6)
     assert "0.mp4 (is missing); others took their place" in capsys.readouterr().out
     assert all("0.mp4" not in line for line in (tmp_path / "out" / "registry.yaml").read_text().splitlines())
@@ -292,8 +295,6 @@ def test_a_state_of_the_version_before_is_resumed(tiny_zoo: Path, tmp_path: Path
 
 def test_the_probe_reads_no_more_than_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One frame of each video becomes an image, of whatever length it is."""
-    from tsmzoo import video
-
     made = []
     plain = video._image
     monkeypatch.setattr(video, "_image", lambda frame: made.append(1) or plain(frame))
@@ -312,3 +313,47 @@ def test_a_start_that_is_none_names_the_recipes_key(train_tiny: Any, tmp_path: P
     one_line(result, "`weights`", path)
     assert "--weights" not in result.stderr
     assert yaml.safe_load((tmp_path / "mine.yaml").read_text())["weights"] == path
+
+
+def test_a_run_does_not_go_on_with_images_of_another_name(train_tiny: Any, tmp_path: Path) -> None:
+    assert train_tiny().exit_code == 0
+    one_line(train_tiny("--images", "img_{:05d}.jpg"), str(tmp_path / "out"), "another recipe, list")
+    assert train_tiny().exit_code == 0
+
+
+def test_the_first_reason_says_what_to_do(train_tiny: Any, tmp_path: Path) -> None:
+    for number in (1, 3):
+        (tmp_path / "data" / f"{number}.mp4").write_bytes(b"")
+    result = train_tiny("--strict")
+    one_line(result, "1.mp4 (is empty; give a video), 3.mp4 (is empty);")
+
+
+def test_the_probe_decodes_one_frame_in_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    decoded = video._decoded
+
+    def counted(path: Any, container: Any, stream: Any) -> Any:
+        for frame in decoded(path, container, stream):
+            seen.append(stream.codec_context.thread_count)
+            yield frame
+
+    monkeypatch.setattr(video, "_decoded", counted)
+    assert clips.probe(layouts.read(tmp_path / "data").videos, lambda _: None) == {}
+    assert seen == [1] * 10
+
+
+@pytest.mark.parametrize(
+    ("number", "broken"), [(errno.EAGAIN, 0), (errno.EMFILE, 0), (errno.ENOMEM, 0), (errno.EACCES, 10)]
+)
+def test_a_lack_of_the_machine_is_no_fault_of_a_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, broken: int
+) -> None:
+    def lacking(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    listed = layouts.read(tmp_path / "data").videos
+    monkeypatch.setattr(Path, "open", lacking)
+    assert len(clips.probe(listed, lambda _: None)) == broken
+    monkeypatch.undo()
+    monkeypatch.setattr(video, "_container", lacking)
+    assert len(clips.probe(listed, lambda _: None)) == broken

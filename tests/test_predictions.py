@@ -208,6 +208,19 @@ def test_predictions_of_another_run_are_refused_by_what_differs(path: Path, chan
     assert path.read_bytes() == lines(0)
 
 
+def test_pictures_that_were_read_otherwise_are_not_gone_on_with(path: Path) -> None:
+    begun(path, own=lines(0))
+    beside = path.with_suffix(".json")
+    older = json.loads(beside.read_bytes())
+    del older["reading"]
+    beside.write_text(json.dumps(older))
+    assert opened(path, reading=1).done == {0}, "headers of before lack it"
+    with pytest.raises(DataError, match="reads pictures otherwise; predict again") as caught:
+        opened(path, reading=predictions.READING)
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == lines(0)
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"p\.jsonl: cannot be written"):
@@ -284,6 +297,13 @@ def test_two_runs_do_not_write_one_file(path: Path) -> None:
             pass
     with predictions.alone(path, 0):
         pass
+
+
+def test_what_fails_within_the_block_is_not_the_files_fault(path: Path) -> None:
+    with pytest.raises(PermissionError, match="of a video"), predictions.alone(path, 0):
+        raise PermissionError(13, "of a video")
+    with predictions.alone(path, 0):
+        pass  # nobody holds it any more
 
 
 def test_a_finished_file_is_not_written_anew(path: Path) -> None:

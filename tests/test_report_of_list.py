@@ -144,3 +144,43 @@ def test_what_is_left_out_stands_in_the_report(ucf: Path, own: Path, tmp_path: P
     assert document["videos"] == 4
     assert result.stderr.count(f"{some.name}/notes.doc") == 1
     assert "'Opening of doors'" in result.stderr
+
+
+def test_predictions_of_before_pictures_stood_upright_are_refused(
+    ucf: Path, own: Path, measured: Callable[[int], tuple[Path, Result]], tmp_path: Path
+) -> None:
+    whole, _ = measured(1)
+    path = tmp_path / "old.jsonl"
+    path.write_bytes(whole.read_bytes())
+    header = json.loads(whole.with_suffix(".json").read_bytes())
+    assert header.pop("reading") == 2
+    path.with_suffix(".json").write_text(json.dumps(header))
+    command = ["eval", "mine", "--registry", str(own), "--data", str(ucf), "--predictions", str(path)]
+    result = CliRunner().invoke(app, command, prog_name="tsmzoo")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "reads pictures otherwise; predict again" in result.stderr
+    assert path.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("option", ["--data", "--list", "--format", "--images"])
+def test_saved_predictions_need_no_data(measured: Callable[[int], tuple[Path, Result]], option: str) -> None:
+    path, _ = measured(1)
+    result = CliRunner().invoke(app, ["eval", str(path), option, "x"], prog_name="tsmzoo")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert option in result.stderr
+    assert invoke(path).stdout
+
+
+def test_strict_names_the_file_that_lacks_the_video(
+    measured: Callable[[int], tuple[Path, Result]], tmp_path: Path
+) -> None:
+    whole, _ = measured(1)
+    lacking = tmp_path / "lacking.jsonl"
+    lacking.with_suffix(".json").write_bytes(whole.with_suffix(".json").read_bytes())
+    first, *others = whole.read_bytes().splitlines(keepends=True)
+    skipped = json.loads(first) | {"logits": [], "skipped": "is empty"}
+    lacking.write_bytes(json.dumps(skipped).encode() + b"\n" + b"".join(others))
+    for paths in ((whole, lacking), (lacking, whole)):
+        result = CliRunner().invoke(app, ["eval", *map(str, paths), "--strict"], prog_name="tsmzoo")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"delete {lacking} to try again" in result.stderr

@@ -11,7 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
@@ -926,8 +926,8 @@ def test_a_video_gets_mits_logits(name: str, published: Callable[[str], Path]) -
 
 
 def picked(times: Sequence[float], fps: float | None) -> list[int]:
-    images: Iterator[Any] = ((time, index) for index, time in enumerate(times))
-    return [index for _, index in video.at_rate(images, fps)]
+    beat = video.Beat(fps)
+    return [index for index, time in enumerate(times) if beat.takes(time)]
 
 
 #: Frames a second of the video and of the model; the first frames that are taken: each the first at or after its turn.

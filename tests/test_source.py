@@ -194,6 +194,16 @@ def test_a_video_that_is_missing(tmp_path: Path, is_flow: bool) -> None:
     assert refusal(listed(tmp_path / "v.mp4"), flow=is_flow) == "is missing"
 
 
+@pytest.mark.parametrize("is_flow", [False, True])
+@pytest.mark.parametrize(
+    ("name", "why"), [("v" * 300, "File name too long"), ("loop", "Too many levels of symbolic links")]
+)
+def test_a_path_that_the_system_refuses(tmp_path: Path, is_flow: bool, name: str, why: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    said = refusal(listed(tmp_path / name), flow=is_flow)
+    assert said == f"cannot be read ({why})"
+
+
 def test_a_video_file_is_no_flow(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_bytes(b"")
     assert "is no folder of flow images; extract them, or choose an RGB model" in refusal(

@@ -279,3 +279,33 @@ def test_train_advises_options_that_it_has(
         assert word in result.stderr
         assert not word.startswith("--") or word.split()[0] in help_
     assert not (tmp_path / "out").exists()
+
+
+def test_the_hidden_name_of_the_option_is_not_a_second_list(train: Callable[..., Result], clips: Path) -> None:
+    path = clips / "annotations.txt"
+    result = train("--data", clips, "--val", clips, "--train-list", path, "--list", path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--list is --train-list" in result.stderr
+
+
+def test_train_says_what_it_left_out_and_what_is_listed_twice(
+    train_tiny: Callable[..., Result], record: Callable[[Path, int, int], Path], tmp_path: Path
+) -> None:
+    record(tmp_path / "made", 6, 1)
+    for part in ("data", "val"):
+        for number in range(6):
+            place = tmp_path / part / ("red", "blue")[number % 2] / f"{part}{number}.mp4"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes((tmp_path / "made" / f"{number}.mp4").read_bytes())
+    (tmp_path / "data" / "red" / "notes.doc").touch()
+    (tmp_path / "val" / "blue" / "why.doc").touch()
+    result = train_tiny("--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["left_out"] == ["red/notes.doc", "blue/why.doc"]
+    lines = tmp_path / "twice.txt"
+    lines.write_text("red/data0.mp4 0\nblue/data1.mp4 1\nred/data2.mp4 0\nblue/data3.mp4 1\nred/data0.mp4 0\n")
+    (tmp_path / "data" / "labels.txt").write_text("red\nblue\n")
+    listed = layouts.read(tmp_path / "data", lines)
+    assert [note for note in layouts.notes(listed) if "twice.txt" in note] == [
+        f"note: 1 lines of {lines} name a video again; each counts once"
+    ]

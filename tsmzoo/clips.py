@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -30,6 +31,8 @@ Progress = Callable[[str, int, int], None]
 
 #: The label of a clip that could not be read.
 UNREAD = -1
+#: Of the machine, not of a video: no more threads, memory or open files for the moment.
+_SHORT = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 #: Videos that are probed between two reports of progress.
 _PROBED = 64
 
@@ -129,20 +132,14 @@ def reason(listed: Video, error: VideoError) -> str:
 def _probe(listed: Video) -> str | None:
     try:
         if os.path.isfile(listed.path):  # Path.is_file raises where the name is too long
-            _, image = next(video.decode_lazily(listed.path))
-            image()
+            video.first(listed.path)  # by one thread: there is one a core already
         else:
-            _pick(listed, lambda total: {0, total // 2, total - 1})
+            source.pick(listed, lambda total: {0, total // 2, total - 1})
     except VideoError as error:
+        if getattr(error.__context__, "errno", None) in _SHORT:
+            return None
         return reason(listed, error)
     return None
-
-
-def _pick(listed: Video, choose: Callable[[int], Iterable[int]]) -> dict[int, Array]:
-    try:
-        return source.pick(listed, choose)[1]
-    except OSError as error:
-        raise VideoError(f"{listed.path}: cannot be read ({error.strerror})") from None
 
 
 def _read_all(listed: Video, *, short_side: int) -> Array | str:
@@ -163,7 +160,7 @@ def _read(
         indices[:] = choose(total)
         return indices
 
-    pictures = _pick(listed, wanted)
+    _, pictures = source.pick(listed, wanted)
     small = {index: views.resized(picture, short_side, "mit") for index, picture in pictures.items()}
     return np.stack([small[index] for index in indices])
 

@@ -72,8 +72,6 @@ def evaluate(
         _check_origin(dataset, zoo.find(subject.model).id, zoo.find(subject.model).dataset)  # before a download
     opened, followed = _opened(zoo, subject, settings, progress, notify)
     runner, contract = opened
-    if dataset.repeated:
-        notify(f"note: {dataset.repeated} lines of the list name a video again; each counts once")
     dataset = fitted(zoo, dataset, contract)
     for line in scored.warnings(zoo, contract.model, contract.weights, dataset.split):
         notify(f"warning: {line}")
@@ -197,6 +195,7 @@ def _header(contract: Contract, followed: Plan, observe: tuple[int, ...], datase
         tsmzoo=__version__,
         list_file=dataset.list_name,
         split=dataset.split,
+        reading=predictions.READING,
     )
 
 

@@ -252,8 +252,9 @@ def _without(videos: Videos, broken: Mapping[str, str]) -> Videos:
 
 
 def _some(broken: Mapping[str, str], most: int = 3) -> str:
-    """Return the first few of videos, and how many more there are."""
-    named = ", ".join(f"{name} ({why.split(';')[0]})" for name, why in list(broken.items())[:most])
+    """Return the first few of videos, the first with what to do about it, and how many more there are."""
+    first, *others = list(broken.items())[:most]
+    named = ", ".join(f"{name} ({why})" for name, why in (first, *((n, why.split(";")[0]) for n, why in others)))
     return f"{named} and {len(broken) - most} more" if len(broken) > most else named
 
 
@@ -449,7 +450,10 @@ def _fingerprint(recipe: Training, videos: Videos, held_out: Videos, place: _Pla
     plan = msgspec.to_builtins(recipe)
     for key in ("workers", "in_memory"):
         del plan[key]
-    lists = [(listed.list_sha256, listed.classes) for listed in (videos, held_out)]
+    lists: list[tuple[Any, ...]] = []
+    for listed in (videos, held_out):
+        template = listed.videos[0].images  # one for all; runs of before there were any go on
+        lists.append((listed.list_sha256, listed.classes, *([template] if template else [])))
     return json.dumps({"recipe": plan, "lists": lists, "processes": place.count}, sort_keys=True)
 
 

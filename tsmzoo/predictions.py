@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,9 @@ from tsmzoo import files
 from tsmzoo.artifact import Array
 from tsmzoo.errors import DataError
 from tsmzoo.plan import Plan
+
+#: Counts the ways in which files were read as pictures: 2 is upright, with images of a folder in the order of numbers.
+READING = 2
 
 
 class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -68,6 +71,8 @@ class Header(msgspec.Struct, frozen=True):
     #: Name of the list, and its official split, for reports: their digests say whether two lists are the same.
     list_file: str | None = None
     split: int | None = None
+    #: How files become pictures (READING); older headers lack it.
+    reading: int = 1
 
 
 def rows(values: Array) -> list[list[float]]:
@@ -178,14 +183,15 @@ def alone(path: Path, rank: int) -> Iterator[None]:
     if rank:  # the first process speaks for all of a run
         yield
         return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock", timeout=0):
-            yield
-    except Timeout:
-        raise DataError(f"{path}: another run writes it; wait for it, or give another file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); give another file") from None
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(f"{path}.lock", timeout=0))
+        except Timeout:
+            raise DataError(f"{path}: another run writes it; wait for it, or give another file") from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror}); give another file") from None
+        yield
 
 
 class Index:
@@ -259,6 +265,11 @@ class Store:
             raise DataError(f"{beside}: is in the way and not of predictions; give another file") from None
         for key in [key for key in wanted | found if key not in _TOLD]:
             if (was := found.get(key)) != (now := wanted.get(key)):
+                if key == "reading":
+                    raise DataError(
+                        f"{self._path}: was begun by another version of tsmzoo, which reads pictures otherwise; "
+                        "predict again, into another file"
+                    )
                 what = f"({key} was {was}, now is {now})" if key != "classes" else "(of other classes)"
                 raise DataError(f"{self._path}: holds predictions of another run {what}; give another file")
 

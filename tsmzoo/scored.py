@@ -37,6 +37,8 @@ class Scored:
     observed: dict[int, Tally]
     #: Name and reason.
     skipped: list[tuple[str, str]]
+    #: The predictions that lack the first of them.
+    skipping: Path | None = None
 
 
 def score(paths: Sequence[Path], factors: Sequence[float] = ()) -> Scored:
@@ -59,8 +61,10 @@ def score(paths: Sequence[Path], factors: Sequence[float] = ()) -> Scored:
     levels = headers[0].observe if all(header.observe == headers[0].observe for header in headers) else ()
     found = Scored(headers, factors, Tally(), [Tally() for _ in paths], {level: Tally() for level in levels}, [])
     for row in _together(paths, headers):
-        if bad := next((prediction for prediction in row if prediction.skipped is not None), None):
-            found.skipped.append((bad.video, str(bad.skipped)))
+        if bad := next((each for each in zip(row, paths, strict=True) if each[0].skipped is not None), None):
+            prediction, path = bad
+            found.skipped.append((prediction.video, str(prediction.skipped)))
+            found.skipping = found.skipping or path
             continue
         label = row[0].label
         for path, each in zip(paths, row, strict=True):

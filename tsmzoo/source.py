@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -23,10 +23,11 @@ def pick(
     A picture is H, W, C, uint8: RGB, or x and y of the `flow`. Raises VideoError where it is not there, gives no
     picture, or holds fewer images than its list says.
     """
-    if listed.path.is_dir():
-        return _pick_images(listed, choose, flow)
-    if not os.path.exists(listed.path):
-        raise VideoError(f"{listed.path}: is missing")
+    try:
+        if _is_folder(listed.path):
+            return _pick_images(listed, choose, flow)
+    except OSError as error:
+        raise VideoError(f"{listed.path}: cannot be read ({error.strerror})") from None
     if flow:
         raise VideoError(f"{listed.path}: is no folder of flow images; extract them, or choose an RGB model")
     chosen = video.pick(listed.path, choose, threads)
@@ -40,6 +41,13 @@ def first(path: Path, short_side: int, size: int, template: str | None = None, m
     else:
         frames = (image for _, image in itertools.islice(video.decode(path), most))
     return np.stack([views.prepared(image, short_side, size) for image in frames])
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: no file can be called so
+        raise VideoError(f"{path}: is missing") from None
 
 
 def _pick_images(listed: Video, choose: Callable[[int], Iterable[int]], flow: bool) -> tuple[int, dict[int, Array]]:

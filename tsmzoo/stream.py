@@ -24,6 +24,8 @@ _WAIT = 1.0
 _AHEAD = 5.0
 #: Formats of cameras, which have no end.
 _ENDLESS = {"mpjpeg", "rtsp", "rtp", "sdp"}
+#: Formats that are lists of parts: the size is the list's own, and a live one grows.
+_PLAYLISTS = {"hls", "dash"}
 
 #: Seconds since the first connection, and what gives the image.
 _Item = tuple[float, "Callable[[], Image.Image]"]
@@ -76,7 +78,8 @@ class Live:
         #: Frames a second that it says it has.
         self.rate = stream.average_rate or video.USUAL
         #: It is a camera's, or a stream that does not say how long it is, in seconds or in bytes.
-        self.endless = not self._is_http or max(container.duration or 0, container.size) <= 0
+        size = 0 if _is_playlist(container) else container.size
+        self.endless = not self._is_http or max(container.duration or 0, size) <= 0
 
     def close(self) -> None:
         """Close the connection."""
@@ -125,6 +128,10 @@ class Live:
                         self._first = self._connect()
                     except VideoError:
                         why = "is not there"
+                        continue
+                    if _is_playlist(self._first[0]) and self._first[0].duration:  # closed, and seen to its end
+                        self.close()
+                        return latest.end()
             latest.end()
         except BaseException as error:  # raised where frames are asked for
             latest.end(error)
@@ -151,4 +158,9 @@ class Live:
                 latest.put((now, image))
         except VideoError as error:
             return f"broke off ({error})"
-        return "ended" if not self._is_http or container.format.name in _ENDLESS else None
+        goes_on = container.format.name in _ENDLESS or (self.endless and _is_playlist(container))
+        return "ended" if not self._is_http or goes_on else None
+
+
+def _is_playlist(container: av.container.InputContainer) -> bool:
+    return not _PLAYLISTS.isdisjoint(container.format.name.split(","))

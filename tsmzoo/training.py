@@ -59,7 +59,7 @@ def train(
     if processes.is_first():
         entry = _finish(zoo, net, entry, recipe, videos, held_out, out, fitted)
     skipped = [
-        {"list": which, "video": name, "reason": why}
+        {"list": which, "video": name, "why": why}
         for which in loop.LISTS
         for name, why in (fitted.skipped[which] | fitted.lost[which]).items()
     ]

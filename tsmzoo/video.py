@@ -69,6 +69,15 @@ def decode_lazily(
         yield time, partial(_upright, frame, turns.of(frame))
 
 
+def first(path: Path) -> Image.Image:
+    """Return the first frame, decoded by one thread. Raises VideoError where there is none."""
+    turns = _Turns()
+    with opened(path, threads=1) as (container, stream):
+        for frame in _decoded(path, container, stream):
+            return _upright(frame, turns.of(frame))
+    raise VideoError(f"{path}: holds no frame; give a video")
+
+
 def rate(path: Place) -> Fraction | None:
     """Return the frames a second that a video says it has. Raises VideoError."""
     with opened(path) as (container, stream):
@@ -354,12 +363,6 @@ class Beat:
         kept = self._due <= time + CLOCK_SLACK and time < self._due + self._step
         self._due = (self._due if kept else time) + self._step
         return True
-
-
-def at_rate(frames: Iterator[tuple[float, Image.Image]], fps: float | None) -> Iterator[tuple[float, Image.Image]]:
-    """Yield the frames that a stream of `fps` frames a second would have seen; all of them without `fps`."""
-    beat = Beat(fps)
-    return ((time, image) for time, image in frames if beat.takes(time))
 
 
 # --- some frames of a video ------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from tsmzoo.cli.options import (
     names,
     obtained,
     own_checkpoint,
+    place,
     video_of,
     with_model_of,
 )
@@ -60,6 +61,7 @@ def export(
         typer.Option(
             metavar="DIR",
             help="Videos, or folders of images, that int8 takes its ranges from; the bundled have theirs.",
+            **place,
         ),
     ] = None,
     keep_float: Annotated[

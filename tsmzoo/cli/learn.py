@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ from tsmzoo.cli.options import (
     Shift,
     Split,
     load,
+    place,
 )
 from tsmzoo.cli.root import app
 
@@ -52,7 +53,7 @@ def train(
         str, typer.Argument(metavar="RECIPE", help="A recipe of tsmzoo's, or a .yaml file of your own.")
     ],
     data: DataFolder,
-    val: Annotated[Path, typer.Option(metavar="DIR", help="The same, to measure on; never trained on.")],
+    val: Annotated[Path, typer.Option(metavar="DIR", help="The same, to measure on; never trained on.", **place)],
     out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A run begun there is resumed.")],
     train_list: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The list to train on, in place of the one that --data holds.")
@@ -71,6 +72,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a model on your own videos; `torchrun --nproc-per-node N -m tsmzoo train …` uses several devices."""
+    if train_list and list_file:
+        raise typer.BadParameter("--list is --train-list; give one of them")
     zoo = load(registry_file)
     from tsmzoo import layouts, processes, recipe, training
 
@@ -99,17 +102,21 @@ def train(
         )
     if not processes.is_first():
         return
-    lists = {
+    lists: dict[str, Any] = {
         f"{part}_{key}": value
         for part, listed in (("train", videos), ("val", held_out))
         for key, value in (
             ("list", str(listed.list_path)),
             ("list_sha256", listed.list_sha256),
+            ("listed", len(listed)),
             ("videos", len(listed)),
         )
     }
+    lists["train_videos"] -= last.get("skipped", 0)  # what was trained on, as the metrics' `val_videos` are measured
     if json:
-        terminal.print_json({"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256} | lists | last)
+        left_out = {"left_out": list(dict.fromkeys(videos.left_out + held_out.left_out))}
+        head = {"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256}
+        terminal.print_json(head | lists | left_out | last)
         return
     measured = last.get("val_videos", len(held_out))
     terminal.say(f"{entry.id}: {last['val_top1']:.2f} % on {measured} videos after {last['epoch']:g} epochs")

@@ -27,6 +27,7 @@ from tsmzoo.cli.options import (
     names,
     numbers,
     own_checkpoint,
+    place,
     with_model_of,
 )
 from tsmzoo.cli.root import app
@@ -43,7 +44,7 @@ def eval_(
         ),
     ],
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The dataset as it was published, or lists of your own.")
+        Path | None, typer.Option(metavar="DIR", help="The dataset as it was published, or lists of your own.", **place)
     ] = None,
     list_file: ListFile = None,
     layout: LayoutName = None,
@@ -154,7 +155,9 @@ def eval_(
         found = scored.score(places, factors)
         if strict and found.skipped:
             video, why = found.skipped[0]
-            raise ZooError(f"--strict: {video} was skipped before ({why}); mend it and delete {places[0]} to try again")
+            raise ZooError(
+                f"--strict: {video} was skipped before ({why}); mend it and delete {found.skipping} to try again"
+            )
         document = scored.summary(zoos, found, speed) | {"left_out": list(listed.left_out) if listed else []}
     if html is not None:
         page.write(html, document, found)  # first: nobody may be there to read the rest

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tsmzoo import terminal
-from tsmzoo.errors import ZooError
+from tsmzoo.errors import VideoError, ZooError
 
 if TYPE_CHECKING:
     from tsmzoo.artifact import Array
     from tsmzoo.registry import Entry, Registry, ShiftName
     from tsmzoo.weights import Network
 
+
+def _place(text: str) -> Path:
+    """Return a path; raise VideoError where it is an address, whose password a path would be printed with."""
+    from tsmzoo import address
+
+    if (found := address.parse(text)) is not None:
+        raise VideoError(f"{found}: is an address, which only `tsmzoo run` reads; give a file or a folder")
+    return Path(text)
+
+
+#: Of options that name videos: only here is an address still one, since Path makes one slash of two.
+place: dict[str, Any] = {"parser": _place}
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 RegistryFile = Annotated[
@@ -48,7 +60,8 @@ Frames = Annotated[
     typer.Option(metavar="T", help="Frames of a clip; with eval, of an online model's stream, too.", min=1, max=256),
 ]
 DataFolder = Annotated[
-    Path, typer.Option(metavar="DIR", help="Videos, with annotations.txt (`path index` a line) and labels.txt.")
+    Path,
+    typer.Option(metavar="DIR", help="Videos, with annotations.txt (`path index` a line) and labels.txt.", **place),
 ]
 ListFile = Annotated[Path | None, typer.Option("--list", metavar="FILE", help="A list in place of annotations.txt.")]
 LayoutName = Annotated[
@@ -56,7 +69,8 @@ LayoutName = Annotated[
 ]
 Split = Annotated[int, typer.Option(help="Of UCF101 and HMDB51.", min=1, max=3)]
 Clip = Annotated[
-    Path | None, typer.Option(metavar="VIDEO|FOLDER", help="Real frames to verify with, beside the seeded noise.")
+    Path | None,
+    typer.Option(metavar="VIDEO|FOLDER", help="Real frames to verify with, beside the seeded noise.", **place),
 ]
 Images = Annotated[
     str | None,

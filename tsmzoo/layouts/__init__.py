@@ -98,6 +98,8 @@ def joined(first: Dataset, second: Dataset) -> tuple[Dataset, Dataset]:
 def notes(dataset: Dataset) -> list[str]:
     """Return what a user should know of how a dataset was read."""
     found = []
+    if dataset.repeated:
+        found.append(f"note: {dataset.repeated} lines of {dataset.list_path} name a video again; each counts once")
     if count := len(dataset.left_out):
         files_ = "1 file" if count == 1 else f"{count} files"
         found.append(
