@@ -357,3 +357,22 @@ def test_a_lack_of_the_machine_is_no_fault_of_a_video(
     monkeypatch.undo()
     monkeypatch.setattr(video, "_container", lacking)
     assert len(clips.probe(listed, lambda _: None)) == broken
+
+
+def test_a_video_whose_pictures_change_their_size_is_replaced_and_named(train_tiny: Any, tmp_path: Path) -> None:
+    half = tmp_path / "half.ts"
+    with av.open(str(half), "w") as container, av.open(str(tmp_path / "data" / "3.ts"), "w") as turned:
+        for size, target in (((48, 40), container), ((40, 48), turned)):
+            stream = target.add_stream("mpeg2video", rate=25)
+            stream.width, stream.height = size
+            for _ in range(6):
+                target.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((size[1], size[0], 3), np.uint8))))
+            target.mux(stream.encode())
+    joined = half.read_bytes() + (tmp_path / "data" / "3.ts").read_bytes()
+    (tmp_path / "data" / "3.ts").unlink()
+    (tmp_path / "data" / "3.mp4").write_bytes(joined)
+    result = train_tiny("--json", frames=8)
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)["skipped_videos"]
+    assert row["video"] == "3.mp4"
+    assert "its pictures are" in row["why"]

@@ -301,3 +301,17 @@ def test_a_list_that_is_named_and_no_file(clips: Path, asked: str) -> None:
     os.mkfifo(path) if asked == "pipe" else path.symlink_to("/dev/zero")
     with pytest.raises(DataError, match="no regular file"):
         layouts.read(clips, path)
+
+
+@pytest.mark.parametrize("line", ["v9 123456789123 1", "videos/9.mp4 123456789123 1"])
+def test_a_count_that_no_video_has_is_named(tmp_path: Path, line: str) -> None:
+    record(tmp_path / "videos" / "0.mp4", 5)
+    for number in range(3):
+        images(tmp_path / f"v{number}", 5)
+    lines = [*(f"v{number} 5 {number % 2}" for number in range(3)), "videos/0.mp4 5 1", line]
+    assert "line 5" in refusal(tmp_path, *lines)
+
+
+def test_a_name_that_labels_have_twice_is_told(clips: Path) -> None:
+    put(clips / "labels.txt", "up", "down", "up")
+    assert "labels.txt: names 'up' again" in refusal(clips, "videos/0.mp4 0", "videos/1.mp4 1")

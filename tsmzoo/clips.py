@@ -153,7 +153,10 @@ def _read_all(listed: Video, *, short_side: int) -> Array | str:
 def _read(
     listed: Video, choose: Callable[[int], Sequence[int]] = lambda total: range(total), *, short_side: int
 ) -> Array:
-    """Return frames of a video, all without `choose`, T, H, W, 3, resized as MIT does."""
+    """Return frames of a video, all without `choose`, T, H, W, 3, resized as MIT does.
+
+    Raises VideoError where it cannot be read, or its pictures are not of one size.
+    """
     indices: list[int] = []
 
     def wanted(total: int) -> list[int]:
@@ -162,6 +165,12 @@ def _read(
 
     _, pictures = source.pick(listed, wanted)
     small = {index: views.resized(picture, short_side, "mit") for index, picture in pictures.items()}
+    if len(sizes := {picture.shape[:2] for picture in small.values()}) > 1:  # a phone that was turned, joined files
+        (height, width), (other_height, other_width), *_ = sorted(sizes)
+        raise VideoError(
+            f"{listed.path}: its pictures are {width}x{height} and {other_width}x{other_height}; "
+            "cut it where they change"
+        )
     return np.stack([small[index] for index in indices])
 
 

@@ -512,8 +512,14 @@ def _needed(packets: list[_Packet], wanted: Collection[int]) -> set[int]:
     return needed
 
 
+#: Frames that a container may claim: more than a day's, by a header that lies.
+_MOST_FRAMES = 10_000_000
+
+
 def _pick_in_order(path: Place, choose: Callable[[int], Iterable[int]], guess: int, threads: int) -> Chosen:
     """Decode all of a video, and once more where it does not have the `guess` of frames that the container claims."""
+    if guess > _MOST_FRAMES:
+        guess = 0
     while True:
         wanted = set(choose(guess)) if guess else set()
         chosen, total, turns = Chosen(guess, {}, {}), 0, _Turns()

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -141,7 +142,12 @@ def _class_names(folder: Path, path: Path) -> list[str] | None:
     """Return the class names that lie beside a list without names, or in the folder of the data."""
     places = [place / name for place in (path.parent, folder) for name in (LABELS, "category.txt")]
     found = next((place for place in places if os.path.lexists(place)), None)
-    return names(found) if found else None
+    if found is None:
+        return None
+    listed = names(found)
+    if twice := [name for name, count in Counter(listed).items() if count > 1]:
+        raise DataError(f"{found}: names {_some([repr(name) for name in twice])} again; a class has a name of its own")
+    return listed
 
 
 def _digest(path: Path, rows: list[Row]) -> str:
