@@ -99,10 +99,55 @@ def read_header(path: Path) -> Header:
         ) from None
 
 
-def read(path: Path) -> Iterator[Prediction]:
-    """Yield the predictions of a file, one at a time. Raises DataError naming a line that is none."""
-    for _, prediction in _each(path, Prediction):
+def read(path: Path, header: Header | None = None) -> Iterator[Prediction]:
+    """Yield the predictions of a file, one at a time, of what `header` says.
+
+    Raises DataError naming a line that is none.
+    """
+    rule = _Rule(header) if header else None
+    for number, (_, prediction) in enumerate(_each(path, Prediction), start=1):
+        if rule and (fault := rule.fault(prediction)):
+            raise _refused(path, number, fault)
         yield prediction
+
+
+def _refused(path: Path, number: int, fault: object) -> DataError:
+    return DataError(f"{path}: line {number} is no prediction ({fault}); predict again")
+
+
+class _Rule:
+    """What all predictions of one run have in common."""
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        #: Logits of a view: those of the first line where the classes have no names.
+        self._width = None if header.classes is None else len(header.classes)
+
+    def fault(self, prediction: Prediction) -> str | None:
+        """Return why `prediction` is none of the run; None where it may be one."""
+        views, levels, width = self._header.plan.views, self._header.observe, self._width
+        if prediction.label < 0 or (width is not None and prediction.label >= width):
+            return f"class {prediction.label}" + ("" if width is None else f" of {width}")
+        if prediction.skipped is not None:
+            return None
+        if missing := [level for level in levels if str(level) not in prediction.observed]:
+            return f"nothing after {missing[0]} % of the video"
+        if width is None and prediction.logits:
+            width = len(prediction.logits[0])
+        if not width:
+            return "no logits"
+        for logits in (prediction.logits, *(prediction.observed[str(level)] for level in levels)):
+            if not logits or len(logits) != views:
+                return f"logits of {len(logits)} views, not of {views}"
+            if odd := {len(row) for row in logits} - {width}:
+                return f"{min(odd)} logits of {width} classes"
+            with np.errstate(over="ignore"):
+                if not np.isfinite(np.asarray(logits, np.float32)).all():
+                    return "a logit beyond float32"
+        if prediction.label >= width:
+            return f"class {prediction.label} of {width}"
+        self._width = width
+        return None
 
 
 class _Name(msgspec.Struct):
@@ -124,7 +169,7 @@ def _each(path: Path, kind: type[_Line]) -> Iterator[tuple[int, _Line]]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give a file that --predictions wrote") from None
     except msgspec.MsgspecError as error:
-        raise DataError(f"{path}: line {number} is no prediction ({error}); predict again") from None
+        raise _refused(path, number, error) from None
 
 
 @contextmanager
@@ -144,32 +189,49 @@ def alone(path: Path, rank: int) -> Iterator[None]:
 
 
 class Index:
-    """Where each video's line stands in a file of predictions: it holds a number a video."""
+    """Where each video's line stands in a file of predictions of what `header` says: it holds two numbers a video.
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._starts = path, {line.video: start for start, line in _each(path, _Name)}
+    Raises DataError naming a line that is none.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self._path, self._rule = path, _Rule(header)
+        self._starts: dict[str, tuple[int, int]] = {}
+        for number, (start, line) in enumerate(_each(path, _Name), start=1):
+            if line.video in self._starts:
+                raise DataError(f"{path}: has {line.video} twice; predict again")
+            self._starts[line.video] = number, start
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def get(self, video: str) -> Prediction | None:
         """Return the prediction of a video."""
-        if (start := self._starts.get(video)) is None:
+        if (place := self._starts.get(video)) is None:
             return None
-        with self._path.open("rb") as file:
-            file.seek(start)
-            return msgspec.json.decode(file.readline(), type=Prediction)
+        number, start = place
+        try:
+            with files.opened(self._path) as file:
+                file.seek(start)
+                prediction = msgspec.json.decode(file.readline(), type=Prediction)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise _refused(self._path, number, error) from None
+        if fault := self._rule.fault(prediction):
+            raise _refused(self._path, number, fault)
+        return prediction
 
 
 class Store:
     """The predictions of a run, chunk by chunk: `chunks` are the names of the videos that are predicted together.
 
-    A chunk counts once it is whole: what a killed process left of one is cut off and predicted again. Process
+    A chunk counts once it is whole: what a killed process left of one, or a line that cannot be of this run, is cut
+    off with all that follows it, and predicted again. Process
     `rank` of `count` writes a file of its own; all of them are read, whatever the number was before.
     """
 
     def __init__(self, path: Path, header: Header, chunks: list[list[str]], rank: int, count: int) -> None:
         self._path, self._rank, self._count, self._chunks = path, rank, count, chunks
+        self._header = header
         self._mine = path if count == 1 else path.with_name(f"{path.name}.{rank}")
         self._first = {chunk[0]: number for number, chunk in enumerate(chunks)}
         for place in (path, self._mine):
@@ -217,12 +279,16 @@ class Store:
         end, lines = 0, b""
         names: Iterator[str] = iter(())
         number: int | None = None
+        rule = _Rule(self._header)
         with path.open("rb") as file:
             for line in file:
                 try:
-                    video = msgspec.json.decode(line, type=_Name).video
+                    prediction = msgspec.json.decode(line, type=Prediction)
                 except msgspec.MsgspecError:
                     return
+                if rule.fault(prediction):
+                    return
+                video = prediction.video
                 if number is None:
                     if (number := self._first.get(video)) is None:
                         return

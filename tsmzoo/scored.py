@@ -58,11 +58,14 @@ def score(paths: Sequence[Path], factors: Sequence[float] = ()) -> Scored:
         plans = [msgspec.structs.replace(followed, average="probabilities") for followed in plans]
     levels = headers[0].observe if all(header.observe == headers[0].observe for header in headers) else ()
     found = Scored(headers, factors, Tally(), [Tally() for _ in paths], {level: Tally() for level in levels}, [])
-    for row in _together(paths):
+    for row in _together(paths, headers):
         if bad := next((prediction for prediction in row if prediction.skipped is not None), None):
             found.skipped.append((bad.video, str(bad.skipped)))
             continue
         label = row[0].label
+        for path, each in zip(paths, row, strict=True):
+            if (width := len(each.logits[0])) != (first := len(row[0].logits[0])):
+                raise DataError(f"{path}: has {width} logits of {each.video}, {paths[0]} has {first}; predict again")
         parts = [predictions.scores(each.logits, how) for each, how in zip(row, plans, strict=True)]
         found.tally.add(np.tensordot(factors, parts, 1), label)
         for member, part in zip(found.members, parts, strict=True):
@@ -78,11 +81,11 @@ def score(paths: Sequence[Path], factors: Sequence[float] = ()) -> Scored:
     return found
 
 
-def _together(paths: Sequence[Path]) -> Iterator[list[Prediction]]:
+def _together(paths: Sequence[Path], headers: Sequence[Header]) -> Iterator[list[Prediction]]:
     """Yield the predictions of all files for one video after the other, in the order of the first file."""
-    others = [predictions.Index(path) for path in paths[1:]]
+    others = [predictions.Index(path, header) for path, header in zip(paths[1:], headers[1:], strict=True)]
     seen: set[str] = set()
-    for first in predictions.read(paths[0]):
+    for first in predictions.read(paths[0], headers[0]):
         if first.video in seen:
             raise DataError(f"{paths[0]}: has {first.video} twice; predict again")
         seen.add(first.video)
