@@ -402,14 +402,20 @@ def test_a_wrong_file_is_named(server: Server, entry: Entry, known: dict[str, An
     assert f"kept as {NAME}.{sha256(OTHER)[:8]}.bad" in message
 
 
-def test_a_damaged_part_does_not_pass(server: Server, entry: Entry) -> None:
+@pytest.mark.parametrize("body", [BODY, OTHER])
+def test_a_damaged_part_does_not_pass_and_is_fetched_from_its_start(body: bytes, server: Server, entry: Entry) -> None:
     server.add(f"/a/{NAME}", Reply(cut=100_000), Reply(b"", 404))
     assert "HTTP 404" in refusal(entry)
     part = cache.local_path(entry).with_name(f"{NAME}.part")
     part.write_bytes(bytes(part.stat().st_size))
-    server.add(f"/a/{NAME}", Reply())
-    assert "kept as" in refusal(entry)
-    assert download.fetch(entry).read_bytes() == BODY
+    before = len(server.requests)
+    server.add(f"/a/{NAME}", Reply(body))
+    if body == BODY:
+        assert download.fetch(entry).read_bytes() == BODY
+        assert leftovers(entry) == set()
+    else:
+        assert f"kept as {NAME}.{sha256(OTHER)[:8]}.bad" in refusal(entry)
+    assert server.ranges()[before:] == ["bytes=100000-", None]
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server, entry: Entry) -> None:

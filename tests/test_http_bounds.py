@@ -333,6 +333,15 @@ def test_a_part_that_is_larger_than_the_file_can_be_starts_over(server: Server) 
     assert download.fetch(entry).read_bytes() == BODY
 
 
+def test_a_part_that_outgrew_the_file_is_not_continued(server: Server) -> None:
+    etag = b'ETag: "v1"'
+    span = b"Content-Range: bytes 20000-49999/30000"
+    over = answer(b"Content-Length: 30000", etag, span, status=b"206 Partial", body=BODY[20_000:])
+    server.answers = [answer(LENGTH, etag, body=BODY[:20_000]), over, RIGHT]
+    assert download.fetch(entry_of(f"{server.url}/w.pth")).read_bytes() == BODY
+    assert [b"range:" in asked.lower() for asked in server.requests] == [False, True, False]
+
+
 # The hub
 
 ASK = """

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from tsmzoo import artifact, models, registry
+from tsmzoo import artifact, models, recipe, registry
 from tsmzoo.cli import app
 from tsmzoo.errors import RegistryError, ZooError
 from tsmzoo.flops import count
@@ -221,3 +221,33 @@ def test_a_shape_of_a_contract_is_bounded(length: int) -> None:
         msgspec.json.decode(json.dumps(tensor), type=artifact.Tensor)
     whole = msgspec.json.decode(json.dumps(tensor | {"shape": ["N", 2**31 - 1]}), type=artifact.Tensor)
     assert whole.shape == ("N", 2**31 - 1)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 10_001, 10**6, 10**12, 2**63 - 1, 10**400])
+def test_the_steps_of_a_verification_are_bounded(steps: int) -> None:
+    case = {"name": "noise", "steps": steps, "max_rel_error": 0.0}
+    with pytest.raises(msgspec.MsgspecError):
+        msgspec.json.decode(json.dumps(case), type=artifact.Case)
+    for good in (1, 10_000):
+        assert msgspec.json.decode(json.dumps(case | {"steps": good}), type=artifact.Case).steps == good
+
+
+@pytest.mark.parametrize("tolerance", [0, -1, 1.001, 2, 1e30, 1e308, float("nan"), float("inf")])
+def test_the_tolerance_of_a_verification_is_bounded(tolerance: float) -> None:
+    report = {"status": "passed", "runtime": "r", "tolerance": tolerance}
+    with pytest.raises(msgspec.MsgspecError):
+        msgspec.json.decode(json.dumps(report), type=artifact.Verification)
+    for good in (1e-6, 1.0):
+        found = msgspec.json.decode(json.dumps(report | {"tolerance": good}), type=artifact.Verification)
+        assert found.tolerance == good
+
+
+@pytest.mark.parametrize("tolerance", [1.001, 1e30])
+def test_a_recipe_sets_no_tolerance_that_no_contract_holds(tolerance: float, tmp_path: Path) -> None:
+    target = msgspec.to_builtins(recipe.target("onnx"))
+    path = tmp_path / "t.yaml"
+    path.write_text(json.dumps(target | {"tolerance": {"fp32": tolerance}}), encoding="utf-8")
+    with pytest.raises(ZooError, match=r"tolerance\["):
+        recipe.target(str(path))
+    path.write_text(json.dumps(target | {"tolerance": {"fp32": 1.0}}), encoding="utf-8")
+    assert recipe.target(str(path)).tolerance == {"fp32": 1.0}

@@ -48,7 +48,9 @@ NAMES = [[f"{number}.mp4" for number in range(start, min(start + 3, 10))] for st
 def chunk(number: int) -> list[Prediction]:
     """Return the predictions of a chunk, those of every fourth video skipped."""
     return [
-        Prediction(name, index % 2, [], skipped="broken") if index % 4 == 3 else Prediction(name, index % 2, [[index]])
+        Prediction(name, index % 2, [], skipped="broken")
+        if index % 4 == 3
+        else Prediction(name, index % 2, [[index, -0.5]])
         for name, index in ((name, int(name[:-4])) for name in NAMES[number])
     ]
 
@@ -315,7 +317,7 @@ def test_a_finished_file_is_not_written_anew(path: Path) -> None:
 
 def test_a_line_is_found_without_reading_the_others(path: Path) -> None:
     ends(path)
-    index = predictions.Index(path)
+    index = predictions.Index(path, HEADER)
     assert len(index) == 10
     assert [index.get(each.video) for each in chunk(2)] == chunk(2)
     assert index.get("none.mp4") is None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -87,6 +89,25 @@ def test_chatter_is_not_shown_with_what_a_user_caused(error: BaseException, capf
     with pytest.raises(type(error)):
         fail(by_print_and_descriptor, error)
     assert capfd.readouterr() == ("", "")
+
+
+PLACES = ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EIO", "EPERM")
+
+
+@pytest.mark.parametrize("number", [getattr(errno, name) for name in PLACES])
+def test_chatter_is_not_shown_with_what_a_disk_caused(number: int, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        fail(by_print_and_descriptor, OSError(number, os.strerror(number), "m.onnx"))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("the library is broken"), FileNotFoundError(errno.ENOENT, "no such", "x.so")]
+)
+def test_chatter_is_shown_with_other_errors_of_the_system(error: OSError, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(type(error)):
+        fail(by_print_and_descriptor, error)
+    assert "CHATTER" in capfd.readouterr().err
 
 
 def test_chatter_of_an_earlier_block_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:

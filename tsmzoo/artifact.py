@@ -31,9 +31,13 @@ State = Literal["explicit", "packed", "implicit"]
 #: What makes probabilities of logits: classes exclude one another, or each may hold.
 Activation = Literal["softmax", "sigmoid"]
 
-#: Values along an axis, bytes of a file, steps of a verification.
+#: Values along an axis, bytes of a file, steps of a verification in all.
 Length = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+#: Frames of a stream of a verification, which `verify` holds in memory.
+Steps = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+#: Of errors relative to an output's range: at 1 they are not judged.
+Tolerance = Annotated[float, msgspec.Meta(gt=0, le=1)]
 #: Pixels of a side: of the input, and of what it is cropped from.
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 
@@ -90,7 +94,7 @@ class Case(_Record, frozen=True, kw_only=True):
     """One stream or clip of a verification."""
 
     name: str
-    steps: Number
+    steps: Steps
     max_rel_error: float
 
 
@@ -125,7 +129,7 @@ class Verification(_Record, frozen=True, kw_only=True):
     runtime: str
     #: Why it failed.
     reason: str | None = None
-    tolerance: float
+    tolerance: Tolerance
     max_rel_error: float | None = None
     mean_rel_error: float | None = None
     #: The output that the largest error stands in.

@@ -150,7 +150,10 @@ def _fetch_locked(file: _File, progress: Progress | None, notify: Notify) -> Non
                 digest = _from_hub(address, part, file.max_bytes)
             else:
                 known = bool(_expected(file) or file.git_blob_sha1)
-                digest = fetch_to(address, part, file.max_bytes, known, progress)
+                digest, joined = fetch_to(address, part, file.max_bytes, known, progress)
+                if joined and _wrong(file, part, digest):  # perhaps only what an earlier run left of it
+                    discard(part)
+                    digest, _ = fetch_to(address, part, file.max_bytes, known, progress)
             reason = _settle(file, part, digest, notify)
             if reason is None:
                 return

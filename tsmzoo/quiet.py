@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import sys
 import tempfile
@@ -13,6 +14,16 @@ from functools import cache
 from typing import IO
 
 from tsmzoo.errors import ZooError
+
+#: What is said of a disk, a folder or their limits, and not of the code in the block.
+_PLACES = {
+    getattr(errno, name)
+    for name in (
+        *("EACCES", "EDQUOT", "EFBIG", "EIO", "EMFILE", "ENAMETOOLONG", "ENFILE", "ENODEV", "ENOSPC", "ENXIO"),
+        *("EPERM", "EROFS", "ESTALE", "ETXTBSY"),
+    )
+    if hasattr(errno, name)  # the system's own
+}
 
 
 @cache
@@ -30,7 +41,7 @@ def _log() -> IO[str]:
 def quiet() -> Iterator[None]:
     """Swallow whatever is printed, warned or logged, by Python or C++ code, within the block.
 
-    When the block fails otherwise than by a user's mistake, the chatter is shown: it may say why.
+    When the block fails otherwise than by a user's mistake or by a disk, the chatter is shown: it may say why.
     """
     log = _log()
     log.seek(0)
@@ -57,10 +68,11 @@ def quiet() -> Iterator[None]:
     except (ZooError, KeyboardInterrupt):
         restore()
         raise
-    except BaseException:
+    except BaseException as error:
         restore()
-        log.seek(0)
-        sys.stderr.write(log.read())
+        if not (isinstance(error, OSError) and error.errno in _PLACES):
+            log.seek(0)
+            sys.stderr.write(log.read())
         raise
     else:
         restore()

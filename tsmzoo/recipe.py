@@ -26,6 +26,7 @@ STRIDED = ("dense", "spread", "windows")
 # Beyond these nothing is meant; infinity and NaN are outside, too. Memory and time end long before most of them.
 _Count = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 _Many = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+_Relative = Annotated[float, msgspec.Meta(gt=0, le=1)]
 _Positive = Annotated[float, msgspec.Meta(gt=0, le=1e30)]
 _NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e30)]
 _Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -101,7 +102,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: Precision
     preprocess: Literal["embedded", "external"]
     #: Largest error by precision, relative to the range of each output.
-    tolerance: Annotated[dict[Precision, _Positive], msgspec.Meta(min_length=1)]
+    tolerance: Annotated[dict[Precision, _Relative], msgspec.Meta(min_length=1)]
     #: Frames per stream of a verification: in fewer, a state that is lost may hide.
     steps: Annotated[int, msgspec.Meta(ge=16, le=10_000)]
     #: By precision: what is judged on real clips beside the tolerance.

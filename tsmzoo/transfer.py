@@ -43,9 +43,10 @@ class _Cut(Exception):
     """The transfer broke; the same address may give the rest."""
 
 
-def fetch_to(address: str, part: Path, max_bytes: int, known: bool, progress: Progress | None) -> str:
-    """Download to `part`, with what it already holds of this file, and return the digest of the whole.
+def fetch_to(address: str, part: Path, max_bytes: int, known: bool, progress: Progress | None) -> tuple[str, bool]:
+    """Download to `part`, with what it already holds of this file.
 
+    Return the digest of the whole, and whether it was put together of parts.
     `known`: there is a digest to compare with. Raises Refused.
     """
     import httpx2
@@ -85,7 +86,7 @@ def _check_scheme(request: httpx2.Request) -> None:
 
 def _stream(
     client: httpx2.Client, address: str, part: Path, max_bytes: int, known: bool, progress: Progress | None
-) -> str:
+) -> tuple[str, bool]:
     """Ask once, for what `part` lacks. Raises _Cut, Refused, httpx2.HTTPError."""
     digest = hashlib.sha256()
     size = 0
@@ -147,8 +148,10 @@ def _stream(
             file.flush()
             os.fsync(file.fileno())
     if total is not None and size != total:
+        if size > total:  # of another file, or damaged: there is nothing to continue
+            discard(part)
         raise _Cut(f"ended after {size} of {total} bytes")
-    return digest.hexdigest()
+    return digest.hexdigest(), status == 206
 
 
 @contextmanager
