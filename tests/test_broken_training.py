@@ -109,7 +109,7 @@ def test_eval_and_training_skip_the_same(train_tiny: Any, tmp_path: Path) -> Non
 def test_strict_stops_before_the_first_epoch(train_tiny: Any, tmp_path: Path, folder: str) -> None:
     for number in (4, 5):
         BROKEN["empty"](tmp_path / folder / f"{number}.mp4")
-    one_line(train_tiny("--strict"), "--strict", "2 videos", "4.mp4 (is empty)", "5.mp4")
+    one_line(train_tiny("--strict"), "--strict", "2 videos", "4.mp4 (is empty; give a video)", "5.mp4 (is empty)")
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
     assert train_tiny().exit_code == 0
     one_line(train_tiny("--strict"), "--strict", "4.mp4")
