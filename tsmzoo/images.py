@@ -160,23 +160,18 @@ def _parsed(names: Iterable[str]) -> list[_Named]:
 
 def _asked(folder: Path, names: list[str], template: str) -> list[_Named]:
     """Return the names that a template fits: `img_{:05d}.jpg`, `img_%05d.jpg`, `flow_{}_{:05d}.jpg`, `cam1_*.png`."""
-    pieces = _FIELD.split(template)
+    pieces = _FIELD.split(re.sub(r"\*+", "*", template))
     last = max((place for place in range(1, len(pieces), 2) if pieces[place] != "*"), default=None)
-    fits = re.compile(
-        "".join(
-            _pattern(piece, last=place == last) if place % 2 else re.escape(piece) for place, piece in enumerate(pieces)
-        ),
-        re.DOTALL,
-    )
     found = []
     for name in names:
-        if (match := fits.fullmatch(name)) is None:
+        if (ends := _fitted(pieces, last, name)) is None:
             continue
         stem = Path(name).stem
         if last is None:
             found.append(_Named(name, stem, None, ""))
         else:
-            found.append(_Named(name, name[: match.start("number")], match["number"], stem[match.end("number") :]))
+            begin, end = ends[last - 1], ends[last]
+            found.append(_Named(name, name[:begin], name[begin:end], stem[end:]))
     if not found:
         raise VideoError(f"{folder}: holds no image named like {template}; {_choose(_parsed(names))}")
     # Without a width any number fits; where both lie there, 1 and 00001, those are meant that have none.
@@ -184,14 +179,46 @@ def _asked(folder: Path, names: list[str], template: str) -> list[_Named]:
     return plain if plain and len({one.value for one in found if one.number}) < len(found) else found
 
 
-def _pattern(field: str, *, last: bool) -> str:
+def _fitted(pieces: Sequence[str], last: int | None, name: str) -> tuple[int, ...] | None:
+    """Return where in `name` each piece of a template ends, the first ones as far behind as may be; None if it fits not.
+
+    Every other piece is a field, that at `last` the number. No place is tried twice: as a regular expression, a
+    template of several fields could take for ever.
+    """
+    if len(pieces) > 2 * len(name) + 3:
+        return None  # of two pieces one has a character
+    failed: set[tuple[int, int]] = set()
+
+    def rest(place: int, at: int) -> tuple[int, ...] | None:
+        if place == len(pieces):
+            return () if at == len(name) else None
+        if (place, at) in failed:
+            return None
+        field = _ends(pieces[place], name, at, last=place == last) if place % 2 else _end(pieces[place], name, at)
+        for end in field:
+            if (behind := rest(place + 1, end)) is not None:
+                return (end, *behind)
+        failed.add((place, at))
+        return None
+
+    return rest(0, 0)
+
+
+def _end(text: str, name: str, at: int) -> Sequence[int]:
+    return (at + len(text),) if name.startswith(text, at) else ()
+
+
+def _ends(field: str, name: str, at: int, *, last: bool) -> Sequence[int]:
+    """Return where a field that begins at `at` may end, the longest first."""
     if field == "*":
-        return ".*"
-    width = re.search(r"0(\d+)", field)
-    digits = rf"\d{{{width[1]},}}" if width else r"\d+"
-    if last:
-        return f"(?P<number>{digits})"
-    return digits if width else r"(?:\d+|[xyuv])"  # the number of a video, or a component of flow
+        return range(len(name), at - 1, -1)
+    width = re.search(r"0(\d{1,4})", field)
+    if not (last or width) and name.startswith(("x", "y", "u", "v"), at):
+        return (at + 1,)  # a component of flow
+    digits = at
+    while digits < len(name) and name[digits].isdecimal():
+        digits += 1
+    return range(digits, at + max(1, int(width[1]) if width else 1) - 1, -1)
 
 
 # --- one sequence ----------------------------------------------------------------------------------------------------
