@@ -180,7 +180,7 @@ def _asked(folder: Path, names: list[str], template: str) -> list[_Named]:
 
 
 def _fitted(pieces: Sequence[str], last: int | None, name: str) -> tuple[int, ...] | None:
-    """Return where in `name` each piece of a template ends, the first ones as far behind as may be; None if it fits not.
+    """Return where in `name` each piece of a template ends, the first ones as far behind as may be; None if not at all.
 
     Every other piece is a field, that at `last` the number. No place is tried twice: as a regular expression, a
     template of several fields could take for ever.

@@ -13,7 +13,7 @@ from tsmzoo import files, paths
 from tsmzoo.errors import RegistryError
 from tsmzoo.formats import Format
 from tsmzoo.parsing import MOST, parse
-from tsmzoo.registry import Id
+from tsmzoo.registry import Frames, Id
 from tsmzoo.text import of_error
 
 RECIPES = paths.DATA / "recipes"
@@ -146,7 +146,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     #: Freeze every batch norm but the first (TSN, § 3.2): for fine-tuning on few videos.
     partial_bn: bool = False
     #: Frames of a clip; None for the model's own. An online model is trained on clips, too, and needs it.
-    frames: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+    frames: Frames | None = None  # as many as the registry that a training leaves may say
     #: Sides of the square crops that are drawn at random places, as shares of the short side.
     scales: Annotated[
         tuple[Annotated[float, msgspec.Meta(ge=0.01, le=1)], ...], msgspec.Meta(min_length=1, max_length=1000)
