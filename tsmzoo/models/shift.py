@@ -45,10 +45,11 @@ def shift_clip(x: Tensor, fold: int, group: int | None = None) -> Tensor:
 def _lone(x: Tensor, moved: int) -> Tensor:
     """Shift frames that have no neighbours, N, C, H, W: of `moved` channels zeros come, and no slice has no frames.
 
-    coremltools takes such a slice for one with frames.
+    coremltools takes such a slice for one with frames, and knows no slice of everything.
     """
-    zeros, rest = torch.zeros_like(x[:, :moved]), x[:, moved:]
-    return torch.cat([zeros, rest], 1) if rest.shape[1] else zeros
+    if moved == x.shape[1]:
+        return torch.zeros_like(x)
+    return torch.cat([torch.zeros_like(x[:, :moved]), x[:, moved:]], 1)
 
 
 def _groups(x: Tensor, group: int | None) -> Sequence[Tensor]:
