@@ -683,7 +683,7 @@ def test_wrong_places_to_save_are_refused(toy: Path, clip: Path, tmp_path: Path)
 def test_a_disk_that_is_full_is_told_and_leaves_nothing(
     toy: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     result = invoke("run", toy, clip, "--save", tmp_path / "saved.mp4")
     assert result.exit_code == 1
     assert "error: " in result.stderr
