@@ -747,6 +747,7 @@ def test_the_contract_names_the_checkpoint_and_verify_goes_back_to_it(of_local_w
         "format": "mit-tsm-online",
         "file": weights.name,
         "url": None,
+        "shift": None,
         "shift_mismatch": False,
     }
     assert str(weights.parent) not in path.with_suffix(".json").read_text()

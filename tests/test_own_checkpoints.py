@@ -317,8 +317,9 @@ def test_a_recipes_weights_of_other_classes_keep_all_but_the_classifier(uni: Pat
     motion.write(folder := tmp_path / "clips", 14, 5)
     from tsmzoo import layouts
 
-    listed = layouts.read(folder, None)
-    net, trained = training._start(ZOO, recipe, listed, listed, lambda *_: None, lambda _: None, "uni", False)
+    motion.write(other := tmp_path / "others", 14, 6)
+    listed, held_out = layouts.read(folder), layouts.read(other)
+    net, trained = training._start(ZOO, recipe, listed, held_out, lambda *_: None, lambda _: None, "uni", False)
     assert trained.classes == 14
     wanted = obtain(entry).backbone.state_dict()
     for key, tensor in net.state_dict().items():

@@ -104,6 +104,8 @@ def read(path: Path) -> File:
                 after.st_mtime_ns,
             ):
                 raise CheckpointError("changed while it was read; try again when nothing writes it")
+            if not found.state:
+                raise CheckpointError("holds no tensors; give a checkpoint file")
     except FileNotFoundError:
         raise CheckpointError("does not exist; check the path given with --weights") from None
     except OSError as error:
@@ -132,8 +134,6 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             text = (file.metadata() or {}).get(METADATA)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"is no safetensors file ({of_error(error)}); download it again") from None
-    if not state:
-        raise CheckpointError("holds no tensors; give a checkpoint file")
     try:
         metadata = json.loads(text or "{}")
     except (ValueError, RecursionError):

@@ -89,9 +89,10 @@ def load(registry_file: Path | None) -> Registry:
 def with_model_of(zoo: Registry, artifact: Path, registry_file: Path | None, *, first: bool = True) -> Registry:
     """Return `zoo` with the model of an exported file, and note on the `first` process where it is from."""
     from tsmzoo import weights
-    from tsmzoo.artifact import read_contract
+    from tsmzoo.artifact import check_consistent, read_contract
 
     contract = read_contract(artifact)
+    check_consistent(artifact, contract)  # before it is asked whose it is
     zoo, path = weights.with_model_of(zoo, artifact, contract, replace=registry_file is None)
     if path is not None and first:
         terminal.note(f"note: {artifact}: is of {contract.model}, as it stands in {path}")
