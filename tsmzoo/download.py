@@ -288,14 +288,11 @@ def _settle(file: _File, arrived: Path, sha256: str, notify: Notify) -> str | No
 
 
 def _sha256(path: Path) -> str:
-    return _hashed(path, hashlib.sha256())
+    return files.sha256(path).hexdigest()
 
 
 def _git_blob_sha1(path: Path) -> str:
-    return _hashed(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size))
-
-
-def _hashed(path: Path, digest: hashlib._Hash) -> str:
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
     with files.opened(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
