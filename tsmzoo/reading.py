@@ -157,7 +157,7 @@ def _saved(file: BinaryIO, first: bytes) -> Found:
     # What torch.save's layouts are damaged by; none of it comes from our own code, which works on plain data.
     except (
         *(ValueError, IndexError, KeyError, OverflowError, EOFError),
-        *(zipfile.BadZipFile, zlib.error, NotImplementedError),  # the last of zip's own: flags that it does not know
+        *(zipfile.BadZipFile, zlib.error, NotImplementedError),  # the last of zip's own: later versions, unknown flags
     ) as error:
         raise CheckpointError(
             f"is damaged or not a checkpoint ({type(error).__name__}: {of_error(error)}); get it again"
@@ -192,10 +192,7 @@ class _Storages:
 
 def _archive(file: BinaryIO, mapped: mmap.mmap) -> tuple[Any, _Storages]:
     """Return what a zip archive of torch.save's pickles, and its storages."""
-    try:
-        archive = zipfile.ZipFile(file)
-    except NotImplementedError as error:  # of a later version of zip
-        raise zipfile.BadZipFile(str(error)) from None
+    archive = zipfile.ZipFile(file)
     members = {member.filename: member for member in archive.infolist()}
     if len(members) != len(archive.infolist()):
         raise CheckpointError("has two members of one name, and nothing says which is meant; get it again")
