@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -1000,9 +1001,10 @@ def alike(tmp_path: Path) -> Path:
 def test_two_processes_take_the_step_of_one(train: Train, alike: Path, zoo_file: Path, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"partial_bn": True, "lr": 0.5, "weight_decay": 0.0}
     one, two = tmp_path / "out", tmp_path / "two"
-    succeeded(train("--data", str(alike), "--val", str(alike), **changes))
+    lists = ["--data", str(alike), "--val", str(shutil.copytree(alike, tmp_path / "copies"))]
+    succeeded(train(*lists, **changes))
     recipe = written(tmp_path / "mine.yaml", **changes)
-    options = ["--data", str(alike), "--val", str(alike), "-o", str(two), "--registry", str(zoo_file)]
+    options = [*lists, "-o", str(two), "--registry", str(zoo_file)]
     done = torchrun("-m", "tsmzoo", "train", recipe, *options, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["val_top1"] == metrics(two)[-1]["val_top1"], "one of the two speaks"
