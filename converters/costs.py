@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from tsmzoo.artifact import Array
+from tsmzoo.typing import Array
 
 #: Steps that costs are measured on.
 _PROBES = 32

@@ -31,8 +31,10 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from tsmzoo import dataset, registry, video
+from tsmzoo import registry
 from tsmzoo.cli import app
+from tsmzoo.data import dataset
+from tsmzoo.data.encode import encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -254,7 +256,7 @@ def record() -> Callable[[Path, int, int], Path]:
             colour = np.full(3, 60.0)
             colour[2 * (number % 2)] = 180
             frames = colour + rng.normal(0, 30, (6, 40, 48, 3))
-            video.encode(folder / f"{number}.mp4", frames.clip(0, 255).astype(np.uint8), 8)
+            encode(folder / f"{number}.mp4", frames.clip(0, 255).astype(np.uint8), 8)
         dataset.write(folder, [(f"{number}.mp4", number % 2) for number in range(videos)], ("red", "blue"))
         return folder
 

@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tsmzoo import demo, download, evaluate, layouts, metrics, motion, predictions, registry
+from tsmzoo import registry
+from tsmzoo.cli import _story as story
 from tsmzoo.cli import app
-from tsmzoo.evaluate import Settings
-from tsmzoo.flops import count
-from tsmzoo.predictions import Prediction
+from tsmzoo.data import layouts, motion
+from tsmzoo.evaluation import evaluate, metrics, predictions
+from tsmzoo.evaluation.evaluate import Settings
+from tsmzoo.evaluation.predictions import Prediction
+from tsmzoo.inference.model import ModelReference
+from tsmzoo.models.flops import count
 from tsmzoo.recipe import training
-from tsmzoo.subject import Subject
+from tsmzoo.weights import download
 
 ZOO = registry.load()
-TSN, TSM, ONLINE = demo.MODELS
+TSN, TSM, ONLINE = story.MODELS
 #: Nobody trained on it, nor chose by it.
 VIDEOS, SEED = 210, 77
 
@@ -30,16 +34,16 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Predicti
     folder = tmp_path_factory.mktemp("bundled")
     motion.write(folder / "clips", VIDEOS, SEED)
     clips = layouts.read(folder / "clips")
-    for name in demo.MODELS:
-        evaluate.evaluate(ZOO, Subject(name), clips, Settings(workers=0), folder / f"{name}.jsonl")
-    return {name: list(predictions.read(folder / f"{name}.jsonl")) for name in demo.MODELS}
+    for name in story.MODELS:
+        evaluate.evaluate(ZOO, ModelReference(name), clips, Settings(workers=0), folder / f"{name}.jsonl")
+    return {name: list(predictions.read(folder / f"{name}.jsonl")) for name in story.MODELS}
 
 
 def top1(answers: list[Prediction]) -> float:
     return float(np.mean([np.argmax(answer.logits[0]) == answer.label for answer in answers]))
 
 
-@pytest.mark.parametrize("name", demo.MODELS)
+@pytest.mark.parametrize("name", story.MODELS)
 def test_a_file_is_small_and_the_one_that_the_registry_names(name: str) -> None:
     path = download.fetch(ZOO.find(name))
     assert path.stat().st_size <= 2e6
@@ -48,7 +52,7 @@ def test_a_file_is_small_and_the_one_that_the_registry_names(name: str) -> None:
 
 def test_the_three_cost_the_same_to_the_last_multiplication() -> None:
     macs, params = set(), set()
-    for name in demo.MODELS:
+    for name in story.MODELS:
         entry = ZOO.find(name)
         counted = count(entry)
         macs.add(round(counted.gmacs * 1e9) * 8 // entry.frames)
@@ -59,14 +63,14 @@ def test_the_three_cost_the_same_to_the_last_multiplication() -> None:
 
 def test_the_three_were_trained_alike_but_for_the_shift() -> None:
     plans: list[dict[str, Any]] = []
-    for name in demo.MODELS:
+    for name in story.MODELS:
         recipe = training(name)
         assert (recipe.name, recipe.model) == (name, name)
         plans.append({key: getattr(recipe, key) for key in recipe.__struct_fields__ if key not in ("name", "model")})
     assert plans[0] == plans[1] == plans[2]
 
 
-@pytest.mark.parametrize("name", demo.MODELS)
+@pytest.mark.parametrize("name", story.MODELS)
 def test_the_figure_in_the_registry_holds_on_fresh_clips(name: str, answers: dict[str, list[Prediction]]) -> None:
     claimed = ZOO.find(name).headline
     assert claimed is not None

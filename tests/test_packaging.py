@@ -54,7 +54,7 @@ def test_wheel_holds_all_and_nothing_else(tmp_path: Path) -> None:
         "tsmzoo/recipes/eval/mit_uniform_1crop.yaml",
         "tsmzoo/recipes/train/tsm_mbv2_motion.yaml",
         "tsmzoo/bundled/tsm_mbv2_motion.safetensors",
-        "tsmzoo/converters/coreml.py",
+        "converters/coreml/convert.py",
         "tsmzoo/models/resnet.py",
         "tsmzoo/templates/class.kt",
     ):

@@ -13,11 +13,12 @@ import msgspec
 import pytest
 import yaml
 
-from tsmzoo import cache, models, paths, recipe, registry
+from tsmzoo import models, paths, recipe, registry
 from tsmzoo.errors import RegistryError
 from tsmzoo.formats import Format
-from tsmzoo.models.forms import state_shapes
+from tsmzoo.models.wrappers import state_shapes
 from tsmzoo.registry import Entry
+from tsmzoo.weights import cache
 
 ZOO = registry.load()
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

@@ -10,9 +10,12 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
-from tsmzoo import checkpoints, models, motion, registry, weights
-from tsmzoo.artifact import read_contract
+from tsmzoo import models, registry
+from tsmzoo.artifact.store import read_contract
 from tsmzoo.cli import app
+from tsmzoo.data import motion
+from tsmzoo.weights import checkpoint
+from tsmzoo.weights.load import with_model_of
 
 ZOO = registry.load()
 MODEL = "tsm_mbv2_motion_online"
@@ -34,8 +37,8 @@ def trained(folder: Path, seed: int) -> Path:
     """Write what a training leaves: weights, and a registry with `mine`."""
     folder.mkdir()
     entry = msgspec.structs.replace(ZOO.find(MODEL), id="mine")
-    checkpoints.save(models.build(entry, seed=seed), entry, folder / "model.safetensors")
-    digest = checkpoints.load(models.build(entry), entry, folder / "model.safetensors").sha256
+    checkpoint.save(models.build(entry, seed=seed), entry, folder / "model.safetensors")
+    digest = checkpoint.load(models.build(entry), entry, folder / "model.safetensors").sha256
     document = msgspec.to_builtins(entry) | {"urls": [], "file": "model.safetensors", "sha256": digest, "results": []}
     path = folder / "registry.yaml"
     path.write_text(json.dumps({"models": [document]}), encoding="utf-8")  # JSON is YAML
@@ -147,7 +150,7 @@ def of_both(own: Path, folder: Path, **changes: Any) -> Path:
 def test_of_a_registry_beside_the_files_own_model_alone_is_taken(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
     path, own, _ = made
     contract, beside = read_contract(path), of_both(own, tmp_path)
-    zoo, found = weights.with_model_of(ZOO, tmp_path / "m.onnx", contract, replace=True)
+    zoo, found = with_model_of(ZOO, tmp_path / "m.onnx", contract, replace=True)
     assert (zoo.find("mine").sha256, found) == (contract.checkpoint and contract.checkpoint.sha256, beside)
     assert zoo.find(MODEL) == ZOO.find(MODEL)
     assert zoo.label_names(zoo.find("mine")) == contract.labels
@@ -157,7 +160,7 @@ def test_an_alias_is_no_model_of_the_file(made: tuple[Path, Path, Path], tmp_pat
     path, own, _ = made
     of_both(own, tmp_path)
     zoo = msgspec.structs.replace(ZOO, aliases=ZOO.aliases | {"mine": MODEL})
-    zoo, _ = weights.with_model_of(zoo, tmp_path / "m.onnx", read_contract(path), replace=True)
+    zoo, _ = with_model_of(zoo, tmp_path / "m.onnx", read_contract(path), replace=True)
     assert zoo.find("mine").id == "mine"
 
 
@@ -166,8 +169,8 @@ def test_what_the_registry_of_the_command_says_is_not_replaced(made: tuple[Path,
     path, own, _ = made
     other = trained(tmp_path / "other", 2)
     given = registry.load(other)
-    assert weights.with_model_of(given, own.parent / "m.onnx", read_contract(path), replace=False) == (given, None)
-    zoo, found = weights.with_model_of(given, own.parent / "m.onnx", read_contract(path), replace=True)
+    assert with_model_of(given, own.parent / "m.onnx", read_contract(path), replace=False) == (given, None)
+    zoo, found = with_model_of(given, own.parent / "m.onnx", read_contract(path), replace=True)
     assert (found, zoo.find("mine").sha256) == (own, registry.load(own).find("mine").sha256)
     assert "made from other weights" in refusal("verify", path, "--registry", other, "--steps", 2)
 

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 import yaml
 
-from tsmzoo import files, paths
+from tsmzoo import paths
 from tsmzoo.errors import RegistryError
 from tsmzoo.formats import Format
 from tsmzoo.parsing import MOST, parse
 from tsmzoo.registry import Frames, Id
+from tsmzoo.system import files
 from tsmzoo.text import of_error
 
 RECIPES = paths.DATA / "recipes"
@@ -37,9 +38,9 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     #: The publisher's file or paper that it was read in.
     source: str
-    #: Whose resizing and crops (tsmzoo/views.py): MIT's Pillow filter, or mmaction2's OpenCV filter.
+    #: Whose resizing and crops (tsmzoo/data/transforms.py): MIT's Pillow filter, or mmaction2's OpenCV filter.
     pipeline: Literal["mit", "mmaction2"]
-    #: The rule of tsmzoo/sampling.py that gives the clips' frames.
+    #: The rule of tsmzoo/data/sampling.py that gives the clips' frames.
     sampling: Literal["uniform", "interleaved", "dense", "spread", "windows", "whole"]
     clips: _Count = 1
     #: Frames of a clip (T), with `whole` the most of a video; None for the T that the model was trained with.
@@ -84,7 +85,7 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 Precision = Literal["fp32", "fp16", "w8", "int8"]
 
 
-class Bar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class QualityThreshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a file in fewer bits must reach on real clips, next to the same file in float."""
 
     #: Share of clips whose first class is the same.
@@ -106,7 +107,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Frames per stream of a verification: in fewer, a state that is lost may hide.
     steps: Annotated[int, msgspec.Meta(ge=16, le=10_000)]
     #: By precision: what is judged on real clips beside the tolerance.
-    bars: dict[Precision, Bar] = {}
+    bars: dict[Precision, QualityThreshold] = {}
     #: Of online models.
     state: Literal["explicit", "packed", "implicit"] = "explicit"
     #: For the GPUs of Android phones (tflite).

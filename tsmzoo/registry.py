@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
-from tsmzoo import files, paths
+from tsmzoo import paths
 from tsmzoo.errors import RegistryError
 from tsmzoo.parsing import MOST, parse
+from tsmzoo.system import files
 from tsmzoo.text import of_error
 
 Family = Literal["tsn", "tsm", "i3d"]

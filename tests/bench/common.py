@@ -18,11 +18,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tsmzoo import artifact, bench
-from tsmzoo.artifact import Array, Contract, StatePair, Tensor
-from tsmzoo.bench import Job, Timing
-from tsmzoo.converter import load_converter
+from tsmzoo.artifact import store
+from tsmzoo.artifact.contract import Contract, StatePair, Tensor, contract_path
+from tsmzoo.artifact.converter import load_converter
+from tsmzoo.benchmark.run import Job, Timing, figures, ratio, run_benchmark
 from tsmzoo.formats import format_of
+from tsmzoo.typing import Array
 
 #: How often each process of a race is started.
 STARTS = 4
@@ -94,7 +95,7 @@ def race(paths: Sequence[Path], runs: int = 30) -> list[Timing]:
     races = []
     for start in range(STARTS):
         turn = -1 if start % 2 else 1
-        races.append(bench.race(jobs[::turn], runs=-(-runs // STARTS))[::turn])
+        races.append(run_benchmark(jobs[::turn], runs=-(-runs // STARTS))[::turn])
     return [
         msgspec.structs.replace(
             timings[0],
@@ -109,10 +110,10 @@ def spread(timing: Timing, first: Timing) -> str:
     """Return how many times as long as `first` a pass takes, and the least and most that one start gave."""
     rounds = len(timing.rounds) // STARTS
     starts = [
-        bench.ratio(*(msgspec.structs.replace(t, rounds=t.rounds[i * rounds :][:rounds]) for t in (timing, first)))
+        ratio(*(msgspec.structs.replace(t, rounds=t.rounds[i * rounds :][:rounds]) for t in (timing, first)))
         for i in range(STARTS)
     ]
-    return f"{bench.ratio(timing, first):.2f} ({min(starts):.2f}–{max(starts):.2f})"
+    return f"{ratio(timing, first):.2f} ({min(starts):.2f}–{max(starts):.2f})"
 
 
 def answer(path: Path, contract: Contract, clip: Array) -> Array:
@@ -146,7 +147,7 @@ def adopt(path: Path, like: Contract) -> Contract:
         for output in [tensor for tensor in rest if tensor.shape == state.shape][:1]:
             rest.remove(output)
             pairs.append(StatePair(input=state.name, output=output.name))
-    sha256, size = artifact.digest(path)
+    sha256, size = store.digest(path)
     contract = msgspec.structs.replace(
         like,
         format=path.suffix.removeprefix("."),
@@ -158,7 +159,7 @@ def adopt(path: Path, like: Contract) -> Contract:
         bytes=size,
         verification=None,
     )
-    artifact.write_contract(contract, artifact.contract_path(path))
+    store.write_contract(contract, contract_path(path))
     return contract
 
 
@@ -199,7 +200,7 @@ def table(columns: dict[str, str], rows: Sequence[Sequence[object]]) -> str:
 
 def figure(value: float) -> str:
     """Return a number with three digits."""
-    return bench.figures(value)
+    return figures(value)
 
 
 def alone(section: Callable[[Path], str]) -> None:

@@ -21,17 +21,19 @@ import common
 import numpy as np
 from PIL import Image
 
-from tsmzoo import motion, plan, predict, registry, sampling, views
-from tsmzoo.dataset import Video
-from tsmzoo.plan import Changes
-from tsmzoo.runner import clips_logits
-from tsmzoo.subject import Subject
+from tsmzoo import registry
+from tsmzoo.data import motion, sampling, transforms
+from tsmzoo.data.dataset import Video
+from tsmzoo.evaluation import predict, protocol
+from tsmzoo.evaluation.protocol import Changes
+from tsmzoo.inference.model import ModelReference
+from tsmzoo.inference.runner import clips_logits
 
 MODEL = "tsm_mbv2_motion"
 PROCESSES, VIDEOS, ROUNDS = 2, 16, 5
 WIDTH, HEIGHT, FRAMES = 340, 256, 300  # as Kinetics is kept
 ZOO = registry.load()
-PLAN = plan.choose(ZOO.find(MODEL), None, None, Changes())
+PLAN = protocol.choose(ZOO.find(MODEL), None, None, Changes())
 
 
 def draw(folder: Path, keyframes: int) -> list[Video]:
@@ -71,7 +73,7 @@ def plain(video: Video) -> int:
         container.streams.video[0].codec_context.thread_count = 1
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     chosen = [Image.fromarray(frames[index]) for index in sampling.centres(len(frames), PLAN.frames)]
-    clip = np.stack([views.prepared(image, PLAN.short_side, PLAN.size) for image in chosen])
+    clip = np.stack([transforms.prepared(image, PLAN.short_side, PLAN.size) for image in chosen])
     return int(clips_logits(*_opened, clip[None]).argmax())
 
 
@@ -83,8 +85,8 @@ def tsmzoo(chunk: tuple[Video, ...]) -> int:
 def start() -> None:
     """Open the model, in one thread."""
     global _opened
-    _opened = Subject(MODEL).open(ZOO, threads=1)
-    predict._start(predict.Job(Subject(MODEL), (), PLAN))
+    _opened = ModelReference(MODEL).open(ZOO, threads=1)
+    predict._start(predict.Job(ModelReference(MODEL), (), PLAN))
 
 
 def section(folder: Path) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import common
 
-from tsmzoo import artifact
+from tsmzoo.artifact import store
 
 MODELS = ("tsm_mbv2_online", "tsm_r50_k400_8f", "i3d_r50_k400_8x8")
 #: Suffix, and what its conversion imports.
@@ -45,7 +45,7 @@ def section(folder: Path) -> str:
             seconds = time.monotonic() - began
             parts = json.loads(done.stdout.splitlines()[-1])
             shares = [f"{parts[part]:.1f} ({parts[part] / seconds:.0%})" for part in ("imports", "convert", "check")]
-            size = (artifact.read_contract(path).bytes or 0) / 1e6
+            size = (store.read_contract(path).bytes or 0) / 1e6
             rows.append([f"`{model}`", suffix, f"{seconds:.0f}", *shares, f"{parts['peak'] / 1e3:.1f}", f"{size:.1f}"])
     return common.table(COLUMNS, rows)
 
@@ -69,9 +69,10 @@ def _parts(library: str, model: str, path: str) -> None:
         __import__(library)
 
     timed("imports", imports)()
-    from tsmzoo import cli, export
-    from tsmzoo.bench_worker import peak
-    from tsmzoo.converter import load_converter
+    from tsmzoo import cli
+    from tsmzoo.artifact.converter import load_converter
+    from tsmzoo.benchmark.worker import peak
+    from tsmzoo.export import export
 
     def load(format_: Any) -> Any:
         converter: Any = load_converter(format_)

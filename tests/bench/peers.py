@@ -22,8 +22,8 @@ from typing import Any
 import common
 import numpy as np
 
-from tsmzoo import artifact
-from tsmzoo.artifact import Contract
+from tsmzoo.artifact import store
+from tsmzoo.artifact.contract import Contract
 
 #: Model, and rounds.
 MODELS = (("tsm_mbv2_online", 100), ("tsm_r50_k400_8f", 16), ("i3d_r50_k400", 8))
@@ -42,7 +42,7 @@ def section(folder: Path, models: tuple[tuple[str, int], ...] = MODELS) -> str:
         for format_ in ("tflite", "onnx"):
             ours = folder / f"{model}.{format_}"
             report = common.export(model, ours, "--weights", "random", "--preprocess", "external")
-            made[f"tsmzoo {format_}"] = (ours, report["seconds"], artifact.read_contract(ours))
+            made[f"tsmzoo {format_}"] = (ours, report["seconds"], store.read_contract(ours))
         for name, make in {"torch.onnx.export": _onnx, "litert_torch.convert": _litert, "onnx2tf": _onnx2tf}.items():
             path = folder / name / f"{model}{'.onnx' if make is _onnx else '.tflite'}"
             path.parent.mkdir(exist_ok=True)
@@ -108,15 +108,15 @@ def _plain(model: str) -> tuple[Any, tuple[Any, ...]]:
     import torch
 
     from tsmzoo import models, registry
-    from tsmzoo.models.forms import Clips, Step, state_shapes
+    from tsmzoo.models.wrappers import ClipModel, StreamStep, state_shapes
 
     entry = registry.load().find(model)
     backbone = models.build(entry, seed=0)
     if entry.mode == "online":
         shapes = [(1, 3, entry.size, entry.size), *state_shapes(backbone, 3, entry.size)]
-        return Step(backbone).eval(), tuple(torch.zeros(shape) for shape in shapes)
+        return StreamStep(backbone).eval(), tuple(torch.zeros(shape) for shape in shapes)
     clip = torch.zeros(1, entry.frames, entry.channels, entry.size, entry.size)
-    return Clips(backbone, entry.frames, entry.shift_frames).eval(), (clip,)
+    return ClipModel(backbone, entry.frames, entry.shift_frames).eval(), (clip,)
 
 
 def _onnx(model: str, out: Path) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import common
 
-from tsmzoo import bench
+from tsmzoo.benchmark import run
 
 MODELS = ("tsm_mbv2_motion", "tsm_mbv2_motion_online", "tsm_mbv2_online")
 FORMATS = {
@@ -60,7 +60,7 @@ def _compare(folder: Path, model: str, format_: str) -> list[list[object]]:
             f"`{model}`",
             report["format"],
             precision,
-            f"{bench.ratio(timings[index], timings[0]):.2f}" if timings else "–",
+            f"{run.ratio(timings[index], timings[0]):.2f}" if timings else "–",
             f"{report['bytes'] / reports[0]['bytes']:.2f}",
             common.figure(common.ms(timings[index])) if timings else "–",
             f"{report['bytes'] / 1e6:.2f}",

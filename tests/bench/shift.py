@@ -20,8 +20,9 @@ import common
 import msgspec
 import yaml
 
-from tsmzoo import bench, registry
-from tsmzoo.bench import Job
+from tsmzoo import registry
+from tsmzoo.benchmark import run
+from tsmzoo.benchmark.run import Job
 from tsmzoo.registry import Entry, Registry
 
 #: Models and rounds.
@@ -61,7 +62,7 @@ def section(folder: Path) -> str:
 
 def _differences(before: Path, after: Path) -> list[list[object]]:
     """Return operators, their calls a pass and shares of all time in `after` and in `before`, where calls differ."""
-    timings = bench.race([Job(subject=str(path)) for path in (before, after)], runs=5, profile=True)
+    timings = run.run_benchmark([Job(subject=str(path)) for path in (before, after)], runs=5, profile=True)
     sides = []
     for timing in timings:
         assert timing.profile

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import common
 
-from tsmzoo import artifact, bench
+from tsmzoo.artifact import store
+from tsmzoo.benchmark import run
 
 #: Others: i3d_r50_k400, i3d_r50_nl_embedded_gaussian_k400, i3d_r50_heavy_k400, i3d_inception_k400_rgb_piergiaj.
 MODELS = ("i3d_r50_k400_8x8", "i3d_r50_3x3x3")
@@ -36,12 +37,12 @@ def section(folder: Path, models: tuple[str, ...] = MODELS) -> str:
             ours, theirs = folder / f"{model}.{format_}", folder / f"{model}-3d.{format_}"
             common.export(model, ours, "--weights", "random")
             common.run([sys.executable, __file__, "--3d", model, theirs])
-            common.adopt(theirs, artifact.read_contract(ours))
+            common.adopt(theirs, store.read_contract(ours))
             before, after = common.race([theirs, ours], RUNS)
             row = [
                 f"`{model}`",
                 format_,
-                f"{bench.ratio(after, before):.2f}",
+                f"{run.ratio(after, before):.2f}",
                 common.figure(common.ms(after)),
                 common.figure(common.ms(before)),
                 f"{after.peak_mb:.0f}",
@@ -57,12 +58,14 @@ def _export_3d(model: str, out: str) -> None:
     import torch
 
     from tsmzoo import models, registry
-    from tsmzoo.models.forms import Deployed, OneClip, fold_batch_norm
+    from tsmzoo.export.graph.deploy import Deployed
+    from tsmzoo.export.graph.fold_batchnorm import fold_batch_norm
+    from tsmzoo.models.wrappers import SingleClip
 
     zoo = registry.load()
     entry = zoo.find(model)
     normalisation = zoo.normalisations[entry.normalisation]
-    form = OneClip(fold_batch_norm(models.build(entry, seed=0)), entry.frames)
+    form = SingleClip(fold_batch_norm(models.build(entry, seed=0)), entry.frames)
     last = out.endswith(".tflite")
     net = Deployed(form, normalisation.mean, normalisation.std, channels_last=last).eval()
     shape = [entry.frames, entry.size, entry.size]

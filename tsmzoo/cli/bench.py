@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from tsmzoo import terminal
-from tsmzoo.cli.options import (
+from tsmzoo.cli import _terminal as terminal
+from tsmzoo.cli._main import app
+from tsmzoo.cli._options import (
     AllowMismatch,
     Classes,
     Frames,
@@ -26,8 +27,7 @@ from tsmzoo.cli.options import (
     names,
     own_checkpoint,
 )
-from tsmzoo.cli.root import app
-from tsmzoo.cli.zoo import fetch
+from tsmzoo.cli.download import fetch
 from tsmzoo.errors import ZooError
 from tsmzoo.formats import is_artifact
 
@@ -72,21 +72,21 @@ def bench(
         raise typer.BadParameter("one checkpoint is not that of several models; leave out --weights, or give random")
     own_checkpoint(weights, classes, labels, shift)
     zoo = load(registry_file)
-    from tsmzoo import bench as bench_
+    from tsmzoo.benchmark import run
 
     if threads > (cores := os.cpu_count() or threads):
         terminal.note(f"{threads} threads on {cores} cores wait for each other; take --threads {cores}")
     jobs = []
     for subject in subjects:
         if is_artifact(subject):
-            jobs.append(bench_.Job(subject=subject, threads=threads))
+            jobs.append(run.Job(subject=subject, threads=threads))
             continue
         if Path(subject).exists():
             raise ZooError(f"{subject}: is neither a model nor a file that export wrote (.onnx, .tflite, .mlpackage)")
         entry = zoo.find(subject)
         if weights is None:
             fetch(entry)  # here, where its progress is seen
-        job = bench_.Job(
+        job = run.Job(
             subject=subject,
             threads=threads,
             weights=weights,
@@ -102,15 +102,15 @@ def bench(
         )
         jobs.append(job)
     with terminal.steps_bar() as progress:
-        bench_.check(jobs, progress=progress)
-        rows = bench_.document(bench_.race(jobs, runs=runs, profile=profile, progress=progress))
+        run.check(jobs, progress=progress)
+        rows = run.document(run.run_benchmark(jobs, runs=runs, profile=profile, progress=progress))
     for row in rows:
-        if bench_.interpreted(row["runtime"]):
+        if run.interpreted(row["runtime"]):
             terminal.note(f"{row['artifact']}: an interpreter ran it; its times say nothing of a phone")
     if json:
         terminal.print_json(rows)
         return
-    terminal.say(terminal.table(bench_.COLUMNS, [bench_.cells(row) for row in rows]))
-    terminal.say(bench_.MEMORY)
+    terminal.say(terminal.table(run.COLUMNS, [run.cells(row) for row in rows]))
+    terminal.say(run.MEMORY)
     for row in rows if profile else ():
-        terminal.say("\n" + "\n\n".join(bench_.profiles(row, terminal.table)))
+        terminal.say("\n" + "\n\n".join(run.profiles(row, terminal.table)))

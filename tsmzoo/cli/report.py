@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from tsmzoo import terminal
-from tsmzoo.cli.options import Json, RegistryFile, load
-from tsmzoo.cli.root import app
+from tsmzoo.cli import _terminal as terminal
+from tsmzoo.cli._main import app
+from tsmzoo.cli._options import Json, RegistryFile, load
 from tsmzoo.text import joined
 
 
@@ -28,12 +28,12 @@ def report(
     As SVG and PNG; a bubble's area is the number of parameters, and each accuracy names its protocol.
     """
     zoo = load(registry_file)
-    from tsmzoo import figures
+    from tsmzoo.benchmark import plots
 
     notes: list[str] = []
     with terminal.stages() as stage:
         stage("drawing")
-        made = figures.write(zoo, folder, bench or (), note=notes.append)
+        made = plots.write(zoo, folder, bench or (), note=notes.append)
     for line in notes:
         terminal.note(line)
     if json:

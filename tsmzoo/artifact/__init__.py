@@ -1,0 +1,1 @@
+"""Exported files: their contract, how they lie on disk, and the interface that every format implements."""

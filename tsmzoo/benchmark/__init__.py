@@ -1,0 +1,1 @@
+"""Latency and memory of files and networks, side by side."""

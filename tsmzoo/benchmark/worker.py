@@ -1,0 +1,150 @@
+"""One exported file or network in a process of its own, which `tsmzoo bench` starts and asks to run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tsmzoo.artifact import store
+from tsmzoo.artifact.converter import missing_extra
+from tsmzoo.benchmark.run import Job, Loaded, encoded
+from tsmzoo.benchmark.sessions import CoremlSession, OnnxSession, Session, TfliteSession, TorchSession, timed
+from tsmzoo.errors import ArtifactError, ZooError
+from tsmzoo.formats import Format, format_of
+from tsmzoo.system.quiet import quiet
+from tsmzoo.text import of_error
+
+#: What is imported before the memory is first read, by kind of job.
+_LIBRARIES = {
+    "torch": ("torch", "tsmzoo.inference.model"),
+    "onnx": ("onnxruntime",),
+    "tflite": ("ai_edge_litert.interpreter",),
+    "coreml": ("coremltools", "tsmzoo.converters.coreml.convert"),
+}
+
+
+def peak() -> float:
+    """Return the most memory that this process has held so far, resident, in millions of bytes."""
+    try:
+        # Not ru_maxrss, which on Linux is never less than the parent's at the start.
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
+    except (OSError, StopIteration):
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def cores(threads: int, allowed: Iterable[int]) -> set[int]:
+    """Return the processor's cores on which a job of so many threads runs; the same for every job.
+
+    Left to the system, each process keeps to one core for long, and cores are not alike: on a shared machine of two, a
+    file against itself measured 0.83 to 1.20, on one core 0.985 to 1.004. The first core has interrupts to serve.
+    Where cores are of several kinds, `taskset` chooses: these are among those that it allows.
+    """
+    ordered = sorted(allowed)
+    return set((ordered[1:] if threads < len(ordered) else ordered)[:threads])
+
+
+def load(job: Job) -> tuple[Session, Loaded]:
+    """Return what `job` names ready to run, and what it is. Raises ZooError."""
+    kind = job.kind
+    try:
+        for library in _LIBRARIES[kind]:
+            importlib.import_module(library)
+    except ModuleNotFoundError as error:
+        if kind == "torch":
+            raise
+        raise missing_extra(Format(kind), error) from None
+    path = Path(job.subject)
+    # Before the memory is read, as late as can be: this is the file that runs.
+    contract = None if kind == "torch" else store.opened(path)
+    before = peak()
+    session: Session
+    if contract is None:
+        session = TorchSession(job)
+        loaded = session.loaded
+    else:
+        if format_of(path) == Format.COREML:
+            session = CoremlSession(path, contract)
+        else:
+            session = {"onnx": OnnxSession, "tflite": TfliteSession}[kind](path, contract, job.threads)
+        loaded = Loaded(
+            runtime=session.runtime,
+            model=contract.model,
+            mode=contract.mode,
+            precision=contract.precision,
+            weights=contract.weights,
+            input_shape=contract.main_input.lengths(),
+        )
+    return session, msgspec.structs.replace(loaded, before_mb=before)
+
+
+@contextmanager
+def _as_its_contract_says(job: Job) -> Iterator[None]:
+    """Raise ArtifactError where a file fails in any other way: its tensors are not its contract's.
+
+    A network has no contract to differ from: its bugs keep their traceback.
+    """
+    try:
+        yield
+    except ZooError:
+        raise
+    except Exception as error:  # each runtime raises its own kinds
+        if job.kind == "torch":
+            raise
+        raise ArtifactError(
+            f"{job.subject}: is not what its contract says ({of_error(error)}); export it again"
+        ) from None
+
+
+def main() -> None:
+    # Answers have a handle of their own: what libraries print goes to stderr.
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+
+    def answer(value: Any) -> None:
+        answers.write(encoded(value))
+
+    job = msgspec.convert(json.loads(sys.stdin.buffer.readline()), Job)
+    if sys.platform == "linux":
+        # Before the runtime starts threads, which inherit it. A sandbox may refuse it.
+        with suppress(OSError):
+            os.sched_setaffinity(0, cores(job.threads, os.sched_getaffinity(0)))
+    try:
+        if job.check:
+            from tsmzoo.inference.model import check_file  # torch, which no file is measured with
+
+            check_file(Path(job.subject))
+            answer(None)
+            return
+        with quiet(), _as_its_contract_says(job):
+            session, loaded = load(job)
+        answer(loaded)
+        for line in sys.stdin.buffer:
+            request = json.loads(line)
+            told: Any
+            with _as_its_contract_says(job):
+                if "passes" in request:
+                    told = timed(session, request["passes"])
+                elif "profile" in request:
+                    told = session.profile(request["profile"])
+                else:
+                    told = peak() - loaded.before_mb
+            answer(told)
+    except ZooError as error:
+        answer({"error": str(error)})
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError):  # who asked is gone
+        main()

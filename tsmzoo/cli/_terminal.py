@@ -1,0 +1,247 @@
+"""What the commands print: tables and text on stdout, progress and notes on stderr, JSON alone where asked for.
+
+Names, labels and what servers answer may hold anything: here it is made harmless to a terminal, and no line endless.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from tsmzoo.system.streams import own_stderr
+from tsmzoo.text import BESIDE, CELL, UNSEEN, joined, one_line
+
+
+def say(text: str) -> None:
+    """Print a result, at once."""
+    print(joined(text.split("\n")), flush=True)
+
+
+def print_json_line(document: Any) -> None:
+    """Print one JSON document on one line, at once: another program may be waiting for it."""
+    print(_json(document), flush=True)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document."""
+    print(_json(document, indent=2), flush=True)
+
+
+def _json(document: Any, indent: int | None = None) -> str:
+    """Return JSON that holds all of a document, in characters that stdout has and no terminal obeys."""
+    try:
+        text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # JSON knows no such numbers
+        text = json.dumps(_finite(document), indent=indent, ensure_ascii=False)
+    text = UNSEEN.sub(_json_escape, text)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = re.sub(r"[^\x00-\x7f]", _json_escape, text)
+    return text
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    if match[0] == "\n":  # that of `indent`: in strings there are none left
+        return "\n"
+    return r"\u007f" if match[0] == "\x7f" else json.dumps(match[0])[1:-1]
+
+
+def _finite(document: Any) -> Any:
+    """Return a document with null in place of numbers that are not finite."""
+    if isinstance(document, dict):
+        return {key: _finite(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [_finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
+
+
+def note(line: str) -> None:
+    """Say something beside the result."""
+    print(one_line(line), file=sys.stderr)
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
+def table(columns: dict[str, str], rows: list[list[str]]) -> str:
+    """Return `rows` under `columns`, a mapping from heading to "left" or "right"; each row is one line."""
+    # By hand, since importing a library for it takes a third of the quarter second that `list` may take.
+    lines = [list(columns), *([one_line(cell, CELL) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
+    pads = [str.rjust if justify == "right" else str.ljust for justify in columns.values()]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """Give a function that shows what is going on, with a spinner; silent where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with own_stderr() as handle:
+        console = Console(file=handle, force_terminal=True)
+        with console.status("starting") as status:
+            yield lambda text: status.update(Text(one_line(text, BESIDE)))
+
+
+@contextmanager
+def download_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Give a function that shows bytes so far of bytes in all; silent where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = progress.add_task(one_line(title, BESIDE), total=None)
+
+    def show(done: int, total: int | None) -> None:
+        progress.start()  # with the first bytes: most calls find the file in the cache
+        progress.update(task, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        progress.stop()
+
+
+@contextmanager
+def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that shows what is going on, and how far it is; silent where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with own_stderr() as handle:
+        console = Console(file=handle, force_terminal=True)
+        # What is printed meanwhile goes above the bar, but into a file where stdout is one.
+        ours = sys.stdout.isatty()
+        with Progress(*columns, console=console, transient=True, redirect_stdout=ours) as progress:
+            task = progress.add_task("starting", total=None)
+            yield lambda text, done, total: progress.update(
+                task, description=one_line(text, BESIDE), completed=done, total=total
+            )
+
+
+@contextmanager
+def videos_bar(*, show: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that shows videos done of all, videos a second and the time left; silent off a terminal."""
+    if not show or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f} videos/s" if task.speed else "")
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Speed(),
+        TimeRemainingColumn(),
+    )
+    with (
+        own_stderr() as handle,
+        Progress(*columns, console=Console(file=handle, force_terminal=True), transient=True) as progress,
+    ):
+        task = progress.add_task("starting", total=None)
+        yield lambda text, done, total: progress.update(
+            task, description=one_line(text, BESIDE), completed=done, total=total
+        )
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether Ctrl-C was pressed, so that work ends between two frames, not in one.
+
+    A second Ctrl-C ends it at once.
+    """
+    pressed = False
+
+    def press(number: int, frame: object) -> None:  # noqa: ARG001 - what a handler is called with
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, before)
+
+    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def keys(*, live: bool) -> Iterator[Callable[[], str]]:
+    """Give a function that returns the keys pressed since it was last called; never any unless `live`.
+
+    Nor where the terminal is not ours, or of a system that reads it otherwise.
+    """
+    before = None
+    with suppress(ImportError, OSError, ValueError):
+        import select
+        import termios
+        import tty
+
+        if live and sys.stdin is not None and sys.stdin.isatty() and os.tcgetpgrp(0) == os.getpgrp():
+            with suppress(termios.error):
+                before = termios.tcgetattr(0)
+                tty.setcbreak(0)  # keys come as they are pressed; Ctrl-C still interrupts
+    if before is None:
+        yield lambda: ""
+        return
+
+    def pressed() -> str:
+        with suppress(OSError):  # the terminal may go
+            if select.select([0], [], [], 0)[0]:
+                return os.read(0, 64).decode(errors="replace")
+        return ""
+
+    try:
+        yield pressed
+    finally:
+        with suppress(termios.error):
+            termios.tcsetattr(0, termios.TCSADRAIN, before)

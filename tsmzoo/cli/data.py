@@ -1,0 +1,37 @@
+"""The command `data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tsmzoo.cli import _terminal as terminal
+from tsmzoo.cli._main import app
+from tsmzoo.cli._options import (
+    Json,
+)
+
+
+@app.command()
+def data(
+    task: Annotated[
+        Literal["motion"], typer.Argument(help="motion: clips whose classes only the order of frames tells apart.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    videos: Annotated[int, typer.Option(help="Clips to write, an even number.", min=2, max=1_000_000)] = 1000,
+    seed: Annotated[int, typer.Option(help="Another seed gives other clips.", min=0, max=2**63 - 1)] = 0,
+    json: Json = False,
+) -> None:
+    """Write labelled videos, made here, in the layout that `eval` and `train` read."""
+    from tsmzoo.data import motion
+
+    with terminal.steps_bar() as progress:
+        motion.write(folder, videos, seed, lambda done, total: progress("writing", done, total))
+    if json:
+        terminal.print_json({"task": task, "folder": str(folder), "videos": videos, "seed": seed})
+    else:
+        terminal.say(
+            f"{folder}: {videos} videos of {len(motion.CLASSES)} classes, seed {seed}; annotations.txt lists them"
+        )

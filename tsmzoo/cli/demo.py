@@ -1,0 +1,43 @@
+"""The command `demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tsmzoo.cli import _terminal as terminal
+from tsmzoo.cli._main import app
+from tsmzoo.cli._options import (
+    Json,
+    load,
+)
+from tsmzoo.errors import DataError
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the clips and the exported file in a new folder.")
+    ] = None,
+    videos: Annotated[int, typer.Option(help="Clips to measure on, an even number.", min=2, max=1_000_000)] = 280,
+    json: Json = False,
+) -> None:
+    """See the point in two minutes: three models of equal cost, measured, exported, verified and streamed."""
+    from contextlib import ExitStack
+
+    zoo = load(None)
+    from tsmzoo.cli import _story as story
+    from tsmzoo.system import files
+
+    with ExitStack() as stack:
+        try:
+            folder = keep or stack.enter_context(files.temporary())
+        except OSError as error:
+            place = error.filename or "a folder for temporary files"
+            raise DataError(f"{place}: cannot be made ({error.strerror}); set TMPDIR, or give --keep") from None
+        progress = stack.enter_context(terminal.steps_bar())
+        document = story.demo(zoo, folder, videos, say=(lambda _: None) if json else terminal.say, progress=progress)
+    if json:
+        terminal.print_json(document)

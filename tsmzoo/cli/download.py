@@ -1,0 +1,67 @@
+"""The command `download`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsmzoo.cli import _terminal as terminal
+from tsmzoo.cli._main import app
+from tsmzoo.cli._options import Json, RegistryFile, load
+from tsmzoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from tsmzoo.registry import Entry
+
+
+@app.command("download")
+def download_(
+    models: Annotated[list[str] | None, typer.Argument(help="Ids or aliases.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every model of the registry.")] = False,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Fetch checkpoints into the cache, resumed and verified.
+
+    TSMZOO_MIRROR may hold the https address of a folder that is tried first: <address>/<id>/<file>, then
+    <address>/<file>.
+    """
+    from tsmzoo.weights import cache
+
+    zoo = load(registry_file)
+    if not models and not all_:
+        raise typer.BadParameter("name a model, or give --all")
+    entries = list(zoo.models) if all_ else [zoo.find(name) for name in models or []]
+    if all_ and (without := [entry.id for entry in entries if not entry.has_weights]):
+        terminal.note(f"skipped, since no weights were published: {', '.join(without)}")
+        entries = [entry for entry in entries if entry.has_weights]
+    failed: list[str] = []
+    done = []
+    for entry in entries:
+        try:
+            path = fetch(entry)
+        except ZooError as error:
+            # With several to fetch, one dead link must not keep the others away.
+            if len(entries) == 1:
+                raise
+            failed.append(entry.id)
+            terminal.note(f"error: {error}")
+            continue
+        files = cache.local_paths(entry)
+        size = sum(file.stat().st_size for file in files)
+        done.append({"id": entry.id, "path": str(path), "files": list(map(str, files)), "bytes": size})
+        if not json:
+            terminal.say(f"{entry.id}: {path}")
+    if json:
+        terminal.print_json(done)
+    if failed:
+        raise ZooError(f"{len(failed)} of {len(entries)} were not fetched: {', '.join(failed)}; run it again to resume")
+
+
+def fetch(entry: Entry) -> Path:
+    from tsmzoo.weights import download
+
+    with terminal.download_bar(entry.id) as progress:
+        return download.fetch(entry, progress=progress, notify=terminal.note)

@@ -1,0 +1,169 @@
+"""The command `export`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsmzoo.cli import _terminal as terminal
+from tsmzoo.cli._main import app
+from tsmzoo.cli._options import (
+    AllowMismatch,
+    Classes,
+    Clip,
+    Frames,
+    Images,
+    Json,
+    Labels,
+    Model,
+    RegistryFile,
+    Seed,
+    Shift,
+    Size,
+    Weights,
+    WeightsFormat,
+    choice,
+    frames_of,
+    load,
+    names,
+    obtained,
+    own_checkpoint,
+    place,
+    video_of,
+)
+from tsmzoo.formats import Format
+
+if TYPE_CHECKING:
+    from tsmzoo.artifact.contract import Contract
+from tsmzoo.cli._report import print_report
+
+
+@app.command()
+def export(
+    model: Model,
+    to: Annotated[Format | None, typer.Option(help="The format to write.")] = None,
+    recipe_name: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="NAME", help="android, ios, or a .yaml file of your own, in place of --to."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="PATH", help="Default: <model>-<precision>.<ending>")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, int8 (weights and activations) or w8 (weights).")
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Videos, or folders of images, that int8 takes its ranges from; the bundled have theirs.",
+            **place,
+        ),
+    ] = None,
+    keep_float: Annotated[
+        int, typer.Option(help="How many of the operators that int8 costs most stay float.", min=0, max=10_000)
+    ] = 0,
+    preprocess: Annotated[
+        str | None, typer.Option(help="embedded (default): camera values in; external: normalised values in.")
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            help="explicit (default): states are inputs and outputs; packed: one of each; implicit: kept (coreml)."
+        ),
+    ] = None,
+    gpu_safe: Annotated[
+        bool | None,
+        typer.Option("--gpu-safe/--no-gpu-safe", help="Outputs of their own, which no Android GPU corrupts (tflite)."),
+    ] = None,
+    softmax: Annotated[
+        bool | None,
+        typer.Option("--softmax/--no-softmax", help="Probabilities, not logits; sigmoids where several may hold."),
+    ] = None,
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Any number of clips a call (onnx).")] = False,
+    weights: Weights = None,
+    seed: Seed = 0,
+    weights_format: WeightsFormat = None,
+    classes: Classes = None,
+    labels: Labels = None,
+    shift: Shift = None,
+    allow_shift_mismatch: AllowMismatch = False,
+    size: Size = None,
+    frames: Frames = None,
+    clip: Clip = None,
+    images: Images = None,
+    kit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A new folder for an app: the file, a class that runs it (of logits, not --softmax), a test vector.",
+        ),
+    ] = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Convert a model, with its contract beside it, verified before it gets its name."""
+    choice("--precision", precision, ("fp32", "fp16", "w8", "int8"))
+    choice("--preprocess", preprocess, ("embedded", "external"))
+    choice("--state", state, ("explicit", "packed", "implicit"))
+    if to is None and recipe_name is None:
+        raise typer.BadParameter("give --to onnx, tflite or coreml, or a --recipe", param_hint="--to")
+    if to is not None and recipe_name is not None:
+        raise typer.BadParameter("a recipe says which format it writes; leave out --to", param_hint="--to")
+    own_checkpoint(weights, classes, labels, shift)
+    start = time.perf_counter()
+    zoo = load(registry_file)
+    from tsmzoo import recipe, registry
+    from tsmzoo.export import export as exporter
+    from tsmzoo.export.kit import vector
+    from tsmzoo.export.kit.kit import check, check_plan, write
+    from tsmzoo.inference.model import resized
+    from tsmzoo.weights.load import remember, remember_registry
+
+    zoo = registry.with_classes(zoo, model, classes, names(labels, classes))
+    entry = zoo.find(model)
+    entry = resized(entry, frames_of(entry, frames), size)
+    target = recipe.target(to or recipe_name or "")
+    if kit is not None:
+        check(kit)
+    with terminal.stages() as stage:
+        stage(f"loading the {target.format} converter")
+        plan = exporter.plan(
+            entry,
+            target,
+            out=out,
+            precision=precision,  # type: ignore[arg-type]  # checked above, as are those below
+            preprocess=preprocess,  # type: ignore[arg-type]
+            state=state,  # type: ignore[arg-type]
+            gpu_safe=gpu_safe,
+            softmax=softmax,
+            dynamic_batch=dynamic_batch,
+            calibrate=calibrate,
+            images=images,
+            notify=terminal.note,
+            keep_float=keep_float,
+        )
+    if kit is not None:
+        check_plan(plan, kit)
+    pixels = video_of(clip, zoo.find(model), entry.size, images)
+    network = obtained(entry, weights, seed, weights_format, shift=shift, allow_mismatch=allow_shift_mismatch)
+
+    def refused(contract: Contract) -> None:
+        if contract.verification and contract.verification.quality:  # what real clips showed, good or bad
+            print_report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json)
+
+    with terminal.stages() as stage:
+        contract = exporter.export(zoo, network, plan, video=pixels, stage=stage, refused=refused)
+        if network.weights == "local" and contract.checkpoint and weights:
+            remember(contract.checkpoint, weights)  # for `verify`
+        if registry_file is not None:
+            remember_registry(contract, registry_file)
+        if kit is not None:
+            stage("writing the kit")
+            answering = vector.answering(zoo, network, plan.out, contract, plan.converter)
+            write(kit, plan.out, contract, vector.vector(contract, answering))
+    assert contract.verification is not None
+    print_report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json, kit=kit)

@@ -1,0 +1,49 @@
+"""The command `flops`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsmzoo.cli import _terminal as terminal
+from tsmzoo.cli._main import app
+from tsmzoo.cli._options import Frames, Json, RegistryFile, Size, frames_of, load
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def flops(
+    model: Annotated[str | None, typer.Argument(help="A model's id or alias.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every model of the registry.")] = False,
+    per_module: Annotated[bool, typer.Option("--per-module", help="Show where they are spent.")] = False,
+    size: Size = None,
+    frames: Frames = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Count multiply-accumulates and parameters, next to the published figures."""
+    from tsmzoo.catalog.flops import COLUMNS, CONVENTION, cells, cost, text
+
+    if (model is None) == (not all_):
+        raise typer.BadParameter("name a model, or give --all")
+    zoo = load(registry_file)
+    entries = list(zoo.models) if all_ else [zoo.find(model or "")]
+    with terminal.stages() as stage:
+        documents = []
+        for entry in entries:
+            stage(f"counting {entry.id}")
+            # The table shows no videos, whose many frames take minutes to count.
+            counted = cost(
+                entry, size, frames_of(entry, frames), per_module=per_module, per_video=json or model is not None
+            )
+            documents.append(counted)
+    if json:
+        terminal.print_json(documents if all_ else documents[0])
+    elif all_:
+        terminal.say(terminal.table(COLUMNS, [cells(document) for document in documents]))
+        terminal.say(f"GMACs: {CONVENTION}")
+    else:
+        terminal.say(text(documents[0]))

@@ -1,0 +1,49 @@
+"""The command `list`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsmzoo.cli import _terminal as terminal
+from tsmzoo.cli._main import app
+from tsmzoo.cli._options import Json, RegistryFile, load
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[
+        str | None, typer.Argument(help="Ids and aliases that fit a wildcard, such as 'tsm_*_sthv2*'.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every checkpoint, not the recommended ones alone.")] = False,
+    family: Annotated[str | None, typer.Option(help="tsn, tsm or i3d.")] = None,
+    mode: Annotated[str | None, typer.Option(help="offline or online.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="For instance somethingv2.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="For instance resnet50, mobilenet_v2 or resnet50_i3d.")] = None,
+    modality: Annotated[str | None, typer.Option(help="rgb or flow.")] = None,
+    exportable: Annotated[bool, typer.Option("--exportable", help="Only what `tsmzoo export` takes.")] = False,
+    search: Annotated[str | None, typer.Option(help="Text in an entry's id, alias, notes or source.")] = None,
+    registry_file: RegistryFile = None,
+    json: Json = False,
+) -> None:
+    """Show the models: the recommended ones, or all that a pattern or --all asks for."""
+    from tsmzoo.catalog import listing
+
+    zoo = load(registry_file)
+    wanted = {"family": family, "mode": mode, "dataset": dataset, "backbone": backbone, "modality": modality}
+    matching = listing.matching(zoo, pattern, wanted, exportable=exportable, search=search)
+    chosen = matching if pattern or all_ else [entry for entry in matching if entry.recommended]
+    rows = [listing.row(zoo, entry) for entry in chosen]
+    if json:
+        terminal.print_json(rows)
+        return
+    if not matching:
+        terminal.say("no model fits; `tsmzoo list --all` shows every one")
+        return
+    terminal.say(terminal.table(listing.COLUMNS, [listing.cells(row) for row in rows]))
+    more = f", {len(matching) - len(chosen)} more with --all" if len(matching) > len(chosen) else ""
+    terminal.say(f"{len(chosen)} models{more}; `tsmzoo info ID` says what is doubtful of one")

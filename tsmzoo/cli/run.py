@@ -1,0 +1,170 @@
+"""The command `run`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tsmzoo.cli import _terminal as terminal
+from tsmzoo.cli._main import app
+from tsmzoo.cli._options import (
+    AllowMismatch,
+    Classes,
+    Images,
+    Labels,
+    RegistryFile,
+    Seed,
+    Shift,
+    Weights,
+    WeightsFormat,
+    load,
+    names,
+    number,
+    own_checkpoint,
+)
+from tsmzoo.formats import is_artifact
+
+
+@app.command()
+def run(
+    model: Annotated[str, typer.Argument(help="An exported file, or a model's id or alias.")],
+    video: Annotated[
+        str,
+        typer.Argument(
+            metavar="VIDEO|FOLDER|CAMERA",
+            help="A video, a folder of images, a camera's number: 0, or an address: rtsp://…, http://….",
+        ),
+    ],
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE.mp4", help="Write the video with the answers on it, all its frames.")
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Answers that are averaged; 0.8 s of a stream without.", min=1, max=100_000),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P", help="Below this probability nothing is decided; 0.5 without.", min=0, max=1, callback=number
+        ),
+    ] = None,
+    hold: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K", help="Steps running that a new label must lead; 2 of a stream without.", min=1, max=100_000
+        ),
+    ] = None,
+    cut: Annotated[
+        float | None,
+        typer.Option(
+            metavar="D",
+            help="Difference of two frames, 0…1, that begins anew; 0.4 without, 0: never.",
+            min=0,
+            max=1,
+            callback=number,
+        ),
+    ] = None,
+    reset_every: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Begin anew every so many seconds.", min=0.01, max=1e6, callback=number),
+    ] = None,
+    every: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Seconds from answer to answer of an offline model; a camera's: 1.",
+            min=0.01,
+            max=1e6,
+            callback=number,
+        ),
+    ] = None,
+    span: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Seconds that a clip of such answers spans; 4 without.",
+            min=0.01,
+            max=1e6,
+            callback=number,
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            metavar="F",
+            help="Images a second of a folder; each is a step without.",
+            min=0.01,
+            max=1000,
+            callback=number,
+        ),
+    ] = None,
+    images: Images = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    weights_format: WeightsFormat = None,
+    classes: Classes = None,
+    labels: Labels = None,
+    shift: Shift = None,
+    allow_shift_mismatch: AllowMismatch = False,
+    registry_file: RegistryFile = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document a decision, each on a line.")] = False,
+) -> None:
+    """Run a model over a video, images or a camera, live: the label, the top-5, milliseconds per frame.
+
+    An online model answers at its own rate; the mean of its last answers must reach the threshold and hold before
+    its label is shown, and it begins anew when the scene is cut, or at the key r. An offline model gives one answer
+    to a whole video, and a camera one every second. Ctrl-C ends it, and keeps what was saved.
+    """
+    if not is_artifact(model):
+        own_checkpoint(weights, classes, labels, shift)
+    zoo = load(registry_file)
+    from contextlib import nullcontext
+
+    from tsmzoo.cli import _screen as cli_screen
+    from tsmzoo.inference.model import ModelReference
+    from tsmzoo.live import session, video_writer
+    from tsmzoo.live import source as live_source
+
+    settings = session.Settings(
+        window=window,
+        threshold=threshold,
+        hold=hold,
+        cut=cut,
+        reset_every=reset_every,
+        every=every,
+        span=span,
+        save=save,
+    )
+    if save is not None:
+        video_writer.check(save, video)
+    with terminal.download_bar(model) as progress:
+        subject = ModelReference(
+            model, weights, seed, weights_format, shift, allow_shift_mismatch, classes, names(labels, classes)
+        )
+        runner, contract = subject.open(zoo, progress=progress, notify=terminal.note)
+    session.check(settings, contract)
+    step = contract.target_fps if contract.mode == "online" else None
+    source = live_source.source(video, fps, step, template=images, notify=terminal.note)
+    on_terminal = sys.stdout.isatty() and not json
+    lines = nullcontext(lambda answer, _: terminal.print_json_line(cli_screen.document(answer)))
+    with (
+        terminal.interruptible() as stopped,
+        terminal.keys(live=on_terminal) as pressed,
+        lines if json else cli_screen.screen(live=on_terminal) as screen,
+    ):
+        tally = session.play(
+            runner, contract, source, settings, show=screen, stopped=stopped, asked=lambda: "r" in pressed()
+        )
+    if tally.last is None:
+        terminal.note(f"{source.name}: ended before the first answer")
+        return
+    about = (f"{contract.model} on {source.name}", "frame" if contract.mode == "online" else "clip", runner.runtime)
+    if json:
+        terminal.note(cli_screen.summary(*about, tally))
+    else:
+        terminal.say(cli_screen.text(*about, tally))
+    if save is not None:
+        terminal.note(f"saved {save}")

@@ -1,0 +1,1 @@
+"""Videos and datasets: decode, select frames, transform, and read the lists of datasets."""

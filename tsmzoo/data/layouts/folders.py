@@ -1,0 +1,179 @@
+"""Folders around a dataset, and what lies in them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tsmzoo.data.dataset import NUMBERED, VIDEO_ENDINGS
+from tsmzoo.errors import DataError
+
+#: Folders that are looked into for lists and videos.
+MOST = 512
+#: What systems and archivers leave among a user's folders and files.
+_STRAY_FOLDERS = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
+_STRAY_FILES = frozenset({"Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r"})
+
+#: Folders in each other in which videos are looked for.
+_DEEPEST = 32
+#: What folders of images are called that show what videos beside them do.
+_SHOWS = re.compile(
+    r"(?<![a-z])(?:thumb|thumbnail|preview|cover|poster|still|screenshot|keyframe)s?(?![a-z])", re.IGNORECASE
+)
+
+
+def is_stray(name: str) -> bool:
+    """Say whether a file or folder is none of the user's: hidden, or left by a system."""
+    return name.startswith(".") or name in _STRAY_FOLDERS or name in _STRAY_FILES
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Say whether an entry is a folder, or a link to one: a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def inside(folder: Path) -> list[Path]:
+    """Return the folders in `folder` that may be read, by name."""
+    return [place for place in subfolders(folder) if os.access(place, os.R_OK | os.X_OK)]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders in `folder`, by name."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if not is_stray(entry.name) and is_folder(entry))
+    except PermissionError:
+        return []
+    return [folder / name for name in names]
+
+
+def below(folder: Path, depth: int = 1) -> list[Path]:
+    """Return `folder` and the folders in it, the first few hundred by name, `depth` deep."""
+    found = [folder]
+    if depth:
+        for place in inside(folder)[:MOST]:
+            found += below(place, depth - 1)
+    return found
+
+
+def near(path: Path, folder: Path, *names: str) -> Path | None:
+    """Return the first file called one of `names` around a list, or in the data's folder or a folder in it."""
+    places = [*below(path.parent), path.parent.parent, *below(folder)]
+    return next((place / name for place in places for name in names if os.path.lexists(place / name)), None)
+
+
+def contents(folder: Path) -> str:
+    """Return some of the names in a folder, for messages."""
+    with os.scandir(folder) as entries:
+        names = sorted(f"{entry.name}/" if is_folder(entry) else entry.name for entry in itertools.islice(entries, 999))
+    return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}" if names else "nothing"
+
+
+# --- videos ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Videos:
+    """Names from a folder, at any depth."""
+
+    #: Video files, and folders of images that are a video each.
+    files: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    #: What else lies there, folders with a slash behind.
+    others: list[str] = field(default_factory=list)
+
+
+def videos(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Videos:
+    """Return the videos in a folder, each once, and what else lies there; `above` as for `walk`. Raises DataError."""
+    found = Videos()
+    images: list[str] = []
+    for kind, name in walk(folder, above):
+        {"video": found.files, "images": images, "other": found.others}[kind].append(name)
+    stems = {os.path.splitext(name)[0] for name in found.files}
+    for name in images:
+        if stems and _shows(name, stems):
+            found.others.append(f"{name}/")
+        else:
+            found.images.append(name)
+    return found
+
+
+def _shows(name: str, stems: set[str]) -> bool:
+    """Say whether a folder of images shows what a video there does, and is none itself.
+
+    It is called as a video in the same folder or the one above is, or as thumbnails are, or by a word alone.
+    """
+    *above, last = name.split("/")
+    places = ("/".join((*around, called)) for around in (above, above[:-1]) for called in (last, _SUFFIX.sub("", last)))
+    return not stems.isdisjoint(places) or not re.search(r"\d", last) or _SHOWS.search(name) is not None
+
+
+#: Of `1_frames`, and `1.avi` as lists of images are often called.
+_SUFFIX = re.compile(r"[ _.-]+[^\W\d_]+\Z")
+
+
+def walk(
+    folder: Path, above: tuple[tuple[int, int], ...] = (), prefix: str = ""
+) -> Iterator[tuple[Literal["video", "images", "other"], str]]:
+    """Yield names of video files, of folders of images and of other files in a folder, those directly in it first.
+
+    A link to one of the folders `above` is not followed, and what lies too deep is another file. Raises DataError.
+    """
+    try:
+        here = identity(folder)
+        with os.scandir(folder) as entries:
+            there = sorted((entry for entry in entries if not is_stray(entry.name)), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from None
+    if here in above:
+        return
+    if len(above) > _DEEPEST:
+        yield "other", prefix
+        return
+    places = []
+    for entry in there:
+        if is_folder(entry):
+            places.append(entry)
+        else:
+            yield "video" if is_video(entry.name) else "other", prefix + entry.name
+    deeper = []
+    for entry in places:
+        if holds_images(entry.path):
+            yield "images", prefix + entry.name
+        else:
+            deeper.append(entry)
+    for entry in deeper:
+        yield from walk(Path(entry.path), (*above, here), f"{prefix}{entry.name}/")
+
+
+def identity(folder: Path) -> tuple[int, int]:
+    """Return what tells a folder from others, however it is reached. Raises OSError."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def is_video(name: str) -> bool:
+    """Say whether a file is a video, by its name."""
+    return not is_stray(name) and os.path.splitext(name)[1].lower() in VIDEO_ENDINGS
+
+
+def holds_images(folder: str | Path) -> bool:
+    """Say whether a folder is a video in images: images directly in it, and no video. Raises DataError."""
+    images = False
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_video(entry.name) and not is_folder(entry):
+                    return False
+                images = images or (not is_stray(entry.name) and NUMBERED.fullmatch(entry.name) is not None)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from None
+    return images

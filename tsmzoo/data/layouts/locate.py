@@ -1,0 +1,257 @@
+"""Where the videos of a list lie."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tsmzoo.data import images
+from tsmzoo.data.dataset import VIDEO_ENDINGS, Video
+from tsmzoo.data.layouts import folders
+from tsmzoo.data.layouts.rows import Row, nfc
+from tsmzoo.errors import DataError, VideoError
+
+#: Videos of a list by which the folder they lie in is found.
+_PROBES = 32
+#: Videos whose number of frames is counted, where a list says it.
+_COUNTED = 64
+#: Of several videos that are called alike the first in this order is taken.
+_RANK = {ending: rank for rank, ending in enumerate(VIDEO_ENDINGS)}
+
+
+def videos(
+    folder: Path, path: Path, rows: list[Row], classes: Sequence[str] | None, template: str | None = None
+) -> tuple[Video, ...]:
+    """Return the videos of a list, each once, with the index of its class. Raises DataError.
+
+    `template` is what the images of folders are called, by which they are counted.
+    """
+    there = _There()
+    root = _root(folder, path, rows, there)
+    rows = _told(path, rows, root, there, template)
+    index_of = matcher(classes or ())
+    found: dict[str, Video] = {}
+    for row in rows:
+        label = row.label if isinstance(row.label, int) else index_of(row.label)
+        if label is None:
+            raise DataError(f"{path}: {row.name} is of class {row.label!r}, which the labels beside it lack")
+        if classes is not None and label >= len(classes):
+            raise DataError(f"{path}: {row.name} has class {label}, but only {len(classes)} are named")
+        place = there.find(root, row) or root / row.places[0]
+        # Names of a publisher stand for a video; of any other list a path does, however it is written.
+        key = os.path.normpath(place) if len(row.places) == 1 else row.name
+        first = found.setdefault(key, Video(row.name, place, label, row.frames))
+        if (first.label, first.frames) != (label, row.frames):
+            said = row.name if row.name == first.name else f"{first.name} and again as {row.name},"
+            raise DataError(
+                f"{path}: lists {said} twice, and not alike; one class a video can be scored, "
+                "several need mean average precision"
+            )
+    return tuple(found.values())
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """What lies in a folder, by name and, of videos, by name without ending, in one Unicode form."""
+
+    names: dict[str, str]
+    stems: dict[str, str]
+
+
+_NOTHING = _Entries({}, {})
+
+
+class _There:
+    """What lies where, each folder listed once: a list of 20,000 videos has a dozen places for each."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, tuple[str, _Entries]] = {}
+
+    def begins(self, folder: Path) -> set[str]:
+        """Return what places in `folder` may begin with."""
+        _, entries = self._folder(str(folder))
+        return entries.names.keys() | entries.stems.keys()
+
+    def find(self, root: Path, row: Row) -> Path | None:
+        """Return where a row's video lies, or None."""
+        return next((found for place in row.places if (found := self.at(root, place, bare=row.bare))), None)
+
+    def at(self, root: Path, place: str, *, bare: bool) -> Path | None:
+        """Return what lies at a place, whatever its Unicode form and the capitals of its ending; or None."""
+        folder, name = os.path.split(os.path.normpath(os.path.join(root, place)))
+        folder, entries = self._folder(folder)
+        name = nfc(name)
+        found = entries.names.get(name) or entries.names.get(_lowered(name))
+        if found is None and bare:
+            found = entries.stems.get(name)
+        return None if found is None else Path(folder, found)
+
+    def _folder(self, path: str) -> tuple[str, _Entries]:
+        """Return how a folder is really written, and what is in it: nothing where it is not there."""
+        if path not in self._folders:
+            self._folders[path] = path, _NOTHING  # until it is known: a parent may ask
+            entries = _entries(path)
+            if entries is not None:
+                self._folders[path] = path, entries
+            elif not path.isascii():
+                parent, name = os.path.split(path)
+                really, around = self._folder(parent)
+                if (other := around.names.get(nfc(name))) is not None and os.path.join(really, other) != path:
+                    self._folders[path] = self._folder(os.path.join(really, other))
+        return self._folders[path]
+
+
+def _entries(folder: str) -> _Entries | None:
+    found: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entry.name for entry in entries)
+    except (OSError, ValueError):  # not there, not to be read, or no name that a system knows
+        return None
+    names = {nfc(name): name for name in found}
+    stems: dict[str, str] = {}
+    ranked = []
+    for name in found:
+        stem, ending = os.path.splitext(name)
+        if (rank := _RANK.get(ending.lower())) is not None and not name.startswith("."):
+            ranked.append((rank, stem, name))
+    for _, stem, name in sorted(ranked):
+        names.setdefault(_lowered(nfc(name)), name)
+        stems.setdefault(nfc(stem), name)
+    return _Entries(names, stems)
+
+
+def _lowered(name: str) -> str:
+    stem, ending = os.path.splitext(name)
+    return stem + ending.lower()
+
+
+def _root(folder: Path, path: Path, rows: list[Row], there: _There) -> Path:
+    """Return the folder, `folder` or one below, that most of the list's videos are in; first the list's own."""
+    roots = folders.below(folder, depth=2)[: 2 * folders.MOST]
+    roots.sort(key=lambda root: root != path.parent)  # names such as 000001.mp4 lie in other folders, too
+    # What places begin with, so that a folder of other things is passed over at once.
+    begins = {nfc(os.path.normpath(place).split("/")[0]) for row in rows for place in _places(row)}
+    begins |= {_lowered(begin) for begin in begins}
+    roots = [root for root in roots if "" in begins or ".." in begins or begins & there.begins(root)]
+    probes = rows[:: max(1, len(rows) // _PROBES)][:_PROBES]
+    for asked in (probes, rows):  # all of them, where only a small part of a dataset is there
+        hits = [
+            sum(any(there.at(root, place, bare=row.bare) for place in _places(row)) for row in asked) for root in roots
+        ]
+        if any(hits):
+            return roots[hits.index(max(hits))]
+    raise DataError(
+        f"{folder}: no video of {path.name} is there; expected for instance "
+        f"{rows[0].places[0]} in it or in a folder of it, found {folders.contents(folder)}"
+    )
+
+
+def _places(row: Row) -> tuple[str, ...]:
+    return row.places + tuple(name for name, _ in row.readings if name not in row.places)
+
+
+# --- numbers at the end of a line ----------------------------------------------------------------------------------
+
+
+def _told(path: Path, rows: list[Row], root: Path, there: _There, template: str | None) -> list[Row]:
+    """Return rows with the numbers at the end of their lines told apart: the end of a path, frames, class.
+
+    What lies on the disk tells. Raises DataError where a line has several classes, or a number in the place of the
+    frames that is not theirs.
+    """
+    several = [row for row in rows if row.readings]
+    if not several:
+        return rows
+    known: dict[int, tuple[str, tuple[int, ...]]] = {}
+    for row in several:
+        there_is = (reading for reading in row.readings if there.at(root, reading[0], bare=row.bare))
+        # A name that ends as videos do is one, whether it is there or not.
+        if reading := next(there_is, row.readings[0] if not row.bare else None):
+            known[row.number] = reading
+    counts = {len(numbers) for _, numbers in known.values()} | ({1} if len(several) < len(rows) else set())
+    usual = 2 if counts == {2} else 1
+    found, counted = [], []
+    for row in rows:
+        if row.readings:
+            told = known.get(row.number) or next((r for r in row.readings if len(r[1]) == usual), None)
+            if told is None:
+                raise DataError(f"{path}: line {row.number} has no number of frames as the others; mend the list")
+            name, numbers = told
+            if len(numbers) > 2 or (len(numbers) == 2 and usual != 2):
+                raise several_classes(path, row.number, numbers)
+            frames = numbers[0] if len(numbers) == 2 else None
+            row = replace(row, name=name, places=(name,), label=numbers[-1], frames=frames)
+            if frames is not None:
+                counted.append(row)
+        found.append(row)
+    for row in counted[:: max(1, len(counted) // _COUNTED)][:_COUNTED]:
+        place = there.find(root, row)
+        if place is not None and (really := _other_count(place, row.frames or 0, template)) is not None:
+            raise DataError(
+                f"{path}: line {row.number} says that {row.name} has {row.frames} frames, and it has {really}; mend "
+                "the number. If both numbers are classes: several of one video need mean average precision, which is "
+                "not computed; keep one a line"
+            )
+    return found
+
+
+def several_classes(path: Path, number: int, classes: Sequence[int | str]) -> DataError:
+    """Return the error of a line with several classes."""
+    said = ", ".join(str(each) for each in classes[:8])
+    return DataError(
+        f"{path}: line {number} has several classes of one video ({said}); they need mean average precision, which is "
+        "not computed: keep one a line, for a model of one class"
+    )
+
+
+def _other_count(place: Path, listed: int, template: str | None) -> int | None:
+    """Return how many frames a video or a folder of images has, if clearly not as many as `listed`; else None.
+
+    A decoder's count may be off by one. A folder that lacks images is told where it is read.
+    """
+    if place.is_dir():
+        counts = []
+        for flow in (False, True):  # which of them a model sees is not known here
+            with suppress(VideoError):  # which is told where it is read
+                counts.append(len(images.sequence(place, template, flow=flow)))
+                # MIT's lists of flow count x and y.
+                if _alike(listed, counts[-1]) or (flow and listed == 2 * counts[-1]):
+                    return None
+        most = max(counts, default=0)
+        return most if listed < most else None
+    from tsmzoo.data import seek
+
+    try:
+        total = seek.pick(place, lambda _: ()).total
+    except VideoError:
+        return None  # which is told where it is read
+    return None if _alike(listed, total) else total
+
+
+def _alike(listed: int, count: int) -> bool:
+    return abs(listed - count) <= max(1, count // 20)
+
+
+# --- classes -------------------------------------------------------------------------------------------------------
+
+
+def matcher(names: Sequence[str]) -> Callable[[str], int | None]:
+    """Return a function from a class name to its index in `names`, however it is written; None where there is none.
+
+    Where no name is the same to the letter, brackets, underscores, spaces and capitals do not count, unless two names
+    differ in these alone.
+    """
+    exact = {nfc(name): index for index, name in enumerate(names)}
+    loose: dict[str, int | None] = {}
+    for index, name in enumerate(names):
+        loose[_bare(name)] = None if _bare(name) in loose else index
+    return lambda name: exact.get(nfc(name), loose.get(_bare(name)))
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\s_\[\]().,'\"-]", "", nfc(name).casefold())

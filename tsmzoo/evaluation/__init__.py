@@ -1,0 +1,1 @@
+"""Accuracy under a protocol: predictions, metrics, reports."""

@@ -1,0 +1,234 @@
+"""Predictions of a model or a file for all videos of a dataset, resumed and shared among processes."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import PIL
+import torch
+
+from tsmzoo import __version__
+from tsmzoo.artifact.contract import Contract
+from tsmzoo.artifact.converter import Runner
+from tsmzoo.data import layouts
+from tsmzoo.data.dataset import Dataset
+from tsmzoo.errors import ArtifactError, DataError
+from tsmzoo.evaluation import predict, predictions, report
+from tsmzoo.evaluation.predictions import Header, Store
+from tsmzoo.evaluation.protocol import Changes, Plan, choose
+from tsmzoo.inference.model import ModelReference
+from tsmzoo.registry import Registry
+from tsmzoo.system import files, processes
+
+Progress = Callable[[str, int, int], None]
+#: Each holds torch and the model.
+_MOST_WORKERS = 16
+_UNCHANGED = Changes()
+_OFFICIAL = {layout.of for layout in layouts.LAYOUTS.values() if layout.of}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an evaluation is run."""
+
+    protocol: str | None = None
+    changes: Changes = _UNCHANGED
+    #: Percents of a video after which the answer is scored, too.
+    observe: tuple[int, ...] = ()
+    #: Stop at the first video that cannot be decoded.
+    strict: bool = False
+    #: Processes that decode and score; None for one a core.
+    workers: int | None = None
+    #: Registries on top of tsmzoo's own.
+    registries: tuple[Path, ...] = ()
+
+
+# --- predicting ----------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    zoo: Registry,
+    subject: ModelReference,
+    dataset: Dataset,
+    settings: Settings,
+    path: Path,
+    *,
+    progress: Progress = lambda *_: None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> float | None:
+    """Write the predictions of `subject` for all of `dataset` to `path`, going on where a run before stopped.
+
+    Under `torchrun` each process scores its share, and the first brings all into `path`. Return the videos a second
+    that this process and its workers reached, None where all was there. Raises DataError where model and data do not
+    fit, or a video cannot be decoded and `strict` is set.
+    """
+    if not subject.is_file:
+        _check_origin(dataset, zoo.find(subject.model).id, zoo.find(subject.model).dataset)  # before a download
+    opened, followed = _opened(zoo, subject, settings, progress, notify)
+    runner, contract = opened
+    dataset = fitted(zoo, dataset, contract)
+    for line in report.warnings(zoo, contract.model, contract.weights, dataset.split):
+        notify(f"warning: {line}")
+    if dataset.part == "train":
+        notify(f"warning: {dataset.list_path} is a list for training; the accuracy on it is not that on other videos")
+    rank, count = processes.rank(), processes.count()
+    chunks = predict.chunked(dataset.videos, followed)
+    header = _header(contract, followed, settings.observe, dataset, runner.runtime)
+    job = predict.Job(subject, settings.registries, followed, settings.observe, settings.strict)
+    with predictions.exclusive(path, rank):
+        with processes.gathered():
+            store = Store(path, header, [[video.name for video in chunk] for chunk in chunks], rank, count)
+            share = range(rank, len(chunks), count)
+            mine = [chunks[number] for number in share if number not in store.done]
+            videos, left = sum(len(chunks[number]) for number in share), sum(map(len, mine))
+            begun, done = time.monotonic(), videos - left
+            for predicted in predict.predict(job, opened, mine, _workers(settings, mine)):
+                store.append(predicted)
+                done += len(predicted)
+                progress(contract.model, done, videos)
+            seconds = time.monotonic() - begun
+        if processes.is_first():
+            store.finish()
+    return left / seconds if left else None
+
+
+def _opened(
+    zoo: Registry, subject: ModelReference, settings: Settings, progress: Progress, notify: Callable[[str], None]
+) -> tuple[tuple[Runner, Contract], Plan]:
+    """Return what is evaluated, ready to run in one thread, and the plan for it."""
+    if subject.is_file:
+        runner, contract = subject.open(zoo, threads=1, notify=notify)
+        entry = zoo.find(contract.model)
+        if (entry.mode, entry.channels) != (contract.mode, len(contract.mean)):
+            raise ArtifactError(f"{subject.model}: is no file of {entry.id}, which its contract names; export it again")
+        return (runner, contract), choose(entry, contract, settings.protocol, settings.changes)
+    entry = zoo.find(subject.model)
+    followed = choose(entry, None, settings.protocol, settings.changes)
+    opened = subject.open(
+        zoo,
+        frames=followed.frames,
+        size=followed.size,
+        threads=1,
+        progress=lambda done, total: progress("downloading", done, total or 0),
+        notify=notify,
+    )
+    return opened, followed
+
+
+def _workers(settings: Settings, mine: Sequence[Any]) -> int:
+    if settings.workers is not None:
+        return settings.workers if len(mine) > 1 else 0
+    share = min(predict.cores() // processes.here(), _MOST_WORKERS)
+    # A process takes seconds to start, so a short list is scored here.
+    return min(share, len(mine)) if share > 1 and len(mine) > 2 * share else 0
+
+
+def fitted(zoo: Registry, dataset: Dataset, contract: Contract) -> Dataset:
+    """Return `dataset` with its labels in the order of the model's logits.
+
+    Classes are told by their names, however these are written; a list without names is taken at its indices. Raises
+    DataError where the model was trained on other classes.
+    """
+    _check_origin(dataset, contract.model, contract.dataset)
+    if contract.model in zoo.by_id and zoo.by_id[contract.model].multi_label:
+        raise DataError(
+            f"{contract.model} answers several classes at once, which a list of one class a video cannot score"
+        )
+    used = sorted({video.label for video in dataset.videos})
+    if dataset.classes is None or contract.labels is None:
+        if dataset.classes is not None and len(dataset.classes) != contract.classes:
+            raise DataError(f"the data have {len(dataset.classes)} classes, {contract.model} has {contract.classes}")
+        if used[-1] >= contract.classes:
+            raise DataError(f"the list has class {used[-1]}, but {contract.model} answers {contract.classes} classes")
+        return dataset
+    index_of = layouts.matcher(contract.labels)
+    order = {label: index_of(dataset.classes[label]) for label in used}
+    if lacking := [repr(dataset.classes[label]) for label in used if order[label] is None]:
+        more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        raise DataError(
+            f"the classes of the data are not those of {contract.model}: it has no {lacking[0]}{more}; "
+            "evaluate it on the data it was trained for"
+        )
+    return replace(dataset, videos=tuple(replace(video, label=order[video.label] or 0) for video in dataset.videos))
+
+
+def _check_origin(dataset: Dataset, model: str, trained_on: str) -> None:
+    """Raise DataError where data and model are of two official datasets: names do not tell Something V1 from V2."""
+    of = dataset.of
+    if of is not None and trained_on in _OFFICIAL and of != trained_on:
+        raise DataError(
+            f"the data are {of}, and {model} was trained on {trained_on}; choose a model of {of}: "
+            f"tsmzoo list --dataset {of}"
+        )
+
+
+def _header(contract: Contract, followed: Plan, observe: tuple[int, ...], dataset: Dataset, runtime: str) -> Header:
+    resizing = f"Pillow {PIL.__version__}" if followed.pipeline == "mit" else f"OpenCV {cv2.__version__}"
+    return Header(
+        model=contract.model,
+        format=contract.format,
+        precision=contract.precision,
+        artifact_sha256=contract.sha256,
+        mean=contract.mean,
+        std=contract.std,
+        weights=contract.weights,
+        weights_sha256=contract.checkpoint.sha256 if contract.checkpoint else None,
+        seed=contract.seed,
+        plan=followed,
+        observe=observe,
+        list_sha256=dataset.list_sha256,
+        videos_sha256=hashlib.sha256(
+            "".join(f"{video.name} {video.label}{video.images or ''}\n" for video in dataset.videos).encode()
+        ).hexdigest(),
+        dataset=dataset.of or dataset.name,
+        named=dataset.classes is not None,
+        videos=len(dataset),
+        classes=contract.labels,
+        decoder=f"PyAV {av.__version__} (FFmpeg {av.ffmpeg_version_info}), {resizing}",
+        runtime=f"{runtime}, {platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        tsmzoo=__version__,
+        list_file=dataset.list_name,
+        split=dataset.split,
+        reading=predictions.READING,
+    )
+
+
+def places(models: Sequence[str], kept: Path | None, stack: ExitStack) -> list[Path]:
+    """Return where the predictions of each of `models` are written, or were: saved ones name their own file.
+
+    Those of several models are kept in FILE.1.jsonl, FILE.2.jsonl …; without `kept`, until `stack` is closed.
+    """
+    live = [model for model in models if not is_saved(model)]
+    if kept is not None and kept.suffix != ".jsonl":
+        raise DataError(f"{kept}: must end in .jsonl; what the predictions are of is written to {kept.stem}.json")
+    if kept is None and live:
+        if processes.count() > 1:
+            raise DataError("several processes need --predictions FILE.jsonl, in a folder that all of them see")
+        try:
+            kept = stack.enter_context(files.temporary()) / "predictions.jsonl"
+        except OSError as error:
+            place = error.filename or "a folder for temporary files"
+            raise DataError(f"{place}: cannot be made ({error.strerror}); set TMPDIR, or give --predictions") from None
+    found, number = [], 0
+    for model in models:
+        if model not in live:
+            found.append(Path(model))
+            continue
+        assert kept is not None
+        number += 1
+        found.append(kept if len(live) == 1 else kept.with_name(f"{kept.stem}.{number}.jsonl"))
+    return found
+
+
+def is_saved(model: str) -> bool:
+    """Say whether `model` is a file of predictions."""
+    return model.endswith(".jsonl")

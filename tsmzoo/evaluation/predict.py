@@ -1,0 +1,240 @@
+"""Running a model over a list of videos: chunks of videos, each scored whole by one process and one thread.
+
+What a chunk's answers are depends on the chunk alone, not on who computed it or when: so a run that was stopped
+and resumed, and one of many processes, give the same numbers to the digit.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tsmzoo import registry
+from tsmzoo.artifact.contract import Contract
+from tsmzoo.artifact.converter import Runner
+from tsmzoo.data import sampling, select, transforms
+from tsmzoo.data.dataset import Video
+from tsmzoo.errors import DataError, VideoError
+from tsmzoo.evaluation.predictions import Prediction, rows
+from tsmzoo.evaluation.protocol import Plan
+from tsmzoo.inference.model import ModelReference
+from tsmzoo.inference.runner import clips_logits, streams_logits
+from tsmzoo.system import processes
+from tsmzoo.typing import Array
+
+#: Views that a chunk has about: enough to share the cost of a call, few enough to fit any memory.
+_VIEWS = 8
+#: Frames that a network sees at once, but for a single longer clip.
+_FRAMES = 128
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process needs to score videos."""
+
+    subject: ModelReference
+    #: Registries on top of tsmzoo's own.
+    registries: tuple[Path, ...]
+    plan: Plan
+    #: Percents of a video after which the answer is wanted, too.
+    observe: tuple[int, ...] = ()
+    #: Stop at a video that cannot be decoded.
+    strict: bool = False
+
+
+def chunked(videos: tuple[Video, ...], plan: Plan) -> list[tuple[Video, ...]]:
+    """Return the list in chunks, each of which is scored at once."""
+    size = max(1, _at_once(plan.frames) // plan.views)
+    return [videos[start : start + size] for start in range(0, len(videos), size)]
+
+
+def predict(
+    job: Job, opened: tuple[Runner, Contract], chunks: list[tuple[Video, ...]], workers: int
+) -> Iterator[list[Prediction]]:
+    """Yield the predictions of each chunk, in order, computed in `workers` processes.
+
+    With 0 they are computed in this one, by what is `opened` of the job's subject. Raises DataError where a process
+    dies, or with `strict` where a video cannot be decoded.
+    """
+    if not workers or not chunks:
+        score = _Scorer(job, *opened)
+        for chunk in chunks:
+            yield score(chunk)
+        return
+    context = multiprocessing.get_context("spawn")  # the caller may hold threads
+    with ProcessPoolExecutor(min(workers, len(chunks)), context, _start, (job,)) as pool:
+        ahead: deque[Future[list[Prediction]]] = deque()
+        try:
+            for chunk in chunks:
+                ahead.append(pool.submit(_score, chunk))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        except BrokenProcessPool:
+            raise DataError(
+                "a process that decodes and scores died, perhaps for want of memory; run it again to go on "
+                "(with --predictions, from where it was), or with fewer --workers"
+            ) from None
+        except BaseException:
+            for child in multiprocessing.active_children():  # they hold nothing worth saving
+                child.terminate()
+            raise
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_scorer: _Scorer
+
+
+def _start(job: Job) -> None:
+    global _scorer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+    processes.follow_parent()
+    zoo = registry.load(*job.registries)
+    _scorer = _Scorer(job, *job.subject.open(zoo, frames=job.plan.frames, size=job.plan.size, threads=1))
+
+
+def _score(chunk: tuple[Video, ...]) -> list[Prediction]:
+    return _scorer(chunk)
+
+
+class _Scorer:
+    """A model, opened, and the plan it follows."""
+
+    def __init__(self, job: Job, runner: Runner, contract: Contract) -> None:
+        self._job, self._runner, self._contract = job, runner, contract
+
+    def __call__(self, chunk: tuple[Video, ...]) -> list[Prediction]:
+        """Return a prediction of each video; one that cannot be decoded is skipped and says why."""
+        clips: list[Views | str] = []
+        for video in chunk:
+            try:
+                clips.append(load_views(video, self._job.plan, () if self._online else self._job.observe))
+            except VideoError as error:
+                if self._job.strict:
+                    raise DataError(f"--strict: {error}") from None
+                # Without the path: the file is the same wherever the data lie.
+                clips.append(str(error).removeprefix(f"{video.path}: "))
+        seen = [clip for clip in clips if not isinstance(clip, str)]
+        answers = iter(self._answers(seen))
+        return [
+            Prediction(video.name, video.label, [], skipped=clip)
+            if isinstance(clip, str)
+            else Prediction(video.name, video.label, *next(answers))
+            for video, clip in zip(chunk, clips, strict=True)
+        ]
+
+    @property
+    def _online(self) -> bool:
+        return self._contract.mode == "online"
+
+    def _answers(self, seen: list[Views]) -> list[tuple[list[list[float]], dict[str, list[list[float]]]]]:
+        """Return, of each video, the logits of its views, and those after each observed part of it."""
+        if not seen:
+            return []
+        levels = self._job.observe
+        whole = _run(self._runner, self._contract, [video.whole for video in seen])
+        if self._online:
+            return [
+                (rows(answer.mean(1)), {str(level): rows(_so_far(answer, video, level)) for level in levels})
+                for answer, video in zip(whole, seen, strict=True)
+            ]
+        parts = {level: _run(self._runner, self._contract, [video.parts[level] for video in seen]) for level in levels}
+        return [
+            (rows(answer), {str(level): rows(parts[level][index]) for level in levels})
+            for index, answer in enumerate(whole)
+        ]
+
+
+def _run(runner: Runner, contract: Contract, videos: list[Array]) -> list[Array]:
+    """Return the logits of each video's views; of an online model, after each frame: V, (T,) classes."""
+    answer = streams_logits if contract.mode == "online" else clips_logits
+    if len({views_.shape[1] for views_ in videos}) > 1:  # those that are seen whole
+        return [logits for views_ in videos for logits in _run(runner, contract, [views_])]
+    clips = np.concatenate(videos)
+    step = _at_once(clips.shape[1])
+    logits = np.concatenate(
+        [answer(runner, contract, clips[start : start + step]) for start in range(0, len(clips), step)]
+    )
+    if not np.isfinite(logits).all():
+        raise DataError(f"{contract.model}: its answers are not finite numbers; mend its weights or export it again")
+    return np.split(logits, np.cumsum([len(views_) for views_ in videos])[:-1])
+
+
+def _at_once(frames: int) -> int:
+    """Return how many clips of `frames` frames a network sees at once."""
+    return max(1, min(_VIEWS, _FRAMES // frames))
+
+
+def _so_far(answer: Array, video: Views, level: int) -> Array:
+    """Return the mean of an online model's logits over the frames in the first `level` percent of a video."""
+    end = _observed(video.total, level)
+    # Up to the first frame beyond: where a clip goes on from the start, later ones were seen before.
+    frames = [next((step for step, index in enumerate(clip) if index >= end), len(clip)) or 1 for clip in video.clips]
+    crops = len(answer) // len(frames)  # views stand crop by crop, and of each crop clip by clip
+    return np.stack([view[:seen].mean(0) for view, seen in zip(answer, frames * crops, strict=True)])
+
+
+# --- what the network sees -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views of a video: V, T, C, H, W, uint8; crop by crop, and of each crop clip by clip."""
+
+    #: Frames of the video, and indices of the clips'.
+    total: int
+    clips: list[list[int]]
+    whole: Array
+    #: The views of the first so many percent.
+    parts: dict[int, Array]
+
+
+def load_views(video: Video, plan: Plan, observe: tuple[int, ...] = (), threads: int = 1) -> Views:
+    """Decode what `plan` needs of a video, and resize and cut it. Raises VideoError."""
+    rule = sampling.RULES[plan.sampling]
+    clips: dict[int, list[list[list[int]]]] = {}
+
+    def choose(total: int) -> set[int]:
+        for level in (100, *observe):
+            part = _observed(total, level)
+            taken = rule(part, plan.wanted)
+            clips[level] = [[sampling.stacked(index, part, plan.stack) for index in clip] for clip in taken]
+        return {index for taken in clips.values() for clip in taken for stack in clip for index in stack}
+
+    total, pictures = select.pick(video, choose, flow=plan.flow, threads=threads)
+    crops = {
+        index: transforms.crop(
+            transforms.resized(picture, plan.short_side, plan.pipeline), plan.size, plan.crops, plan.pipeline
+        )
+        for index, picture in pictures.items()
+    }
+    views_ = {level: _views(taken, crops, plan.crops) for level, taken in clips.items()}
+    return Views(total, [[stack[0] for stack in clip] for clip in clips[100]], views_.pop(100), views_)
+
+
+def _views(clips: list[list[list[int]]], crops: dict[int, list[Array]], count: int) -> Array:
+    inputs = [
+        [np.concatenate([crops[index][crop] for index in stack], axis=-1) for stack in clip]
+        for crop in range(count)
+        for clip in clips
+    ]
+    return np.ascontiguousarray(np.asarray(inputs).transpose(0, 1, 4, 2, 3))
+
+
+def _observed(total: int, level: int) -> int:
+    return max(1, math.ceil(total * level / 100))

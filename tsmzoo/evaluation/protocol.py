@@ -1,0 +1,142 @@
+"""What evaluation does with a video: a protocol, made definite for one model and what the user asks for."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Literal
+
+import msgspec
+
+from tsmzoo import recipe
+from tsmzoo.artifact.contract import Contract
+from tsmzoo.data.sampling import DENSE_WINDOW, Wanted
+from tsmzoo.errors import DataError
+from tsmzoo.recipe import Crops, Protocol
+from tsmzoo.registry import Entry
+
+#: For models whose figures name no protocol, by how they were trained to see a video.
+_DEFAULT = {
+    "uniform": "mit_sth_center_1clip",
+    "dense": "dense_center_1clip",
+    "stream": "uniform8_center_1clip",
+}
+
+
+class Changes(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the user asks for in place of the protocol's own."""
+
+    clips: int | None = None
+    crops: Crops | None = None
+    frames: int | None = None
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything that decides what a network sees of a video, and how its answers become one."""
+
+    protocol: str
+    pipeline: Literal["mit", "mmaction2"]
+    sampling: str
+    clips: int
+    #: Of a clip; of a video that is seen whole the most.
+    frames: int
+    stride: int
+    crops: Crops
+    #: Sides in pixels: what the video is resized to, and what is cut from that.
+    short_side: int
+    size: int
+    average: Literal["logits", "probabilities"]
+    #: Flow images that make an input; 1 for RGB.
+    stack: int = 1
+    #: Images of optical flow, not of RGB.
+    flow: bool = False
+    changes: Changes = Changes()
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the sampling rule is asked for."""
+        return Wanted(self.frames, self.clips, self.stride, self.stack)
+
+    @property
+    def views(self) -> int:
+        return self.clips * self.crops
+
+    @property
+    def name(self) -> str:
+        """The protocol's id, and what is not as it says."""
+        changed = ", ".join(f"{key} {value}" for key, value in msgspec.to_builtins(self.changes).items())
+        return f"{self.protocol} with {changed}" if changed else self.protocol
+
+
+def default(entry: Entry) -> str:
+    """Return the protocol of a model without published figures: how training measures it."""
+    return _DEFAULT[entry.sampling]
+
+
+def choose(entry: Entry, contract: Contract | None, protocol: str | None, changes: Changes) -> Plan:
+    """Return the plan of `protocol`, an id or a short name, for `entry`; of the first published figure's without.
+
+    An exported file (`contract`) has its frames and size built in: without a name, the first published protocol
+    that fits them is taken. Raises DataError where none does.
+    """
+    published = dict.fromkeys(result.protocol for result in entry.results if result.protocol)
+    names = [protocol] if protocol is not None else list(published) or [default(entry)]
+    if contract is None:
+        return _resolve(*recipe.find_protocol(names[0]), entry, changes)
+    for name in names:
+        with suppress(DataError):
+            plan = _resolve(*recipe.find_protocol(name), entry, changes)
+            if _fits(plan, contract):
+                return plan
+    plan = _resolve(*recipe.find_protocol(names[0]), entry, changes)
+    if plan.sampling == "whole" and plan.size == contract.size:
+        raise DataError(
+            f"{contract.artifact or contract.model} takes {contract.frames} frames, protocol {plan.name} gives all of "
+            f"a video; give it those in the middle: --protocol {plan.protocol} --frames {contract.frames}"
+        )
+    advice = f"export with --frames {plan.frames} --size {plan.size}"
+    usual = default(entry)
+    followed = recipe.protocol(usual)
+    if _fits(_resolve(usual, followed, entry, Changes(frames=contract.frames)), contract):
+        name = followed.short or usual
+        advice += f", or measure it otherwise: --protocol {name} --frames {contract.frames}"
+    raise DataError(
+        f"{contract.artifact or contract.model} takes {contract.frames} frames of {contract.size} px, protocol "
+        f"{plan.name} gives {plan.frames} of {plan.size}; {advice}"
+    )
+
+
+def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> Plan:
+    tested = next((result.frames for result in entry.results if result.protocol == name), None)
+    own_frames = tested or protocol.frames or (entry.frames if entry.mode == "offline" else None)
+    frames = asked.frames or own_frames
+    if frames is None:
+        raise DataError(f"{entry.id} is online and protocol {name} leaves the frames to the model; give --frames")
+    own_stride = entry.stride if protocol.sampling == "spread" else None
+    clips, crops = asked.clips or protocol.clips, asked.crops or protocol.crops
+    if protocol.sampling not in recipe.STRIDED and clips > (most := 2 if protocol.sampling == "uniform" else 1):
+        raise DataError(f"protocol {name} takes {most} clips at most; choose a dense one for {clips}")
+    if protocol.sampling == "interleaved" and frames < 2:
+        raise DataError(f"protocol {name} needs 2 frames at least, half of them centres and half starts")
+    own = {"clips": protocol.clips, "crops": protocol.crops, "frames": own_frames}
+    whole = protocol.sampling == "whole"
+    return Plan(
+        protocol=name,
+        pipeline=protocol.pipeline,
+        # So many frames of the whole video are those in its middle.
+        sampling="spread" if whole and asked.frames else protocol.sampling,
+        clips=clips,
+        frames=frames,
+        stride=1 if whole else protocol.stride or own_stride or max(1, DENSE_WINDOW // frames),
+        crops=crops,
+        short_side=entry.short_side,
+        size=entry.short_side if protocol.full else entry.size,
+        average=protocol.average,
+        stack=entry.stack,
+        flow=entry.modality == "flow",
+        changes=Changes(**{key: value for key, value in msgspec.to_builtins(asked).items() if value != own[key]}),
+    )
+
+
+def _fits(plan: Plan, contract: Contract) -> bool:
+    any_length = contract.mode == "online"
+    return plan.size == contract.size and (any_length or (plan.frames == contract.frames and plan.sampling != "whole"))

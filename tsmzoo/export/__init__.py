@@ -1,0 +1,1 @@
+"""From a network to a verified file with its contract beside it."""

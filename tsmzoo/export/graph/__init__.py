@@ -1,0 +1,1 @@
+"""Rewrites of a network that export applies, each exact."""

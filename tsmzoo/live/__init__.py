@@ -1,0 +1,1 @@
+"""Run a model over a video or a camera as the frames come."""

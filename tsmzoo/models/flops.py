@@ -1,0 +1,101 @@
+"""Multiply-accumulates and parameters of a model, counted by fvcore in one traced pass over zeros.
+
+Convention: one multiply-accumulate (MAC) counts once; convolutions, linear layers and matrix products
+count, batch norm, pooling and activations do not; the shift has none. Published figures that differ
+do so by convention or by input size, which is why both stand beside them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import msgspec
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import nn
+
+from tsmzoo import models
+from tsmzoo.errors import ZooError
+from tsmzoo.models.wrappers import SingleClip, StreamStep, state_shapes
+from tsmzoo.registry import Entry
+from tsmzoo.system.threads import one_thread
+
+CONVENTION = "multiply-accumulates of convolutions, linear layers and matrix products"
+_COUNTED = ("conv", "linear", "addmm", "mm", "bmm", "matmul", "einsum")
+#: Operations without products worth the name, which fvcore has no rule for; any other is not taken as free.
+_FREE = {
+    f"aten::{name}"
+    for name in (
+        "add",
+        "avg_pool2d",
+        "avg_pool3d",
+        "div",
+        "hardtanh",
+        "max_pool2d",
+        "max_pool3d",
+        "mean",
+        "mul",
+        "pad",
+        "rsub",
+        "sigmoid",
+        "softmax",
+        "sub",
+    )
+}
+
+
+@dataclass(frozen=True)
+class Count:
+    """The cost of one forward pass: a clip of an offline model, a frame of an online one."""
+
+    gmacs: float
+    mparams: float
+    #: N, T, C, H, W of a clip; N, C, H, W of an online model's frame.
+    input_shape: tuple[int, ...]
+    #: GMACs of each module that has any, by its name in the backbone.
+    modules: dict[str, float]
+
+
+def count(entry: Entry) -> Count:
+    """Count one pass of `entry` at its own frames and size.
+
+    Raises ZooError where that is more than memory holds, and RuntimeError on an operation without a rule.
+    """
+    # Attention and 3-D kernels see frames together; all else costs a frame as much alone as in its clip.
+    traced = entry.frames if entry.non_local or entry.family == "i3d" else 1
+    if why := msgspec.structs.replace(entry, frames=traced).too_large:
+        raise ZooError(f"{entry.id}: {why}")
+    net = models.build(entry)
+    # fvcore's trace cannot run on the meta device. (`to_empty` takes ten times as long.)
+    zeros = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in net.state_dict().items()}
+    net.load_state_dict(zeros, assign=True)
+    analysis = _analysis(net, entry, traced)
+    with one_thread(), torch.no_grad():  # what a gradient needs would triple the memory of 3-D networks
+        total = _counted(analysis.by_operator())
+    if unknown := analysis.unsupported_ops().keys() - _FREE:
+        raise RuntimeError(f"no counting rule for {', '.join(sorted(unknown))}; add it to tsmzoo/models/flops.py")
+    scale = entry.frames / traced
+    frame = (entry.channels, entry.size, entry.size)
+    return Count(
+        gmacs=total * scale,
+        mparams=sum(parameter.numel() for parameter in net.parameters()) / 1e6,
+        input_shape=(1, *frame) if entry.mode == "online" else (1, entry.frames, *frame),
+        modules={
+            name.removeprefix("backbone."): _counted(operators) * scale
+            for name, operators in analysis.by_module_and_operator().items()
+            if name.startswith("backbone.") and _counted(operators)
+        },
+    )
+
+
+def _analysis(net: nn.Module, entry: Entry, frames: int) -> FlopCountAnalysis:
+    form: nn.Module = StreamStep(net) if entry.mode == "online" else SingleClip(net, frames)
+    inputs = [torch.zeros(frames, entry.channels, entry.size, entry.size)]
+    if entry.mode == "online":
+        inputs += [torch.zeros(shape) for shape in state_shapes(net, entry.channels, entry.size)]
+    return FlopCountAnalysis(form, tuple(inputs)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+
+
+def _counted(operators: Counter[str]) -> float:
+    return sum(operators[name] for name in _COUNTED) / 1e9

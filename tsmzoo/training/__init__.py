@@ -1,0 +1,1 @@
+"""Train a network on one's own videos."""

@@ -1,0 +1,188 @@
+"""Labelled videos as the clips that a network is trained and measured on while it is trained."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tsmzoo.data import sampling, select, transforms
+from tsmzoo.data.dataset import Dataset as Videos
+from tsmzoo.data.dataset import Video
+from tsmzoo.data.decode import first
+from tsmzoo.errors import TrainingError, VideoError
+from tsmzoo.evaluation.predict import cores
+from tsmzoo.recipe import Training
+from tsmzoo.registry import Entry
+from tsmzoo.system import processes
+from tsmzoo.typing import Array
+
+#: Called with what is going on, and how far it is: steps done and in all.
+Progress = Callable[[str, int, int], None]
+
+
+#: The label of a clip that could not be read.
+UNREAD = -1
+#: Of the machine, not of a video: no more threads, memory or open files for the moment.
+_SHORT = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+#: Videos that are probed between two reports of progress.
+_PROBED = 64
+
+
+class ClipSet(Dataset[tuple[Tensor, int]]):
+    """Clips of a list of videos, T, C, H, W, uint8, and their labels: drawn at random, or the middle of each.
+
+    In place of a video that cannot be read, the next of the list that can is drawn from; of the middle clips it is
+    blank, its label UNREAD. `lost` then names it.
+    """
+
+    def __init__(
+        self, videos: Videos, entry: Entry, frames: int, *, drawn: Training | None = None, strict: bool = False
+    ) -> None:
+        self.videos, self.entry, self.frames, self.drawn, self.strict = videos, entry, frames, drawn, strict
+        self.epoch = 0
+        #: Why each of the videos could not be read, by name.
+        self.lost: dict[str, str] = {}
+        self._decoded: list[Array | str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return a clip and its label. Raises VideoError where `strict` is set, or no video is left to draw from."""
+        for turn in range(len(self) if self.drawn else 1):
+            place = (index + turn) % len(self)
+            listed = self.videos.videos[place]
+            try:
+                pictures = self._clip(place, index)
+            except VideoError as error:
+                if self.strict:
+                    raise
+                self.lost[listed.name] = reason(listed, error)
+            else:
+                return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))), listed.label
+        if self.drawn:
+            raise VideoError(f"none of the {len(self)} videos can be read any more; bring them back and run it again")
+        return torch.zeros((self.frames, 3, self.entry.size, self.entry.size), dtype=torch.uint8), UNREAD
+
+    def decode(self, progress: Progress) -> None:
+        """Decode all videos into memory."""
+        read = partial(_read_all, short_side=self.entry.short_side)
+        # Spawned, not forked: torch holds threads. Processes, since threads would wait for Python's lock.
+        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+            self._decoded = []
+            try:
+                for pictures in pool.map(read, self.videos.videos, chunksize=16):
+                    self._decoded.append(pictures)
+                    progress("decoding", len(self._decoded), len(self))
+            except BrokenProcessPool:
+                raise TrainingError(
+                    "a process that decodes died, perhaps for want of memory; leave `in_memory` out of the recipe"
+                ) from None
+
+    def _clip(self, place: int, index: int) -> Array:
+        """Return the pictures, T, H, W, 3, that the video at `place` gives to the clip `index` of this epoch."""
+        recipe, size, stride = self.drawn, self.entry.size, self.entry.stride
+        if recipe is None:
+            choose = partial(sampling.clip, count=self.frames, stride=stride)
+            return np.stack([transforms.crop(picture, size, 1, "mit")[0] for picture in self._pictures(place, choose)])
+        rng = np.random.default_rng([recipe.seed, self.epoch, index])
+        choose = partial(sampling.clip, count=self.frames, stride=stride, rng=rng)
+        return _crop(self._pictures(place, choose), size, recipe, rng)
+
+    def _pictures(self, place: int, choose: Callable[[int], list[int]]) -> Array:
+        """Return frames of a video, T, H, W, 3, their short side as evaluation has it."""
+        if self._decoded is None:
+            return _read(self.videos.videos[place], choose, short_side=self.entry.short_side)
+        pictures = self._decoded[place]
+        if isinstance(pictures, str):
+            raise VideoError(f"{self.videos.videos[place].path}: {pictures}")
+        return np.asarray(pictures[choose(len(pictures))])
+
+
+def probe(videos: Sequence[Video], progress: Callable[[int], None]) -> dict[str, str]:
+    """Return why videos cannot be trained on, by name; `progress` is told how many were looked at.
+
+    The first frame of each is decoded, a tenth of what a clip costs: a video file that gives one gives a clip, since
+    one that breaks off later ends there. Of a folder of images, the first, the middle and the last are.
+    """
+    broken: dict[str, str] = {}
+    # Threads: the decoder lets go of Python's lock, and processes would take seconds to start.
+    with ThreadPoolExecutor(max(1, cores() // processes.here())) as pool:
+        for start in range(0, len(videos), _PROBED):
+            some = videos[start : start + _PROBED]
+            broken |= {listed.name: why for listed, why in zip(some, pool.map(_probe, some), strict=True) if why}
+            progress(start + len(some))
+    return broken
+
+
+def reason(listed: Video, error: VideoError) -> str:
+    """Return what is wrong with a video, without its path."""
+    return str(error).removeprefix(f"{listed.path}: ")
+
+
+def _probe(listed: Video) -> str | None:
+    try:
+        if os.path.isfile(listed.path):  # Path.is_file raises where the name is too long
+            first(listed.path)  # by one thread: there is one a core already
+        else:
+            select.pick(listed, lambda total: {0, total // 2, total - 1})
+    except VideoError as error:
+        if getattr(error.__context__, "errno", None) in _SHORT:
+            return None
+        return reason(listed, error)
+    return None
+
+
+def _read_all(listed: Video, *, short_side: int) -> Array | str:
+    """Return all frames of a video, or why there are none."""
+    try:
+        return _read(listed, short_side=short_side)
+    except VideoError as error:
+        return reason(listed, error)
+
+
+def _read(
+    listed: Video, choose: Callable[[int], Sequence[int]] = lambda total: range(total), *, short_side: int
+) -> Array:
+    """Return frames of a video, all without `choose`, T, H, W, 3, resized as MIT does.
+
+    Raises VideoError where it cannot be read, or its pictures are not of one size.
+    """
+    indices: list[int] = []
+
+    def wanted(total: int) -> list[int]:
+        indices[:] = choose(total)
+        return indices
+
+    _, pictures = select.pick(listed, wanted)
+    small = {index: transforms.resized(picture, short_side, "mit") for index, picture in pictures.items()}
+    if len(sizes := {picture.shape[:2] for picture in small.values()}) > 1:  # a phone that was turned, joined files
+        (height, width), (other_height, other_width), *_ = sorted(sizes)
+        raise VideoError(
+            f"{listed.path}: its pictures are {width}x{height} and {other_width}x{other_height}; "
+            "cut it where they change"
+        )
+    return np.stack([small[index] for index in indices])
+
+
+def _crop(pictures: Array, size: int, recipe: Training, rng: np.random.Generator) -> Array:
+    """Return one random square of all frames, T, H, W, 3, scaled to `size`, perhaps mirrored."""
+    height, width = pictures.shape[1:3]
+    side = max(1, round(min(height, width) * rng.choice(recipe.scales)))
+    top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
+    square = pictures[:, top : top + side, left : left + side]
+    if side != size:
+        scaled = (Image.fromarray(frame).resize((size, size), Image.Resampling.BILINEAR) for frame in square)
+        square = np.stack([np.asarray(frame) for frame in scaled])
+    return square[:, :, ::-1] if recipe.hflip and rng.random() < 0.5 else square

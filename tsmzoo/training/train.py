@@ -1,0 +1,237 @@
+"""From a recipe to a model: what training starts from, the loop, and what it leaves.
+
+That is weights, and a registry in which they are a model like any other: to export, evaluate and run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+from torch import nn
+
+from tsmzoo import models
+from tsmzoo.data import layouts
+from tsmzoo.data.dataset import Dataset
+from tsmzoo.errors import CheckpointError, TrainingError
+from tsmzoo.evaluation import protocol
+from tsmzoo.models.flops import count
+from tsmzoo.recipe import Training
+from tsmzoo.registry import Entry, LabelMap, Registry, Result, ShiftName
+from tsmzoo.system import files, processes
+from tsmzoo.training import loop
+from tsmzoo.training.clips import Progress
+from tsmzoo.training.held_out import check
+from tsmzoo.weights import checkpoint
+from tsmzoo.weights.load import load_network
+
+WEIGHTS = "model.safetensors"
+REGISTRY = "registry.yaml"
+#: Weights beside the finished ones, while a registry of before still names those.
+_ASIDE = re.compile(r"\.[0-9a-f]{64}\.safetensors")
+
+
+def train(
+    zoo: Registry,
+    recipe: Training,
+    videos: Dataset,
+    held_out: Dataset,
+    out: Path,
+    *,
+    shift: ShiftName | None = None,
+    allow_shift_mismatch: bool = False,
+    progress: Progress,
+    notify: Callable[[str], None],
+    strict: bool = False,
+) -> tuple[Entry, dict[str, Any]]:
+    """Train as `recipe` says, or go on where the run in `out` stopped; return the model and its last metrics.
+
+    `shift` is what the recipe's weights were trained with, where their keys do not tell. Beside the metrics stand the
+    videos that could not be read, as `skipped_videos`. `out` then holds model.safetensors, registry.yaml and
+    metrics.jsonl. Raises TrainingError, CheckpointError or DownloadError.
+    """
+    videos, held_out = layouts.joined(videos, held_out)
+    with _key_named(recipe):
+        net, entry = _start(zoo, recipe, videos, held_out, progress, notify, shift, allow_shift_mismatch)
+    loop.check_place(out, (WEIGHTS, REGISTRY, loop.METRICS, loop.RESUME))
+    normalisation = zoo.normalisations[entry.normalisation]
+    fitted = loop.fit(net, entry, normalisation, recipe, videos, held_out, out, progress, notify=notify, strict=strict)
+    if processes.is_first():
+        entry = _finish(zoo, net, entry, recipe, videos, held_out, out, fitted)
+    skipped = [
+        {"list": which, "video": name, "why": why}
+        for which in loop.LISTS
+        for name, why in (fitted.skipped[which] | fitted.lost[which]).items()
+    ]
+    return entry, fitted.line | {"skipped_videos": skipped}
+
+
+def _start(
+    zoo: Registry,
+    recipe: Training,
+    videos: Dataset,
+    held_out: Dataset,
+    progress: Progress,
+    notify: Callable[[str], None],
+    shift: ShiftName | None,
+    allow_shift_mismatch: bool,
+) -> tuple[nn.Module, Entry]:
+    """Return the network that `recipe` starts from, and the entry of what it will be.
+
+    The classifier is the model's own where the classes are the same, else a new one: on an image network, too, and on
+    weights of the model's with another number of classes.
+    Raises TrainingError where the two lists have other classes, the model sees no RGB, or it has no clip to be
+    trained on.
+    """
+    entry = zoo.find(recipe.model)
+    if recipe.name in zoo.aliases:
+        raise TrainingError(f"{recipe.name} is an alias of {zoo.aliases[recipe.name]}; give the recipe another `name`")
+    if entry.modality != "rgb":
+        raise TrainingError(f"{entry.id} sees optical flow, which no video alone gives; choose an RGB model")
+    if entry.mode == "online" and recipe.frames is None:
+        raise TrainingError(f"{entry.id} is online and is trained on clips: add `frames` to the recipe, for instance 8")
+    if recipe.schedule == "steps" and not recipe.steps:
+        raise TrainingError("schedule `steps` needs `steps`, the epochs after which the rate falls; or take `cosine`")
+    for warning in check(entry, recipe, videos, held_out):
+        notify(f"warning: {warning}")
+    classes = (
+        len(videos.classes) if videos.classes else 1 + max(video.label for video in (*videos.videos, *held_out.videos))
+    )
+    # A video of the list is of one class.
+    trained = msgspec.structs.replace(entry, id=recipe.name, classes=classes, multi_label=False, split=videos.split)
+    if recipe.weights == "random":
+        return models.build(trained, seed=recipe.seed), trained
+    held = entry
+    if recipe.weights != "published":
+        net, path = models.build(trained, seed=recipe.seed), Path(recipe.weights)
+        if loaded := checkpoint.start(net, trained, path, shift):
+            for note in loaded.notes:
+                notify(f"note: {path}: {note}")
+            return net, trained
+        held = msgspec.structs.replace(entry, classes=checkpoint.classes(net, entry, path) or entry.classes)
+    network = load_network(
+        held,
+        None if recipe.weights == "published" else recipe.weights,
+        shift=shift,
+        allow_shift_mismatch=allow_shift_mismatch,
+        progress=lambda done, total: progress("downloading", done, total or 0),
+        notify=notify,
+    )
+    if held.classes != entry.classes or videos.classes is None or videos.classes != zoo.label_names(entry):
+        models.replace_classifier(network.backbone, classes, recipe.seed)
+    return network.backbone, trained
+
+
+@contextmanager
+def _key_named(recipe: Training) -> Iterator[None]:
+    """Raise CheckpointError that names the recipe's key which led to a checkpoint."""
+    path = Path(recipe.weights)
+    try:
+        if recipe.weights not in ("published", "random") and not os.path.exists(checkpoint.located(path)):
+            raise CheckpointError(f"{path}: does not exist; give `random`, `published` or the path of a checkpoint")
+        yield
+    except CheckpointError as error:
+        if recipe.weights == "published":
+            raise
+        raise CheckpointError(f"`weights` of the recipe: {error}") from None
+
+
+def _finish(
+    zoo: Registry,
+    net: nn.Module,
+    entry: Entry,
+    recipe: Training,
+    videos: Dataset,
+    held_out: Dataset,
+    out: Path,
+    fitted: loop.Fitted,
+) -> Entry:
+    """Write `out`/model.safetensors and `out`/registry.yaml; return the entry that the latter holds."""
+    content = checkpoint.content(net, entry)
+    if entry.mode == "offline":
+        entry = msgspec.structs.replace(entry, frames=recipe.frames or entry.frames)
+    # Of sources and labels, where the zoo has keys of its own; as long as one may be.
+    key = f"trained-{recipe.name}"[:128]
+    base, counted = zoo.find(recipe.model), count(entry)
+    file = Path(recipe.weights).name  # a user's folders are nobody else's business
+    pretrain, licence = {
+        "random": (None, "yours"),
+        "published": (f"{base.id} (published weights)", f"yours, on weights under {base.licence}"),
+    }.get(recipe.weights, (file, f"yours, on the weights in {file}"))
+    trained = msgspec.structs.replace(
+        entry,
+        dataset=recipe.name,
+        labels=key,
+        format="tsmzoo",
+        source=key,
+        urls=(),
+        beside=(),
+        file=WEIGHTS,
+        sha256=hashlib.sha256(content).hexdigest(),
+        sha256_prefix=None,
+        git_blob_sha1=None,
+        config=None,
+        said_shift=None,
+        pretrain=pretrain,
+        licence=licence,
+        params=round(counted.mparams * 1e6),
+        gmacs=round(counted.gmacs, 9),
+        published_gmacs=None,
+        published_mparams=None,
+        results=(
+            Result(
+                protocol.default(entry),
+                "the last validation of its training",
+                top1=fitted.line["val_top1"],
+                frames=recipe.frames,
+            ),
+        ),
+        recommended=True,
+        doubt=(),
+        notes=tuple(_notes(fitted, {"training": videos, "validation": held_out})),
+    )
+    names = videos.classes or tuple(f"class {index}" for index in range(entry.classes))
+    registry = {
+        "sources": {key: {"name": "trained here", "citation": zoo.sources[base.source].citation}},
+        "normalisations": {entry.normalisation: zoo.normalisations[entry.normalisation]},
+        "labels": {key: LabelMap(classes=entry.classes, order="the training data's labels.txt", names=names)},
+        "models": [{key: value for key, value in msgspec.to_builtins(trained).items() if value not in (None, [], ())}],
+    }
+    _publish(out, content, registry)
+    return trained
+
+
+def _notes(fitted: loop.Fitted, lists: Mapping[loop.List, Dataset]) -> Iterator[str]:
+    for which, videos in lists.items():
+        if skipped := fitted.skipped[which].keys() | fitted.lost[which].keys():
+            yield f"{len(skipped)} of the {len(videos)} videos of its {which} list could not be read"
+
+
+def _publish(out: Path, content: bytes, registry: dict[str, Any]) -> None:
+    """Write weights and the registry that names them by digest; whenever this is stopped, what is there fits."""
+    (model,) = registry["models"]
+
+    def text(file: str) -> str:
+        named = registry | {"models": [model | {"file": file}]}
+        return yaml.safe_dump(msgspec.to_builtins(named), sort_keys=False, allow_unicode=True, width=120)
+
+    places = out / WEIGHTS, out / REGISTRY
+    aside = f".{model['sha256']}.safetensors"
+    with loop.writing(places[0]):
+        before = [path.read_bytes() if path.exists() else None for path in places]
+        if before != [content, text(WEIGHTS).encode()]:
+            if before[1] is not None:  # a registry of before: it must not name weights that are another's by now
+                files.write(out / aside, content)
+                files.write(places[1], text(aside))
+            files.write(places[0], content)
+            files.write(places[1], text(WEIGHTS))
+        for path in out.iterdir():
+            if _ASIDE.fullmatch(path.name):
+                files.remove(path)

@@ -1,0 +1,299 @@
+"""The keys of published checkpoints: which format a file has, which network, and our name of each tensor.
+
+Rules are data, one table a format and architecture; `checkpoints.py` reads files and fills networks by them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from tsmzoo.errors import CheckpointError
+from tsmzoo.text import one_line
+
+#: (pattern, replacement), applied in turn to each key of a file.
+Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+
+# --- key rules, one table a format and architecture (see the publishers' files named at each) ---------------------
+
+
+def _nested(match: re.Match[str]) -> str:
+    """MIT's flat inverted residual (conv.0, .1, .3, .4, .6, .7) to torchvision's nested one."""
+    feature, position = int(match[1]), int(match[2])
+    unit, part = divmod(position, 3)
+    last = 1 if feature == 1 else 2  # features.1 has no expansion
+    inner = f"{unit + part}" if unit == last else f"{unit}.{part}"
+    return f"features.{feature}.conv.{inner}."
+
+
+#: Index of the first block of mmaction2's layer1…7 among torchvision's features.
+_FIRST_FEATURE = (1, 2, 4, 7, 11, 14, 17)
+
+
+def _mmaction_feature(match: re.Match[str]) -> str:
+    """mmaction2's layerL.B.conv.J.{conv,bn} to torchvision's features.N.conv.…"""
+    layer, block, unit = int(match[1]), int(match[2]), int(match[3])
+    part = 0 if match[4] == "conv" else 1
+    last = 1 if layer == 1 else 2
+    inner = f"{unit + part}" if unit == last else f"{unit}.{part}"
+    return f"features.{_FIRST_FEATURE[layer - 1] + block}.conv.{inner}."
+
+
+# mit-han-lab/temporal-shift-module: main.py (wrapper), ops/models.py, ops/temporal_shift.py, ops/non_local.py
+_MIT: Rules = (
+    (r"^(module\.)+", ""),
+    (r"^base_model\.", ""),
+    (r"\.net\.", "."),
+)
+_MIT_RESNET: Rules = (
+    *_MIT,
+    (r"^new_fc\.", "fc."),
+    (r"^(layer\d\.\d+)\.block\.", r"\1."),
+    (r"\.nl\.(g|phi)\.0\.", r".nl.\1."),
+    (r"\.nl\.W\.0\.", ".nl.out."),
+    (r"\.nl\.W\.1\.", ".nl.bn."),
+)
+# mit-han-lab/temporal-shift-module: archs/mobilenet_v2.py, online_demo/mobilenet_v2_tsm.py
+_MIT_MOBILENET: Rules = (
+    *_MIT,
+    (r"^(new_fc|fc|classifier|classifier\.1)\.(?=weight|bias)", "classifier.1."),
+    (r"^features\.([1-9]|1[0-7])\.conv\.(\d)\.", _nested),
+)
+# mit-han-lab/temporal-shift-module: archs/bn_inception.py; its shift leaves no trace in the keys
+_MIT_BNINCEPTION: Rules = (
+    *_MIT,
+    (r"^new_fc\.", "fc."),
+)
+# open-mmlab/mmaction2: mmaction/models/backbones, heads; wrapped by mmrazor in distillation runs
+_MMACTION: Rules = (
+    (r"^architecture\.", ""),
+    (r"^data_preprocessor\..*", ""),
+)
+_MMACTION_RESNET: Rules = (
+    *_MMACTION,
+    (r"^cls_head\.fc_cls\.", "fc."),
+    (r"^backbone\.conv1\.conv\.", "conv1."),
+    (r"^backbone\.conv1\.bn\.", "bn1."),
+    (r"^backbone\.(layer\d\.\d+)\.(?:block\.)?", r"\1."),
+    (r"\.downsample\.conv\.", ".downsample.0."),
+    (r"\.downsample\.bn\.", ".downsample.1."),
+    (r"\.non_local_block\.(g|phi)\.0\.conv\.", r".nl.\1."),
+    (r"\.non_local_block\.theta\.conv\.", ".nl.theta."),
+    (r"\.non_local_block\.conv_out\.conv\.", ".nl.out."),
+    (r"\.non_local_block\.conv_out\.bn\.", ".nl.bn."),
+    (r"\.conv(\d)\.conv\.(?:net\.)?", r".conv\1."),
+    (r"\.conv(\d)\.bn\.", r".bn\1."),
+)
+_MMACTION_MOBILENET: Rules = (
+    *_MMACTION,
+    (r"^cls_head\.fc_cls\.", "classifier.1."),
+    (r"^backbone\.conv1\.conv\.", "features.0.0."),
+    (r"^backbone\.conv1\.bn\.", "features.0.1."),
+    (r"^backbone\.conv2\.conv\.", "features.18.0."),
+    (r"^backbone\.conv2\.bn\.", "features.18.1."),
+    (r"^backbone\.layer([1-7])\.(\d)\.conv\.(\d)\.(?:net\.)?(conv|bn)\.", _mmaction_feature),
+)
+# open-mmlab/mmaction2: ResNeXt of mmpretrain and DenseNet of torchvision, with torchvision's names
+_MMACTION_RESNEXT: Rules = (
+    *_MMACTION,
+    (r"^cls_head\.fc_cls\.", "fc."),
+    (r"^backbone\.", ""),
+)
+_MMACTION_DENSENET: Rules = (
+    *_MMACTION,
+    (r"^cls_head\.fc_cls\.", "classifier."),
+    (r"^backbone\.", ""),
+)
+# open-mmlab/mmpretrain: mmpretrain/models/backbones/mobileone.py; mmaction2: mobileone_tsm.py
+_MMACTION_MOBILEONE: Rules = (
+    *_MMACTION,
+    (r"^cls_head\.fc_cls\.", "head.fc."),
+    (r"^backbone\.stage0\.", "stem."),
+    (r"^backbone\.stage([1-4])\.", lambda match: f"stages.{int(match[1]) - 1}."),
+    (r"\.net\.", "."),
+    (r"\.branch_conv_list\.", ".conv_kxk."),
+    (r"\.branch_scale\.", ".conv_scale."),
+    (r"\.branch_norm\.", ".identity."),
+    (r"\.norm\.", ".bn."),
+    (r"\.se\.conv([12])\.conv\.", r".attn.fc\1."),
+)
+
+# pytorch/vision: torchvision/models; old DenseNet files have a dot where new ones have none
+_TORCHVISION: Rules = (
+    (r"^(module\.)+", ""),
+    (r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),
+)
+
+# facebookresearch/pytorchvideo: models/resnet.py, models/stem.py, models/head.py
+_PYTORCHVIDEO: Rules = (
+    (r"^blocks\.0\.conv\.", "conv1."),
+    (r"^blocks\.0\.norm\.", "bn1."),
+    (r"^blocks\.1\.res_blocks\.", "layer1."),
+    (r"^blocks\.([345])\.res_blocks\.", lambda match: f"layer{int(match[1]) - 1}."),  # 2 is the pool
+    (r"^blocks\.6\.proj\.", "fc."),
+    (r"\.branch1_conv\.", ".downsample.0."),
+    (r"\.branch1_norm\.", ".downsample.1."),
+    (r"\.branch2\.conv_([abc])\.", lambda match: f".conv{'abc'.index(match[1]) + 1}."),
+    (r"\.branch2\.norm_([abc])\.", lambda match: f".bn{'abc'.index(match[1]) + 1}."),
+)
+# piergiaj/pytorch-i3d: pytorch_i3d.py
+_PIERGIAJ: Rules = ((r"^logits\.conv3d\.", "logits."),)
+# hassony2/kinetics_i3d_pytorch: src/i3dpt.py
+_HASSONY2: Rules = (
+    (r"^conv3d_0c_1x1\.conv3d\.", "logits."),
+    (r"^(conv3d|mixed)_", lambda match: match[1].capitalize() + "_"),
+    (r"\.branch_0\.", ".b0."),
+    (r"\.branch_([12])\.([01])\.", lambda match: f".b{match[1]}{'ab'[int(match[2])]}."),
+    (r"\.branch_3\.1\.", ".b3b."),
+    (r"\.batch3d\.", ".bn."),
+)
+
+# google-deepmind/kinetics-i3d: i3d.py; the Kinetics-600 file has no scope
+_DEEPMIND: Rules = (
+    (r"^(RGB|Flow)/inception_i3d/", ""),
+    (r"^Logits/Conv3d_0c_1x1/conv_3d/", "logits/"),
+    (r"^Mixed_5b/Branch_2/Conv3d_0a_3x3/", "Mixed_5b/Branch_2/Conv3d_0b_3x3/"),  # a slip, there alone
+    (r"/Branch_0/Conv3d_0a_1x1/", ".b0/"),
+    (r"/Branch_([12])/Conv3d_0(a_1x1|b_3x3)/", lambda match: f".b{match[1]}{match[2][0]}/"),
+    (r"/Branch_3/Conv3d_0b_1x1/", ".b3b/"),
+    (r"/conv_3d/", ".conv3d/"),
+    (r"/batch_norm/", ".bn/"),
+    (r"/(w|gamma)$", ".weight"),
+    (r"/(b|beta)$", ".bias"),
+    (r"/moving_mean$", ".running_mean"),
+    (r"/moving_variance$", ".running_var"),
+)
+
+#: mmaction2's inflations of ResNet-50. pytorchvideo's has the same names and shapes as the first, but other strides.
+_MMACTION_I3D = ("resnet50_i3d", "resnet50_i3d_heavy", "resnet50_i3d_3x3x3", "resnet50_i3d_replace")
+
+_RESNETS = ("resnet18", "resnet50", "resnet101", "resnext101_32x4d")
+#: Networks that torchvision has, too, by names that are ours.
+_IMAGES = (*_RESNETS, "mobilenet_v2", "densenet161")
+
+RULES: dict[tuple[str, str], Rules] = {
+    **{("tsmzoo", name): () for name in (*_IMAGES, "mobileone_s4", "bninception")},
+    **{("torchvision", name): _TORCHVISION for name in _IMAGES},
+    **{("mit-tsm", name): _MIT_RESNET for name in _RESNETS},
+    ("mit-tsm", "mobilenet_v2"): _MIT_MOBILENET,
+    ("mit-tsm", "bninception"): _MIT_BNINCEPTION,
+    ("mit-tsm-online", "mobilenet_v2"): _MIT_MOBILENET,
+    **{("mmaction2", name): _MMACTION_RESNET for name in ("resnet18", "resnet50", "resnet101")},
+    ("mmaction2", "resnext101_32x4d"): _MMACTION_RESNEXT,
+    ("mmaction2", "mobilenet_v2"): _MMACTION_MOBILENET,
+    ("mmaction2", "mobileone_s4"): _MMACTION_MOBILEONE,
+    ("mmaction2", "densenet161"): _MMACTION_DENSENET,
+    **{("tsmzoo", name): () for name in (*_MMACTION_I3D, "resnet50_i3d_8x8", "inception_v1_i3d")},
+    **{("mmaction2", name): _MMACTION_RESNET for name in _MMACTION_I3D},
+    ("pytorchvideo", "resnet50_i3d_8x8"): _PYTORCHVIDEO,
+    ("piergiaj-i3d", "inception_v1_i3d"): _PIERGIAJ,
+    ("hassony2-i3d", "inception_v1_i3d"): _HASSONY2,
+    ("deepmind-tf", "inception_v1_i3d"): _DEEPMIND,
+}
+FORMATS = tuple(dict.fromkeys(format_ for format_, _ in RULES))
+
+
+def rename(key: str, rules: Rules) -> str:
+    """Return our name of a file's key; an empty one where the key is not part of the network."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def is_counter(key: str) -> bool:
+    """Batch norm's step counter, which old files lack and evaluation never reads."""
+    return key.endswith("num_batches_tracked")
+
+
+# --- telling a file's format ---------------------------------------------------------------------------------------
+
+#: Formats of other families, by the keys that give them away; named in the refusal.
+_FOREIGN = ((r"^backbone\.layers\.\d", "an mmaction2 Swin checkpoint"),)
+#: A key that only one format has.
+_FIRST_KEYS = (
+    ("blocks.0.conv.weight", "pytorchvideo"),
+    ("Conv3d_1a_7x7.conv3d.weight", "piergiaj-i3d"),
+    ("conv3d_1a_7x7.conv3d.weight", "hassony2-i3d"),
+    ("RGB/inception_i3d/Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
+    ("Flow/inception_i3d/Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
+    ("Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
+)
+#: Keys of the first layers of torchvision's networks.
+_IMAGE_KEYS: tuple[set[str], ...] = (
+    {"conv1.weight", "layer1.0.conv1.weight"},
+    {"features.0.0.weight", "features.1.conv.0.0.weight"},
+    {"features.conv0.weight"},
+)
+
+
+def detect_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """Return the format of a file's tensors: one of FORMATS.
+
+    Our own says so in its metadata: its keys are torchvision's, as an image network's are, too, which is what they
+    are taken for without. Raises CheckpointError, saying what the file looks like, where it is none of them.
+    """
+    if metadata:
+        return "tsmzoo"
+    for pattern, name in _FOREIGN:
+        if any(re.search(pattern, key) for key in state):
+            raise CheckpointError(f"looks like {name}, which no model here can take")
+    for first, name in _FIRST_KEYS:
+        if first in state:
+            return name
+    bare = {re.sub(r"^(module\.)+", "", key) for key in state}
+    if any(re.match(r"(architecture\.)?backbone\.", key) for key in bare):
+        return "mmaction2"
+    if any(key.startswith(("base_model.", "new_fc.", "inception_3a_")) or ".net." in key for key in bare):
+        return "mit-tsm"
+    if {"features.0.0.weight", "classifier.weight"} <= bare:
+        return "mit-tsm-online"
+    if any(first <= bare for first in _IMAGE_KEYS):
+        return "torchvision"
+    raise CheckpointError(
+        f"has keys that fit none of the formats {', '.join(FORMATS)} (first keys: {some(sorted(state))}); "
+        "give the publisher's own file"
+    )
+
+
+def detect_backbone(state: Mapping[str, Tensor]) -> str:
+    """Return what keys and shapes say of the architecture, to be compared with the model's.
+
+    Every inflation of ResNet-50 is `resnet50_i3d`: what differs among them is told by shapes, or by nothing.
+    """
+    joined = "\n".join(state)
+    if re.search(r"(?i)(^|/)conv3d_1a_7x7[./]", joined, re.M):
+        return "inception_v1_i3d"
+    if any(tensor.dim() == 5 and max(tensor.shape[2:]) > 1 for tensor in state.values()):  # non-local ones are 1x1x1
+        return "resnet50_i3d"
+    for pattern, backbone in (
+        (r"(^|\.)inception_3a_", "bninception"),
+        (r"(^|\.)denseblock1\.", "densenet161"),
+        (r"(^|\.)(backbone\.stage\d|stem\.conv_kxk)\.", "mobileone_s4"),
+        (r"(^|\.)features\.\d|layer7\.", "mobilenet_v2"),
+    ):
+        if re.search(pattern, joined, re.M):
+            return backbone
+    if "layer3.22." in joined:
+        # A group of ResNeXt's has 4 channels.
+        grouped = any("layer1.0." in key and tensor.shape[1:2] == (4,) for key, tensor in state.items())
+        return "resnext101_32x4d" if grouped else "resnet101"
+    if "layer3.5." in joined:
+        return "resnet50" if ".conv3." in joined else "a ResNet with basic blocks"
+    if "layer3.1." in joined and "layer3.2." not in joined and ".conv3." not in joined:
+        return "resnet18"
+    return "an unknown architecture"
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """Return the first few names, each as `shown`, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(shown, names[:most])) + more
+
+
+def shown(name: str) -> str:
+    """Return a name of a file's for a message: of one line, and not a long one."""
+    return one_line(name, 120)

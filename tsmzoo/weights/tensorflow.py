@@ -1,0 +1,99 @@
+"""TensorFlow's checkpoints, as DeepMind published I3D: `NAME.index` lists what lies in `NAME.data-00000-of-00001`.
+
+TensorFlow's own reader reads them. No torch here: the two need not be in one environment to try this.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tsmzoo.errors import CheckpointError
+from tsmzoo.system.quiet import quiet
+from tsmzoo.text import of_error
+
+if TYPE_CHECKING:
+    from tsmzoo.typing import Array
+
+INDEX = ".index"
+#: The graph, which nothing here reads; but one may name the checkpoint by it.
+_META = ".meta"
+#: DeepMind's are of one piece.
+DATA = ".data-00000-of-00001"
+
+
+def data_file(path: Path) -> Path | None:
+    """Return the data file of the checkpoint that `path` names: by one of its files, their NAME, or their folder.
+
+    None where `path` names no such checkpoint. Raises CheckpointError where the folder holds several, or a file is
+    missing.
+    """
+    if path.is_dir():
+        names = sorted({file.with_suffix("") for file in path.iterdir() if file.suffix in (INDEX, DATA)})
+    elif path.suffix in (INDEX, DATA, _META):
+        names = [path.with_suffix("")]
+    else:
+        names = [] if path.exists() else [path]
+    if len(names) > 1:
+        raise CheckpointError(f"holds several checkpoints; give one of them, for instance {names[-1]}")
+    for name in names:
+        files = [name.with_name(name.name + suffix) for suffix in (INDEX, DATA)]
+        missing = [file.name for file in files if not file.is_file()]
+        if len(missing) == 1:
+            raise CheckpointError(f"lacks {missing[0]}, which belongs to it; put that beside the other file")
+        if not missing:
+            return files[1]
+    return None
+
+
+def read(data: Path) -> dict[str, Array]:
+    """Return the weights of a checkpoint by their names in TensorFlow, their axes in torch's order.
+
+    Batch norms without a scale get one of ones. Raises CheckpointError where the files are damaged, or TensorFlow,
+    an extra of tsmzoo's, is not installed.
+    """
+    with quiet():
+        try:
+            import tensorflow
+        except ModuleNotFoundError as error:
+            raise CheckpointError(
+                f"is a TensorFlow checkpoint and needs {error.name}, which is not installed: "
+                "pip install 'tsmzoo[tensorflow]'"
+            ) from None
+        try:
+            reader = tensorflow.train.load_checkpoint(str(data.with_suffix("")))
+            types = reader.get_variable_to_dtype_map()
+            weights = [name for name in types if _is_weight(name, types[name].is_floating)]
+            shapes = reader.get_variable_to_shape_map()
+            # The index alone says how large a tensor is, and so much would be allocated.
+            claimed = sum(prod(shapes[name]) * types[name].size for name in weights)
+            if claimed > (there := data.stat().st_size):
+                raise ValueError(f"its index tells of {claimed} bytes, {data.name} has {there}")
+            arrays = {name: reader.get_tensor(name) for name in weights}
+        except Exception as error:  # TensorFlow raises a dozen kinds for a damaged file
+            raise CheckpointError(
+                f"is damaged or not a TensorFlow checkpoint ({of_error(error)}); get it again"
+            ) from None
+    state = {name: _in_torchs_order(name, np.asarray(array, np.float32)) for name, array in arrays.items()}
+    scales = {
+        name.removesuffix("beta") + "gamma": np.ones_like(shift)
+        for name, shift in state.items()
+        if name.endswith("/batch_norm/beta")
+    }
+    return scales | state
+
+
+def _is_weight(name: str, floating: bool) -> bool:
+    """Not what training left there: the number of the step, and the optimizer's momentum."""
+    return floating and not name.endswith("/Momentum")
+
+
+def _in_torchs_order(name: str, array: Array) -> Array:
+    if name.endswith("/conv_3d/w") and array.ndim == 5:
+        return np.ascontiguousarray(array.transpose(4, 3, 0, 1, 2))  # from T, H, W, in, out
+    if array.ndim and array.size == array.shape[-1]:
+        return array.reshape(-1)  # of a batch norm: C, or in the Kinetics-600 file 1, 1, 1, 1, C
+    return array
