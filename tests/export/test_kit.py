@@ -28,7 +28,8 @@ from tsmzoo.export.export import Plan
 from tsmzoo.export.kit import kit
 from tsmzoo.export.kit import vector as kit_vector
 from tsmzoo.inference.describe import describe
-from tsmzoo.inference.model import resized
+from tsmzoo.inference.model import Model
+from tsmzoo.inference.reference import resized
 from tsmzoo.live.pacing import FramePacer
 from tsmzoo.live.smoothing import decide, default_smoothing
 from tsmzoo.typing import Array
@@ -106,7 +107,7 @@ def written(folder: Path, contract: Contract) -> Path:
         (model / "Data" / "weights").write_bytes(b"a model!")
     else:
         model.write_bytes(b"a model!")
-    kit.write(folder / "kit", model, contract, kit_vector.vector(contract, (Toy(contract), contract)))
+    kit.write(folder / "kit", model, contract, kit_vector.vector(Model(Toy(contract), contract)))
     return folder / "kit"
 
 
@@ -233,19 +234,19 @@ def test_the_vector_holds_what_the_file_takes_and_answers(case: str, tmp_path: P
 
 def test_the_motion_models_see_a_scene_of_their_own() -> None:
     contract = contract_of(ONLINE, "onnx")
-    vector = kit_vector.vector(contract, (Toy(contract), contract))
+    vector = kit_vector.vector(Model(Toy(contract), contract))
     assert "motion" in vector.shown
     assert len(vector.inputs) == 18  # 9 of 17 frames, at 4 a second, both ways
     assert (vector.inputs[:9] == vector.inputs[:8:-1]).all()
     other = msgspec.structs.replace(contract, dataset="jester")
-    assert "noise" in kit_vector.vector(other, (Toy(other), other)).shown
+    assert "noise" in kit_vector.vector(Model(Toy(other), other)).shown
 
 
 def test_eight_bits_may_differ_less_between_phones_than_from_torch() -> None:
     contract = contract_of(ONLINE, "onnx")
     loose = msgspec.structs.replace(contract, verification=Verification(status="passed", runtime="toy", tolerance=1.0))
-    assert kit_vector.vector(contract, (Toy(contract), contract)).tolerance == 1e-4
-    assert kit_vector.vector(loose, (Toy(loose), loose)).tolerance == 0.1
+    assert kit_vector.vector(Model(Toy(contract), contract)).tolerance == 1e-4
+    assert kit_vector.vector(Model(Toy(loose), loose)).tolerance == 0.1
 
 
 @pytest.mark.parametrize(
@@ -314,7 +315,7 @@ def test_the_command_refuses_it_before_it_makes_anything(tmp_path: Path) -> None
 def test_a_kit_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contract = contract_of(ONLINE, "onnx")
     (tmp_path / "m.onnx").touch()
-    vector = kit_vector.vector(contract, (Toy(contract), contract))
+    vector = kit_vector.vector(Model(Toy(contract), contract))
     (tmp_path / "file").touch()
     with pytest.raises(ExportError, match="cannot be written"):
         kit.write(tmp_path / "file" / "kit", tmp_path / "m.onnx", contract, vector)

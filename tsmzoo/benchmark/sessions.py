@@ -145,7 +145,7 @@ class TorchSession:
         import torch
 
         from tsmzoo import registry
-        from tsmzoo.inference.model import resized
+        from tsmzoo.inference.reference import resized
         from tsmzoo.models.wrappers import ClipModel, StreamStep, state_shapes
         from tsmzoo.weights.load import load_network
 

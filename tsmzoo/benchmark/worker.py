@@ -19,12 +19,13 @@ from tsmzoo.benchmark.run import Job, Loaded, encoded
 from tsmzoo.benchmark.sessions import CoremlSession, OnnxSession, Session, TfliteSession, TorchSession, timed
 from tsmzoo.errors import ArtifactError, ZooError
 from tsmzoo.formats import Format, format_of
+from tsmzoo.inference.model import check_file
 from tsmzoo.system.quiet import quiet
 from tsmzoo.text import of_error
 
 #: What is imported before the memory is first read, by kind of job.
 _LIBRARIES = {
-    "torch": ("torch", "tsmzoo.inference.model"),
+    "torch": ("torch", "tsmzoo.inference.torch_runner"),
     "onnx": ("onnxruntime",),
     "tflite": ("ai_edge_litert.interpreter",),
     "coreml": ("coremltools", "tsmzoo.converters.coreml.convert"),
@@ -122,8 +123,6 @@ def main() -> None:
             os.sched_setaffinity(0, cores(job.threads, os.sched_getaffinity(0)))
     try:
         if job.check:
-            from tsmzoo.inference.model import check_file  # torch, which no file is measured with
-
             check_file(Path(job.subject))
             answer(None)
             return

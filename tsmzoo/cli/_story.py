@@ -18,7 +18,8 @@ from tsmzoo.evaluation.evaluate import Settings
 from tsmzoo.export import export
 from tsmzoo.export.report import document, text
 from tsmzoo.formats import Format
-from tsmzoo.inference.model import ModelReference, open_file
+from tsmzoo.inference.model import open_file
+from tsmzoo.inference.reference import ModelReference
 from tsmzoo.live import source, watch
 from tsmzoo.live.smoothing import Smoothing
 from tsmzoo.models.flops import count
@@ -76,7 +77,7 @@ def demo(
 
     say(f"$ tsmzoo run {artifact} VIDEO      # one scene forwards, then backwards, each frame answered")
     frames, _ = motion.scene(SCENE, SEED)
-    runner, streamed = open_file(artifact)
+    streamed = open_file(artifact)
     answers = []
     for name, order in (("forwards", frames), ("backwards", frames[::-1])):
         path = folder / f"{name}.mp4"
@@ -85,7 +86,7 @@ def demo(
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}); give another folder with --keep") from None
         seen = watch.watch(
-            runner, streamed, source.source(str(path)).frames(), _AT_ONCE, fps=streamed.target_fps, cut=0
+            streamed, source.source(str(path)).frames(), _AT_ONCE, fps=streamed.contract.target_fps, cut=0
         )
         answers.append([answer for _, answer in seen if answer])
     for ahead, back in zip(*answers, strict=True):

@@ -120,7 +120,8 @@ def export(
     from tsmzoo.export import export as exporter
     from tsmzoo.export.kit import vector
     from tsmzoo.export.kit.kit import check, check_plan, write
-    from tsmzoo.inference.model import resized
+    from tsmzoo.inference.model import open_file
+    from tsmzoo.inference.reference import resized
     from tsmzoo.weights.load import remember, remember_registry
 
     zoo = registry.with_classes(zoo, model, classes, names(labels, classes))
@@ -163,7 +164,6 @@ def export(
             remember_registry(contract, registry_file)
         if kit is not None:
             stage("writing the kit")
-            answering = vector.answering(zoo, network, plan.out, contract, plan.converter)
-            write(kit, plan.out, contract, vector.vector(contract, answering))
+            write(kit, plan.out, contract, vector.vector(open_file(plan.out)))
     assert contract.verification is not None
     print_report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json, kit=kit)

@@ -25,7 +25,8 @@ from tsmzoo.export.graph.states import Packed, Stateful
 from tsmzoo.export.verify import verify, with_structure
 from tsmzoo.formats import Format, format_of
 from tsmzoo.inference.describe import Preprocess, describe
-from tsmzoo.inference.torch_runner import TorchRunner
+from tsmzoo.inference.model import Model
+from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.models.wrappers import ClipModel, SingleClip, StreamStep
 from tsmzoo.recipe import Precision, QualityThreshold, Target
 from tsmzoo.registry import Entry, Registry, ShiftName, with_classes
@@ -242,13 +243,13 @@ def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: 
         stage(quantising)
         converter.quantise(source, contract, [], made, plan.keep_float)
         return None
-    runner = converter.load(source, float_, 1)
-    feeds = calibration.feeds(runner, float_, given.clips)
+    reference = Model(converter.load(source, float_, 1), float_)
+    feeds = calibration.feeds(reference, given.clips)
     stage(quantising)
     costs = converter.quantise(source, contract, feeds, made, plan.keep_float)
     stage("comparing on real clips")
-    candidate = converter.load(made, contract, 1)
-    quality = calibration.compare_quality((runner, float_), (candidate, contract), given)
+    candidate = Model(converter.load(made, contract, 1), contract)
+    quality = calibration.compare_quality(reference, candidate, given)
     kept = tuple(name for name, _ in costs[: plan.keep_float])
     return msgspec.structs.replace(quality, kept_float=kept, costs=tuple(costs))
 
@@ -320,16 +321,10 @@ def check(
     """Compare the file at `path` with `network`: its structure, then its numbers."""
     with quiet():
         structure, advice = converter.check(path, contract)
-        plain = describe(registry, network, dynamic_batch=True)
-        _check_made_of(path, contract, plain)
-        runner = converter.load(path, contract)
-        report = verify(
-            (TorchRunner(network, plain), plain),
-            (runner, contract),
-            tolerance=tolerance,
-            steps=steps,
-            video=video,
-        )
+        reference = torch_model(registry, network)
+        _check_made_of(path, contract, reference.contract)
+        candidate = Model(converter.load(path, contract), contract)
+        report = verify(reference, candidate, tolerance=tolerance, steps=steps, video=video)
     return with_structure(report, structure, advice)
 
 

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from tsmzoo.artifact.contract import Contract
+from tsmzoo.inference.describe import describe
+from tsmzoo.inference.model import Model
 from tsmzoo.models.wrappers import ClipModel, StreamStep
+from tsmzoo.registry import Registry
 from tsmzoo.system.threads import one_thread
 from tsmzoo.typing import Array
 from tsmzoo.weights.load import Network
@@ -33,3 +36,13 @@ class TorchRunner:
     def _form(self, main: Tensor) -> nn.Module:
         """Return the form for an input: clips may be of any T, as whole videos are."""
         return StreamStep(self._backbone) if self._online else ClipModel(self._backbone, main.shape[1], self._group)
+
+
+def torch_model(registry: Registry, network: Network) -> Model:
+    """Return `network` ready to run; it takes any number of clips or streams at once."""
+    contract = describe(registry, network, dynamic_batch=True)
+    if contract.mode == "online":
+        module: nn.Module = StreamStep(network.backbone)
+    else:
+        module = ClipModel(network.backbone, contract.frames, network.entry.shift_frames)
+    return Model(TorchRunner(network, contract), contract, module.eval())
