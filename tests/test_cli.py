@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tsmzoo import __version__, cache, card, paths, registry
+from tsmzoo import __version__, cache, card, registry
 from tsmzoo.cli import app
+from tsmzoo.registry import paths
 
 ZOO = registry.load()
 LIST_KEYS = {

@@ -16,12 +16,13 @@ import msgspec
 import pytest
 from torch import nn
 
-from tsmzoo import dataset, layouts, paths, registry
+from tsmzoo import dataset, layouts, registry
 from tsmzoo.artifact import Contract
 from tsmzoo.dataset import Dataset
 from tsmzoo.describe import describe
 from tsmzoo.errors import DataError
 from tsmzoo.evaluate import fitted
+from tsmzoo.registry import paths
 from tsmzoo.weights import Network
 
 ZOO = registry.load()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tsmzoo import artifact as artifact_
-from tsmzoo import files, motion, paths, sampling, video, views
+from tsmzoo import files, motion, sampling, video, views
 from tsmzoo.artifact import Array, Contract, feed
 from tsmzoo.converter import Converter, Runner
 from tsmzoo.decide import usual
@@ -29,7 +29,7 @@ from tsmzoo.errors import ExportError
 from tsmzoo.export import Plan
 from tsmzoo.formats import Format
 from tsmzoo.quiet import quiet
-from tsmzoo.registry import Registry
+from tsmzoo.registry import Registry, paths
 from tsmzoo.runner import TorchRunner, run_clip, stream
 from tsmzoo.verify import moving_noise
 from tsmzoo.weights import Network

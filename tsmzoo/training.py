@@ -180,8 +180,8 @@ def _finish(
         published_mparams=None,
         results=(
             Result(
-                plan.default(entry),
-                "the last validation of its training",
+                protocol=plan.default(entry),
+                source="the last validation of its training",
                 top1=fitted.line["val_top1"],
                 frames=recipe.frames,
             ),
