@@ -30,8 +30,8 @@ from tsmzoo.export.kit import vector as kit_vector
 from tsmzoo.inference.describe import describe
 from tsmzoo.inference.model import Model
 from tsmzoo.inference.reference import resized
+from tsmzoo.inference.smoothing import decide, default_smoothing
 from tsmzoo.live.pacing import FramePacer
-from tsmzoo.live.smoothing import decide, default_smoothing
 from tsmzoo.registry import recipes
 from tsmzoo.typing import Array
 from tsmzoo.weights.load import load_network

@@ -27,8 +27,8 @@ from tsmzoo.export.graph.states import Packed, Stateful
 from tsmzoo.export.verify import moving_noise, verify
 from tsmzoo.inference.describe import describe
 from tsmzoo.inference.model import Model, open_file
+from tsmzoo.inference.smoothing import Smoothing, decide
 from tsmzoo.inference.torch_runner import TorchRunner, torch_model
-from tsmzoo.live.smoothing import Smoothing, decide
 from tsmzoo.models.wrappers import StreamStep
 from tsmzoo.registry import Entry, recipes
 from tsmzoo.typing import Array

@@ -12,9 +12,9 @@ from tsmzoo import registry
 from tsmzoo.artifact.arrays import probabilities
 from tsmzoo.data import motion
 from tsmzoo.inference.reference import ModelReference
+from tsmzoo.inference.smoothing import OFFLINE, ONLINE, Decision, Smoothing, decide, default_smoothing
 from tsmzoo.live import watch
 from tsmzoo.live.scenes import CUT, difference, thumbnail
-from tsmzoo.live.smoothing import OFFLINE, ONLINE, Decision, Smoothing, decide, default_smoothing
 from tsmzoo.live.source import Frame
 
 

@@ -19,8 +19,8 @@ from tsmzoo.export.report import document, text
 from tsmzoo.formats import Format
 from tsmzoo.inference.model import open_file
 from tsmzoo.inference.reference import ModelReference
+from tsmzoo.inference.smoothing import Smoothing
 from tsmzoo.live import source, watch
-from tsmzoo.live.smoothing import Smoothing
 from tsmzoo.models.flops import count
 from tsmzoo.registry import Registry, recipes
 from tsmzoo.weights.load import load_network

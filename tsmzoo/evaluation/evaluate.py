@@ -114,10 +114,8 @@ def _opened(
         return model, choose(entry, contract, settings.protocol, settings.changes)
     entry = zoo.find(subject.model)
     followed = choose(entry, None, settings.protocol, settings.changes)
-    model = subject.open(
+    model = predict.as_planned(subject, followed).open(
         zoo,
-        frames=followed.frames,
-        size=followed.size,
         threads=1,
         progress=lambda done, total: progress("downloading", done, total or 0),
         notify=notify,

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,11 @@ class Job:
     observe: tuple[int, ...] = ()
     #: Stop at a video that cannot be decoded.
     strict: bool = False
+
+
+def as_planned(subject: ModelReference, plan: Plan) -> ModelReference:
+    """Return `subject` at the frames and size of `plan`; a file has its own."""
+    return subject if subject.is_file else replace(subject, frames=plan.frames, size=plan.size)
 
 
 def chunked(videos: tuple[Video, ...], plan: Plan) -> list[tuple[Video, ...]]:
@@ -101,7 +106,7 @@ def _start(job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
     processes.follow_parent()
     zoo = registry.load(*job.registries)
-    _scorer = _Scorer(job, job.subject.open(zoo, frames=job.plan.frames, size=job.plan.size, threads=1))
+    _scorer = _Scorer(job, as_planned(job.subject, job.plan).open(zoo, threads=1))
 
 
 def _score(chunk: tuple[Video, ...]) -> list[Prediction]:

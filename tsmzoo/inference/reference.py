@@ -16,7 +16,8 @@ from tsmzoo.inference.model import Model, open_file, warnings
 from tsmzoo.registry import Entry, Registry, ShiftName, with_classes
 
 if TYPE_CHECKING:
-    from tsmzoo.weights.http import Progress
+    from tsmzoo.weights.http import Progress as DownloadProgress
+    from tsmzoo.weights.load import Network
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class ModelReference:
     #: Of the weights, where they are not the model's own; and their names.
     classes: int | None = None
     labels: tuple[str, ...] | None = None
+    #: Of the input, where they are not the model's own.
+    frames: int | None = None
+    size: int | None = None
 
     @property
     def is_file(self) -> bool:
@@ -51,16 +55,14 @@ class ModelReference:
         self,
         zoo: Registry,
         *,
-        frames: int | None = None,
-        size: int | None = None,
         threads: int | None = None,
-        progress: Progress | None = None,
+        progress: DownloadProgress | None = None,
         notify: Callable[[str], None] = lambda _: None,
     ) -> Model:
-        """Return it ready to run; a model of the registry at another T or size where given.
+        """Return the model, ready to run.
 
         `notify` is told what makes its answers doubtful. Raises ArtifactError, DownloadError or CheckpointError,
-        and ZooError where weights are given to a file, which holds its own.
+        and ZooError where weights or another input are given to a file, which holds its own.
         """
         if self.is_file:
             given = {
@@ -70,6 +72,8 @@ class ModelReference:
                 "--allow-shift-mismatch": self.allow_shift_mismatch or None,
                 "--classes": self.classes,
                 "--labels": self.labels,
+                "--frames": self.frames,
+                "--size": self.size,
             }
             if names := [name for name, value in given.items() if value is not None]:
                 raise ZooError(
@@ -77,25 +81,34 @@ class ModelReference:
                 )
             model = open_file(Path(self.model), threads)
         else:
-            # A file needs no torch.
-            from tsmzoo.inference.torch_runner import torch_model
-            from tsmzoo.weights.load import load_network
+            from tsmzoo.inference.torch_runner import torch_model  # torch, which no file needs
 
             zoo = self.adapted(zoo)
-            network = load_network(
-                resized(zoo.find(self.model), frames, size),
-                self.weights,
-                seed=self.seed,
-                weights_format=self.weights_format,
-                shift=self.shift,
-                allow_shift_mismatch=self.allow_shift_mismatch,
-                progress=progress,
-                notify=notify,
-            )
-            model = torch_model(zoo, network)
+            network = self.load_network(resized(zoo.find(self.model), self.frames, self.size), progress, notify)
+            model = torch_model(zoo, network, threads)
         for warning in warnings(model.contract.model, model.contract):
             notify(warning)
         return model
+
+    def load_network(
+        self,
+        entry: Entry,
+        progress: DownloadProgress | None = None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> Network:
+        """Return the network of `entry` with these weights. Raises DownloadError or CheckpointError."""
+        from tsmzoo.weights.load import load_network
+
+        return load_network(
+            entry,
+            self.weights,
+            seed=self.seed,
+            weights_format=self.weights_format,
+            shift=self.shift,
+            allow_shift_mismatch=self.allow_shift_mismatch,
+            progress=progress,
+            notify=notify,
+        )
 
 
 def resized(entry: Entry, frames: int | None, size: int | None) -> Entry:

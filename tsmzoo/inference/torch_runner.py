@@ -10,7 +10,7 @@ from tsmzoo.inference.describe import describe
 from tsmzoo.inference.model import Model
 from tsmzoo.models.wrappers import ClipModel, StreamStep
 from tsmzoo.registry import Registry
-from tsmzoo.system.threads import one_thread
+from tsmzoo.system.threads import threads
 from tsmzoo.typing import Array
 from tsmzoo.weights.load import Network
 
@@ -20,7 +20,8 @@ class TorchRunner:
 
     runtime = f"torch {torch.__version__}"
 
-    def __init__(self, network: Network, contract: Contract) -> None:
+    def __init__(self, network: Network, contract: Contract, threads: int = 1) -> None:
+        self._threads = threads
         self._backbone, self._online = network.backbone.eval(), contract.mode == "online"
         self._group = network.entry.shift_frames
         self._inputs = [tensor.name for tensor in contract.inputs]
@@ -28,7 +29,7 @@ class TorchRunner:
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         tensors = [torch.from_numpy(inputs[name]) for name in self._inputs]
-        with torch.inference_mode(), one_thread():
+        with torch.inference_mode(), threads(self._threads):
             out = self._form(tensors[0])(*tensors)
         outputs = out if isinstance(out, tuple) else (out,)
         return {name: tensor.numpy() for name, tensor in zip(self._outputs, outputs, strict=True)}
@@ -38,11 +39,11 @@ class TorchRunner:
         return StreamStep(self._backbone) if self._online else ClipModel(self._backbone, main.shape[1], self._group)
 
 
-def torch_model(registry: Registry, network: Network) -> Model:
-    """Return `network` ready to run; it takes any number of clips or streams at once."""
+def torch_model(registry: Registry, network: Network, threads: int | None = None) -> Model:
+    """Return `network` ready to run, in one thread unless more are given; it takes any number of clips or streams."""
     contract = describe(registry, network, dynamic_batch=True)
     if contract.mode == "online":
         module: nn.Module = StreamStep(network.backbone)
     else:
         module = ClipModel(network.backbone, contract.frames, network.entry.shift_frames)
-    return Model(TorchRunner(network, contract), contract, module.eval())
+    return Model(TorchRunner(network, contract, threads or 1), contract, module.eval(), network, registry)

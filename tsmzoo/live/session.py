@@ -11,10 +11,10 @@ from tsmzoo.artifact.contract import Contract
 from tsmzoo.cli._screen import Tally
 from tsmzoo.errors import ZooError
 from tsmzoo.inference.model import Model
+from tsmzoo.inference.smoothing import Smoothing, default_smoothing
 from tsmzoo.live import video_writer, watch
 from tsmzoo.live.pacing import FramePacer
 from tsmzoo.live.scenes import CUT
-from tsmzoo.live.smoothing import Smoothing, default_smoothing
 from tsmzoo.live.source import Frame, Source
 from tsmzoo.live.watch import Answer
 

@@ -16,9 +16,9 @@ from tsmzoo.data import sampling, transforms
 from tsmzoo.data.seek import SelectedFrames
 from tsmzoo.errors import DataError
 from tsmzoo.inference.model import Model, States
+from tsmzoo.inference.smoothing import Decision, Smoothing, decide
 from tsmzoo.live.pacing import FramePacer
 from tsmzoo.live.scenes import CUT, difference, thumbnail
-from tsmzoo.live.smoothing import Decision, Smoothing, decide
 from tsmzoo.live.source import Frame
 from tsmzoo.typing import Array
 
