@@ -12,7 +12,7 @@ from tsmzoo.data import layouts, motion
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.data.encode import encode
 from tsmzoo.errors import DataError
-from tsmzoo.evaluation import evaluate, report
+from tsmzoo.evaluation import evaluate, report, scoring
 from tsmzoo.evaluation.evaluate import Settings
 from tsmzoo.export import export
 from tsmzoo.export.report import document, text
@@ -105,13 +105,15 @@ def _measure(
     counted = count(entry)
     path = folder / "predictions" / f"{name}.jsonl"  # apart: NAME.json is the exported file's
     evaluate.evaluate(zoo, ModelReference(name), listed, Settings(workers=0), path, progress=progress)
-    measured = report.summary([zoo], report.score([path]), None)
+    measured = report.summary([zoo], scoring.score([path]))
     return {
         "model": name,
         "shift": entry.shift,
         "macs_per_clip": round(counted.gmacs * FRAMES / entry.frames * 1e9),
         "params": round(counted.mparams * 1e6),
-        **{key: measured[key] for key in ("top1", "ci95", "videos")},
+        "top1": measured.top1,
+        "ci95": list(measured.ci95),
+        "videos": measured.videos,
     }
 
 

@@ -37,6 +37,9 @@ def print_json(document: Any) -> None:
 
 def _json(document: Any, indent: int | None = None) -> str:
     """Return JSON that holds all of a document, in characters that stdout has and no terminal obeys."""
+    import msgspec  # not before it is needed
+
+    document = msgspec.to_builtins(document)
     try:
         text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
     except ValueError:  # JSON knows no such numbers

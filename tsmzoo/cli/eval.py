@@ -89,7 +89,7 @@ def eval_(
     from contextlib import ExitStack
 
     from tsmzoo.data import layouts
-    from tsmzoo.evaluation import evaluate, report
+    from tsmzoo.evaluation import evaluate, report, scoring
     from tsmzoo.evaluation.evaluate import Settings
     from tsmzoo.evaluation.html import check, write
     from tsmzoo.evaluation.protocol import Changes
@@ -155,16 +155,16 @@ def eval_(
                     raise
         if not first:
             return
-        found = report.score(places, factors)
+        found = scoring.score(places, factors)
         if strict and found.skipped:
             video, why = found.skipped[0]
             raise ZooError(
                 f"--strict: {video} was skipped before ({why}); mend it and delete {found.skipping} to try again"
             )
-        document = report.summary(zoos, found, speed) | {"left_out": list(listed.left_out) if listed else []}
+        result = report.summary(zoos, found, speed, listed.left_out if listed else ())
     if html is not None:
-        write(html, document, found)  # first: nobody may be there to read the rest
+        write(html, result, found)  # first: nobody may be there to read the rest
     if json:
-        terminal.print_json(document)
+        terminal.print_json(result)
     else:
-        terminal.say(report.text(document))
+        terminal.say(report.text(result))
