@@ -21,12 +21,14 @@ from typer.testing import CliRunner, Result
 from tsmzoo import registry
 from tsmzoo.artifact.arrays import feed
 from tsmzoo.artifact.contract import Contract, Verification
+from tsmzoo.artifact.converter import converter_of
 from tsmzoo.cli import app
 from tsmzoo.data import sampling
 from tsmzoo.errors import ExportError
 from tsmzoo.export.export import Plan
 from tsmzoo.export.kit import kit
 from tsmzoo.export.kit import vector as kit_vector
+from tsmzoo.formats import Format
 from tsmzoo.inference.describe import describe
 from tsmzoo.inference.model import Model
 from tsmzoo.inference.reference import resized
@@ -58,20 +60,8 @@ def contract_of(entry_id: str, to: str, **changes: Any) -> Contract:
     """Return the contract that an export of a model, small, would have."""
     entry = resized(ZOO.find(entry_id), 4, 32)
     preprocess, state = changes.pop("preprocess", "embedded"), changes.pop("state", "explicit")
-    channels_last = to == "tflite"
-    image = to == "coreml" and entry.mode == "online"
-    contract = describe(
-        ZOO,
-        load_network(entry, "random"),
-        format_=to,
-        preprocess=preprocess,
-        pixel_dtype="uint8" if entry.modality == "rgb" and (image or to != "coreml") else "float32",
-        pixel_type="image" if image else "tensor",
-        frame_layout="NHWC" if channels_last else "NCHW",
-        clip_layout="THWC" if channels_last else "NTCHW",
-        state=state,
-        packed_state="packed_state" if to == "coreml" else "state",
-    )
+    converter = converter_of(Format(to))
+    contract = describe(ZOO, load_network(entry, "random"), converter, preprocess=preprocess, state=state)
     passed = Verification(status="passed", runtime="toy", tolerance=1e-4)
     return msgspec.structs.replace(contract, verification=passed, sha256="ab" * 32, bytes=8, **changes)
 
@@ -429,7 +419,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from tsmzoo.converters.mlprogram import ProgramRunner
+from tsmzoo.converters.coreml.interpreter import ProgramRunner
 
 script, wrong = sys.argv[1:]
 Unit = Enum("ComputeUnit", ["CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE", "ALL"])

@@ -577,7 +577,7 @@ def test_training_feeds_bgr_too() -> None:
 @torch.no_grad()
 def test_a_file_that_normalises_takes_rgb(bgr: tuple[registry.Registry, Network], last: bool) -> None:
     zoo, network = bgr
-    contract = describe(zoo, network, preprocess="embedded", pixel_dtype="uint8")
+    contract = describe(zoo, network, preprocess="embedded")
     assert "RGB" in contract.main_input.meaning
     assert "BGR" not in contract.main_input.meaning
     assert np.array_equal(feed(PIXELS, contract), PIXELS)
