@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -26,19 +28,13 @@ from tsmzoo.cli._options import (
     Weights,
     WeightsFormat,
     choice,
-    frames_of,
-    load,
-    names,
-    obtained,
     own_checkpoint,
     place,
-    video_of,
+    reference,
 )
-from tsmzoo.formats import Format
-
-if TYPE_CHECKING:
-    from tsmzoo.artifact.contract import Contract
 from tsmzoo.cli._report import print_report
+from tsmzoo.errors import VerificationError
+from tsmzoo.formats import Format
 
 
 @app.command()
@@ -115,56 +111,58 @@ def export(
         raise typer.BadParameter("a recipe says which format it writes; leave out --to", param_hint="--to")
     own_checkpoint(weights, classes, labels, shift)
     start = time.perf_counter()
-    zoo = load(registry_file)
-    from tsmzoo import registry
-    from tsmzoo.export import export as exporter
-    from tsmzoo.export.kit import vector
-    from tsmzoo.export.kit.kit import check, check_plan, write
-    from tsmzoo.inference.model import open_file
-    from tsmzoo.inference.reference import resized
-    from tsmzoo.registry import recipes
-    from tsmzoo.weights.load import remember, remember_registry
+    from tsmzoo import api
+    from tsmzoo.export.report import document
 
-    zoo = registry.with_classes(zoo, model, classes, names(labels, classes))
-    entry = zoo.find(model)
-    entry = resized(entry, frames_of(entry, frames), size)
-    target = recipes.target(to or recipe_name or "")
-    if kit is not None:
-        check(kit)
-    with terminal.stages() as stage:
-        stage(f"loading the {target.format} converter")
-        plan = exporter.plan(
-            entry,
-            target,
-            out=out,
-            precision=precision,  # type: ignore[arg-type]  # checked above, as are those below
-            preprocess=preprocess,  # type: ignore[arg-type]
-            state=state,  # type: ignore[arg-type]
-            gpu_safe=gpu_safe,
-            softmax=softmax,
-            dynamic_batch=dynamic_batch,
-            calibrate=calibrate,
-            images=images,
-            notify=terminal.note,
-            keep_float=keep_float,
-        )
-    if kit is not None:
-        check_plan(plan, kit)
-    pixels = video_of(clip, zoo.find(model), entry.size, images)
-    network = obtained(entry, weights, seed, weights_format, shift=shift, allow_mismatch=allow_shift_mismatch)
+    with _Display(model) as display:
+        try:
+            artifact = api.export(
+                reference(
+                    model, weights, seed, weights_format, classes, labels, shift, allow_shift_mismatch, frames, size
+                ),
+                to or recipe_name or "",
+                out,
+                precision=precision,  # type: ignore[arg-type]  # checked above, as are those below
+                preprocess=preprocess,  # type: ignore[arg-type]
+                state=state,  # type: ignore[arg-type]
+                gpu_safe=gpu_safe,
+                softmax=softmax,
+                dynamic_batch=dynamic_batch,
+                calibrate=calibrate,
+                keep_float=keep_float,
+                clip=clip,
+                images=images,
+                kit=kit,
+                registry=registry_file,
+                progress=display,
+                notify=terminal.note,
+            )
+        except VerificationError as error:
+            verification = error.contract.verification
+            if verification and verification.quality:  # what real clips showed, good or bad
+                failed = document(error.path, error.contract, verification, time.perf_counter() - start)
+                print_report(failed, error.contract, json=json)
+            raise
+    print_report(artifact, artifact.contract, json=json)
 
-    def refused(contract: Contract) -> None:
-        if contract.verification and contract.verification.quality:  # what real clips showed, good or bad
-            print_report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json)
 
-    with terminal.stages() as stage:
-        contract = exporter.export(zoo, network, plan, video=pixels, stage=stage, refused=refused)
-        if network.weights == "local" and contract.checkpoint and weights:
-            remember(contract.checkpoint, weights)  # for `verify`
-        if registry_file is not None:
-            remember_registry(contract, registry_file)
-        if kit is not None:
-            stage("writing the kit")
-            write(kit, plan.out, contract, vector.vector(open_file(plan.out)))
-    assert contract.verification is not None
-    print_report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json, kit=kit)
+class _Display(ExitStack):
+    """Shows the stages of an export beside a spinner, and a download as a bar; one at a time."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        self._model = model
+        self._show: Callable[[str, int, int], None] | None = None
+        self._downloads = False
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self._show is None or self._downloads != bool(done):
+            self.close()
+            self._downloads = bool(done)
+            if self._downloads:
+                bar = self.enter_context(terminal.download_bar(self._model))
+                self._show = lambda _, done, total: bar(done, total or None)
+            else:
+                spinner = self.enter_context(terminal.stages())
+                self._show = lambda what, *_: spinner(what)
+        self._show(what, done, total)

@@ -25,7 +25,8 @@ from tsmzoo.evaluation import predict, predictions, report
 from tsmzoo.evaluation.predictions import Header, Store
 from tsmzoo.evaluation.protocol import Changes, Plan, choose
 from tsmzoo.inference.model import Model
-from tsmzoo.inference.reference import ModelReference
+from tsmzoo.inference.reference import ModelReference, resized
+from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.registry import Registry
 from tsmzoo.system import files, processes
 
@@ -57,7 +58,7 @@ class Settings:
 
 def evaluate(
     zoo: Registry,
-    subject: ModelReference,
+    subject: ModelReference | Model,
     dataset: Dataset,
     settings: Settings,
     path: Path,
@@ -71,7 +72,7 @@ def evaluate(
     that this process and its workers reached, None where all was there. Raises DataError where model and data do not
     fit, or a video cannot be decoded and `strict` is set.
     """
-    if not subject.is_file:
+    if isinstance(subject, ModelReference) and not subject.is_file:
         _check_origin(dataset, zoo.find(subject.model).id, zoo.find(subject.model).dataset)  # before a download
     model, followed = _opened(zoo, subject, settings, progress, notify)
     contract = model.contract
@@ -83,7 +84,11 @@ def evaluate(
     rank, count = processes.rank(), processes.count()
     chunks = predict.chunked(dataset.videos, followed)
     header = _header(contract, followed, settings.observe, dataset, model.runner.runtime)
-    job = predict.Job(subject, settings.registries, followed, settings.observe, settings.strict)
+    # What is open here is nowhere else.
+    reference, settings = (
+        (subject, settings) if isinstance(subject, ModelReference) else (None, replace(settings, workers=0))
+    )
+    job = predict.Job(reference, settings.registries, followed, settings.observe, settings.strict)
     with predictions.exclusive(path, rank):
         with processes.gathered():
             store = Store(path, header, [[video.name for video in chunk] for chunk in chunks], rank, count)
@@ -102,15 +107,27 @@ def evaluate(
 
 
 def _opened(
-    zoo: Registry, subject: ModelReference, settings: Settings, progress: Progress, notify: Callable[[str], None]
+    zoo: Registry,
+    subject: ModelReference | Model,
+    settings: Settings,
+    progress: Progress,
+    notify: Callable[[str], None],
 ) -> tuple[Model, Plan]:
     """Return what is evaluated, ready to run in one thread, and the plan for it."""
-    if subject.is_file:
-        model = subject.open(zoo, threads=1, notify=notify)
+    if isinstance(subject, Model) and subject.network is not None:
+        entry = zoo.find(subject.network.entry.id)
+        followed = choose(entry, None, settings.protocol, settings.changes)
+        entry = resized(entry, followed.frames, followed.size)
+        return torch_model(zoo, replace(subject.network, entry=entry), threads=1), followed
+    if isinstance(subject, Model) or subject.is_file:
+        model = subject if isinstance(subject, Model) else subject.open(zoo, threads=1, notify=notify)
         contract = model.contract
         entry = zoo.find(contract.model)
         if (entry.mode, entry.channels) != (contract.mode, len(contract.mean)):
-            raise ArtifactError(f"{subject.model}: is no file of {entry.id}, which its contract names; export it again")
+            raise ArtifactError(
+                f"{contract.artifact if isinstance(subject, Model) else subject.model}: is no file of {entry.id}, "
+                "which its contract names; export it again"
+            )
         return model, choose(entry, contract, settings.protocol, settings.changes)
     entry = zoo.find(subject.model)
     followed = choose(entry, None, settings.protocol, settings.changes)

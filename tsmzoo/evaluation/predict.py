@@ -40,7 +40,8 @@ _FRAMES = 128
 class Job:
     """All that a process needs to score videos."""
 
-    subject: ModelReference
+    #: None for one that only this process has.
+    subject: ModelReference | None
     #: Registries on top of tsmzoo's own.
     registries: tuple[Path, ...]
     plan: Plan
@@ -106,6 +107,7 @@ def _start(job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
     processes.follow_parent()
     zoo = registry.load(*job.registries)
+    assert job.subject is not None
     _scorer = _Scorer(job, as_planned(job.subject, job.plan).open(zoo, threads=1))
 
 

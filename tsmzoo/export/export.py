@@ -13,7 +13,7 @@ import msgspec
 from tsmzoo.artifact import arrays, store
 from tsmzoo.artifact.contract import Contract, Preprocess, Quality, State, Tensor, Verification
 from tsmzoo.artifact.converter import Converter, converter_of, formats_that, load_converter, open_artifact
-from tsmzoo.errors import ArtifactError, ExportError
+from tsmzoo.errors import ArtifactError, ExportError, VerificationError
 from tsmzoo.export import calibration
 from tsmzoo.export.calibration import CalibrationData, load_calibration
 from tsmzoo.export.graph.conv3d_to_2d import flatten
@@ -155,13 +155,11 @@ def export(
     *,
     video: Array | None = None,
     stage: Stage = silent,
-    refused: Callable[[Contract], None] = silent,
 ) -> Contract:
     """Write `network` and its contract as `plan` says, and verify the file before it gets its name.
 
-    `video` (S, C, H, W, 0…255) joins the seeded noise that the file is verified with. Raises
-    ExportError, and leaves nothing behind, where the file fails or cannot be written; the contract of one that failed
-    is given to `refused` first.
+    `video` (S, C, H, W, 0…255) joins the seeded noise that the file is verified with. Raises ExportError, and leaves
+    nothing behind, where the file cannot be written, VerificationError where it fails.
     """
     converter, out = plan.converter, plan.out
     contract = describe(
@@ -178,7 +176,7 @@ def export(
     try:
         with files.beside(out) as folder:  # so that all is renamed within one file system
             folder.mkdir()
-            contract = _made(registry, network, plan, contract, folder / out.name, video, stage, refused)
+            contract = _made(registry, network, plan, contract, folder / out.name, video, stage)
             store.put(folder / out.name, contract, out)
     except OSError as error:
         raise ExportError(f"{_place(error, out)}: cannot be written ({files.reason(error)}); {_ELSEWHERE}") from None
@@ -200,7 +198,6 @@ def _made(
     made: Path,
     video: Array | None,
     stage: Stage,
-    refused: Callable[[Contract], None],
 ) -> Contract:
     """Write the file to `made`, verify it, and return its contract."""
     converter, out = plan.converter, plan.out
@@ -216,8 +213,7 @@ def _made(
     sha256, size = store.digest(made)
     contract = msgspec.structs.replace(contract, artifact=out.name, sha256=sha256, bytes=size, verification=report)
     if report.status == "failed":
-        refused(contract)
-        raise ExportError(f"{out.name} failed its verification and was not kept: {report.reason}")
+        raise VerificationError(f"{out.name} failed its verification and was not kept: {report.reason}", out, contract)
     return contract
 
 

@@ -111,6 +111,13 @@ class ModelReference:
         )
 
 
+def frames_of(entry: Entry, frames: int | None) -> int | None:
+    """Return the frames that a user gives a clip. Raises ZooError if an online model is given several."""
+    if frames is not None and entry.mode == "online" and frames != 1:
+        raise ZooError(f"{entry.id} is online and takes one frame a step; leave out --frames")
+    return frames
+
+
 def resized(entry: Entry, frames: int | None, size: int | None) -> Entry:
     """Return `entry` at another number of frames or size; an online model always takes a frame a step.
 

@@ -33,6 +33,8 @@ class Network:
     weights: Literal["published", "local", "random"]
     checkpoint: Checkpoint | None = None
     seed: int | None = None
+    #: The user's own checkpoint.
+    path: Path | None = None
 
 
 def load_network(
@@ -80,7 +82,9 @@ def load_network(
         shift_mismatch=loaded.shift_mismatch,
         shift=loaded.shift,
     )
-    return Network(entry, backbone, "published" if weights is None else "local", checkpoint)
+    return Network(
+        entry, backbone, "published" if weights is None else "local", checkpoint, path=path if weights else None
+    )
 
 
 def remember(checkpoint: Checkpoint, path: str) -> None:
