@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 import numpy as np
 
+from tsmzoo.artifact.converter import converter_of
 from tsmzoo.errors import ZooError
 from tsmzoo.formats import Format, format_of, is_artifact
 from tsmzoo.registry import ShiftName
@@ -234,8 +235,7 @@ def _row(timing: Timing, first: Timing) -> dict[str, Any]:
         "precision": timing.loaded.precision,
         "weights": timing.loaded.weights,
         "input_shape": list(timing.loaded.input_shape),
-        # Those of Core ML are its own affair.
-        "threads": None if timing.job.kind == Format.COREML else timing.job.threads,
+        "threads": None if _chooses_threads(timing.job) else timing.job.threads,
         "runs": len(timing.rounds),
         "passes": len(times),
         "per": "frame" if online else "clip",
@@ -262,6 +262,11 @@ def _row(timing: Timing, first: Timing) -> dict[str, Any]:
                 for o in operators
             ]
     return row
+
+
+def _chooses_threads(job: Job) -> bool:
+    """Return whether the runtime takes as many threads as it likes."""
+    return job.kind != "torch" and converter_of(Format(job.kind)).chooses_threads
 
 
 def interpreted(runtime: str) -> bool:

@@ -137,7 +137,8 @@ def obtained(
     shift: ShiftName | None = None,
     allow_mismatch: bool = False,
 ) -> Network:
-    from tsmzoo.weights.load import load_network, warnings
+    from tsmzoo.inference.model import warnings
+    from tsmzoo.weights.load import load_network
 
     with terminal.download_bar(entry.id) as progress:
         network = load_network(

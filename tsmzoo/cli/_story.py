@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tsmzoo import recipe
 from tsmzoo.cli._terminal import table
 from tsmzoo.data import layouts, motion
 from tsmzoo.data.dataset import Dataset
@@ -18,11 +17,12 @@ from tsmzoo.evaluation.evaluate import Settings
 from tsmzoo.export import export
 from tsmzoo.export.report import document, text
 from tsmzoo.formats import Format
-from tsmzoo.inference.model import ModelReference, open_file
+from tsmzoo.inference.model import open_file
+from tsmzoo.inference.reference import ModelReference
+from tsmzoo.inference.smoothing import Smoothing
 from tsmzoo.live import source, watch
-from tsmzoo.live.smoothing import Smoothing
 from tsmzoo.models.flops import count
-from tsmzoo.registry import Registry
+from tsmzoo.registry import Registry, recipes
 from tsmzoo.weights.load import load_network
 
 MODELS = ("tsn_mbv2_motion", "tsm_mbv2_motion", "tsm_mbv2_motion_online")
@@ -55,7 +55,7 @@ def demo(
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}); give another folder with --keep") from None
     # First, since what it needs may be missing.
-    plan = export.plan(zoo.find(MODELS[-1]), recipe.target(Format.TFLITE), out=artifact)
+    plan = export.plan(zoo.find(MODELS[-1]), recipes.target(Format.TFLITE), out=artifact)
 
     say(f"$ tsmzoo data motion {clips} --videos {videos} --seed {SEED}")
     motion.write(clips, videos, SEED, lambda *steps: progress("drawing clips", *steps))
@@ -76,7 +76,7 @@ def demo(
 
     say(f"$ tsmzoo run {artifact} VIDEO      # one scene forwards, then backwards, each frame answered")
     frames, _ = motion.scene(SCENE, SEED)
-    runner, streamed = open_file(artifact)
+    streamed = open_file(artifact)
     answers = []
     for name, order in (("forwards", frames), ("backwards", frames[::-1])):
         path = folder / f"{name}.mp4"
@@ -85,7 +85,7 @@ def demo(
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}); give another folder with --keep") from None
         seen = watch.watch(
-            runner, streamed, source.source(str(path)).frames(), _AT_ONCE, fps=streamed.target_fps, cut=0
+            streamed, source.source(str(path)).frames(), _AT_ONCE, fps=streamed.contract.target_fps, cut=0
         )
         answers.append([answer for _, answer in seen if answer])
     for ahead, back in zip(*answers, strict=True):

@@ -94,7 +94,7 @@ def eval_(
     from tsmzoo.evaluation.html import check, write
     from tsmzoo.evaluation.protocol import Changes
     from tsmzoo.formats import is_artifact
-    from tsmzoo.inference.model import ModelReference
+    from tsmzoo.inference.reference import ModelReference
     from tsmzoo.system import processes
 
     live = [model for model in models if not evaluate.is_saved(model)]

@@ -116,17 +116,19 @@ def export(
     own_checkpoint(weights, classes, labels, shift)
     start = time.perf_counter()
     zoo = load(registry_file)
-    from tsmzoo import recipe, registry
+    from tsmzoo import registry
     from tsmzoo.export import export as exporter
     from tsmzoo.export.kit import vector
     from tsmzoo.export.kit.kit import check, check_plan, write
-    from tsmzoo.inference.model import resized
+    from tsmzoo.inference.model import open_file
+    from tsmzoo.inference.reference import resized
+    from tsmzoo.registry import recipes
     from tsmzoo.weights.load import remember, remember_registry
 
     zoo = registry.with_classes(zoo, model, classes, names(labels, classes))
     entry = zoo.find(model)
     entry = resized(entry, frames_of(entry, frames), size)
-    target = recipe.target(to or recipe_name or "")
+    target = recipes.target(to or recipe_name or "")
     if kit is not None:
         check(kit)
     with terminal.stages() as stage:
@@ -163,7 +165,6 @@ def export(
             remember_registry(contract, registry_file)
         if kit is not None:
             stage("writing the kit")
-            answering = vector.answering(zoo, network, plan.out, contract, plan.converter)
-            write(kit, plan.out, contract, vector.vector(contract, answering))
+            write(kit, plan.out, contract, vector.vector(open_file(plan.out)))
     assert contract.verification is not None
     print_report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json, kit=kit)

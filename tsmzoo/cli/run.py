@@ -124,7 +124,7 @@ def run(
     from contextlib import nullcontext
 
     from tsmzoo.cli import _screen as cli_screen
-    from tsmzoo.inference.model import ModelReference
+    from tsmzoo.inference.reference import ModelReference
     from tsmzoo.live import session, video_writer
     from tsmzoo.live import source as live_source
 
@@ -144,7 +144,8 @@ def run(
         subject = ModelReference(
             model, weights, seed, weights_format, shift, allow_shift_mismatch, classes, names(labels, classes)
         )
-        runner, contract = subject.open(zoo, progress=progress, notify=terminal.note)
+        opened = subject.open(zoo, progress=progress, notify=terminal.note)
+    contract = opened.contract
     session.check(settings, contract)
     step = contract.target_fps if contract.mode == "online" else None
     source = live_source.source(video, fps, step, template=images, notify=terminal.note)
@@ -155,13 +156,15 @@ def run(
         terminal.keys(live=on_terminal) as pressed,
         lines if json else cli_screen.screen(live=on_terminal) as screen,
     ):
-        tally = session.play(
-            runner, contract, source, settings, show=screen, stopped=stopped, asked=lambda: "r" in pressed()
-        )
+        tally = session.play(opened, source, settings, show=screen, stopped=stopped, asked=lambda: "r" in pressed())
     if tally.last is None:
         terminal.note(f"{source.name}: ended before the first answer")
         return
-    about = (f"{contract.model} on {source.name}", "frame" if contract.mode == "online" else "clip", runner.runtime)
+    about = (
+        f"{contract.model} on {source.name}",
+        "frame" if contract.mode == "online" else "clip",
+        opened.runner.runtime,
+    )
     if json:
         terminal.note(cli_screen.summary(*about, tally))
     else:

@@ -18,14 +18,14 @@ import torch
 
 from tsmzoo import __version__
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.artifact.converter import Runner
 from tsmzoo.data import layouts
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.errors import ArtifactError, DataError
 from tsmzoo.evaluation import predict, predictions, report
 from tsmzoo.evaluation.predictions import Header, Store
 from tsmzoo.evaluation.protocol import Changes, Plan, choose
-from tsmzoo.inference.model import ModelReference
+from tsmzoo.inference.model import Model
+from tsmzoo.inference.reference import ModelReference
 from tsmzoo.registry import Registry
 from tsmzoo.system import files, processes
 from tsmzoo.typing import Notify, Progress, silent
@@ -73,8 +73,8 @@ def evaluate(
     """
     if not subject.is_file:
         _check_origin(dataset, zoo.find(subject.model).id, zoo.find(subject.model).dataset)  # before a download
-    opened, followed = _opened(zoo, subject, settings, progress, notify)
-    runner, contract = opened
+    model, followed = _opened(zoo, subject, settings, progress, notify)
+    contract = model.contract
     dataset = fitted(zoo, dataset, contract)
     for line in report.warnings(zoo, contract.model, contract.weights, dataset.split):
         notify(f"warning: {line}")
@@ -82,7 +82,7 @@ def evaluate(
         notify(f"warning: {dataset.list_path} is a list for training; the accuracy on it is not that on other videos")
     rank, count = processes.rank(), processes.count()
     chunks = predict.chunked(dataset.videos, followed)
-    header = _header(contract, followed, settings.observe, dataset, runner.runtime)
+    header = _header(contract, followed, settings.observe, dataset, model.runner.runtime)
     job = predict.Job(subject, settings.registries, followed, settings.observe, settings.strict)
     with predictions.exclusive(path, rank):
         with processes.gathered():
@@ -91,7 +91,7 @@ def evaluate(
             mine = [chunks[number] for number in share if number not in store.done]
             videos, left = sum(len(chunks[number]) for number in share), sum(map(len, mine))
             begun, done = time.monotonic(), videos - left
-            for predicted in predict.predict(job, opened, mine, _workers(settings, mine)):
+            for predicted in predict.predict(job, model, mine, _workers(settings, mine)):
                 store.append(predicted)
                 done += len(predicted)
                 progress(contract.model, done, videos)
@@ -103,25 +103,24 @@ def evaluate(
 
 def _opened(
     zoo: Registry, subject: ModelReference, settings: Settings, progress: Progress, notify: Notify
-) -> tuple[tuple[Runner, Contract], Plan]:
+) -> tuple[Model, Plan]:
     """Return what is evaluated, ready to run in one thread, and the plan for it."""
     if subject.is_file:
-        runner, contract = subject.open(zoo, threads=1, notify=notify)
+        model = subject.open(zoo, threads=1, notify=notify)
+        contract = model.contract
         entry = zoo.find(contract.model)
         if (entry.mode, entry.channels) != (contract.mode, len(contract.mean)):
             raise ArtifactError(f"{subject.model}: is no file of {entry.id}, which its contract names; export it again")
-        return (runner, contract), choose(entry, contract, settings.protocol, settings.changes)
+        return model, choose(entry, contract, settings.protocol, settings.changes)
     entry = zoo.find(subject.model)
     followed = choose(entry, None, settings.protocol, settings.changes)
-    opened = subject.open(
+    model = predict.as_planned(subject, followed).open(
         zoo,
-        frames=followed.frames,
-        size=followed.size,
         threads=1,
         progress=lambda done, total: progress("downloading", done, total or 0),
         notify=notify,
     )
-    return opened, followed
+    return model, followed
 
 
 def _workers(settings: Settings, mine: Sequence[Any]) -> int:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tsmzoo import recipe
 from tsmzoo.evaluation import metrics
 from tsmzoo.evaluation.metrics import Tally
 from tsmzoo.evaluation.predictions import Header
 from tsmzoo.evaluation.protocol import Changes, Plan
 from tsmzoo.evaluation.scoring import Scored
-from tsmzoo.recipe import STRIDED
-from tsmzoo.registry import Registry, Result
+from tsmzoo.registry import Registry, Result, recipes
+from tsmzoo.registry.recipes import STRIDED
 from tsmzoo.text import joined
 
 #: Classes, confusions and skipped videos that the report names.
@@ -219,7 +218,7 @@ def _differences(zoos: Sequence[Registry], scored: Scored) -> tuple[str, ...]:
             found.append(f"the protocol was changed: {header.plan.name}")
         elif entry and all(result.protocol != header.plan.protocol for result in entry.results):
             found.append(f"no figure of {header.model} is published under {header.plan.protocol}")
-        if note := recipe.protocol(header.plan.protocol).note:
+        if note := recipes.protocol(header.plan.protocol).note:
             found.append(f"of {header.plan.protocol}: {note}")
         if not header.named:
             found.append(f"the list names no classes: its indices are taken in the order of {header.model}")

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from tsmzoo.artifact.contract import Contract, Verification
+from tsmzoo.artifact.converter import converter_of
+from tsmzoo.formats import Format
 from tsmzoo.text import joined
 
 
@@ -32,13 +34,13 @@ def document(path: Path, contract: Contract, verification: Verification, seconds
 def text(path: Path, contract: Contract, verification: Verification, seconds: float) -> str:
     """Return the same to read."""
     v = verification
-    default = " (Core ML's own default)" if (contract.format, contract.precision) == ("coreml", "fp16") else ""
+    remark = converter_of(Format(contract.format)).remarks.get(contract.precision)
     weights = f"{contract.weights} weights"
     if contract.checkpoint:
         weights += f", sha256 {contract.checkpoint.sha256[:12]}…"
     lines = [
         f"{path}  {(contract.bytes or 0) / 1e6:.2f} MB  "
-        f"{contract.format} {contract.precision}{default}, {contract.mode}, {weights}"
+        f"{contract.format} {contract.precision}{f' ({remark})' if remark else ''}, {contract.mode}, {weights}"
     ]
     for tensors, arrow in ((contract.inputs, "in "), (contract.outputs, "out")):
         shown = [

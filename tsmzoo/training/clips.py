@@ -18,8 +18,8 @@ from tsmzoo.data import sampling, select, transforms
 from tsmzoo.data.dataset import Dataset as Videos
 from tsmzoo.data.dataset import Video
 from tsmzoo.errors import TrainingError, VideoError
-from tsmzoo.recipe import Training
 from tsmzoo.registry import Entry
+from tsmzoo.registry.recipes import Training
 from tsmzoo.typing import Array, Progress
 
 #: The label of a clip that could not be read.

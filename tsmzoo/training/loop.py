@@ -25,8 +25,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.errors import TrainingError
 from tsmzoo.models.wrappers import ClipModel
-from tsmzoo.recipe import Training
 from tsmzoo.registry import Entry, Normalisation
+from tsmzoo.registry.recipes import Training
 from tsmzoo.training.batches import Normalize, batches
 from tsmzoo.training.clips import UNREAD, ClipSet
 from tsmzoo.training.distributed import World, joined

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from tsmzoo import models
-from tsmzoo.recipe import Training
+from tsmzoo.registry.recipes import Training
 from tsmzoo.training.layers import freeze_batch_norms
 
 

@@ -14,7 +14,7 @@ from tsmzoo.data.dataset import Dataset, Video
 from tsmzoo.data.decode import first
 from tsmzoo.errors import TrainingError, VideoError
 from tsmzoo.evaluation.predict import cores
-from tsmzoo.recipe import Training
+from tsmzoo.registry.recipes import Training
 from tsmzoo.system import processes
 from tsmzoo.training.clips import reason
 from tsmzoo.training.distributed import World

@@ -20,7 +20,7 @@ from tsmzoo.errors import ExportError
 from tsmzoo.export.export import Plan
 from tsmzoo.export.kit.vector import Vector
 from tsmzoo.formats import Format
-from tsmzoo.live.smoothing import default_smoothing
+from tsmzoo.inference.smoothing import default_smoothing
 from tsmzoo.system import files
 
 TEMPLATES = Path(__file__).parent / "templates"
