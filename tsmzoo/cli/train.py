@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -68,7 +68,7 @@ def train(
             terminal.note(f"to train and to measure on: {said}")
     notify = terminal.note if processes.is_first() else terminal.silent
     with terminal.steps_bar() as progress:
-        entry, last = training_train.train(
+        result = training_train.train(
             zoo,
             how,
             videos,
@@ -82,25 +82,11 @@ def train(
         )
     if not processes.is_first():
         return
-    lists: dict[str, Any] = {
-        f"{part}_{key}": value
-        for part, listed in (("train", videos), ("val", held_out))
-        for key, value in (
-            ("list", str(listed.list_path)),
-            ("list_sha256", listed.list_sha256),
-            ("listed", len(listed)),
-            ("videos", len(listed)),
-        )
-    }
-    lists["train_videos"] -= last.get("skipped", 0)  # what was trained on, as the metrics' `val_videos` are measured
     if json:
-        left_out = {"left_out": list(dict.fromkeys(videos.left_out + held_out.left_out))}
-        head = {"model": entry.id, "folder": str(out), "weights_sha256": entry.sha256}
-        terminal.print_json(head | lists | left_out | last)
+        terminal.print_json(result)
         return
-    measured = last.get("val_videos", len(held_out))
-    terminal.say(f"{entry.id}: {last['val_top1']:.2f} % on {measured} videos after {last['epoch']:g} epochs")
+    terminal.say(f"{result.model}: {result.val_top1:.2f} % on {result.val_videos} videos after {result.epoch:g} epochs")
     terminal.say(f"  trained and measured on {said}")
-    if skipped := len(last["skipped_videos"]):
+    if skipped := len(result.skipped_videos):
         terminal.say(f"  {skipped} of the {len(videos) + len(held_out)} listed videos could not be read")
-    terminal.say(f"use it: tsmzoo export {entry.id} --registry {out / training_train.REGISTRY} --to tflite")
+    terminal.say(f"use it: tsmzoo export {result.model} --registry {out / training_train.REGISTRY} --to tflite")

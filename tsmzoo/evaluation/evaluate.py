@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +29,8 @@ from tsmzoo.inference.reference import ModelReference, resized
 from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.registry import Registry
 from tsmzoo.system import files, processes
+from tsmzoo.typing import Notify, Progress, silent
 
-Progress = Callable[[str, int, int], None]
 #: Each holds torch and the model.
 _MOST_WORKERS = 16
 _UNCHANGED = Changes()
@@ -63,8 +63,8 @@ def evaluate(
     settings: Settings,
     path: Path,
     *,
-    progress: Progress = lambda *_: None,
-    notify: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
+    notify: Notify = silent,
 ) -> float | None:
     """Write the predictions of `subject` for all of `dataset` to `path`, going on where a run before stopped.
 
@@ -107,11 +107,7 @@ def evaluate(
 
 
 def _opened(
-    zoo: Registry,
-    subject: ModelReference | Model,
-    settings: Settings,
-    progress: Progress,
-    notify: Callable[[str], None],
+    zoo: Registry, subject: ModelReference | Model, settings: Settings, progress: Progress, notify: Notify
 ) -> tuple[Model, Plan]:
     """Return what is evaluated, ready to run in one thread, and the plan for it."""
     if isinstance(subject, Model) and subject.network is not None:
