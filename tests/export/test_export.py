@@ -26,13 +26,14 @@ import torch
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from tsmzoo import models, recipe, registry
+from tsmzoo import models, registry
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract
 from tsmzoo.cli import app
 from tsmzoo.errors import ArtifactError
 from tsmzoo.formats import Format
 from tsmzoo.models.wrappers import ClipModel, StreamStep
+from tsmzoo.registry import recipes
 from tsmzoo.typing import Array
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -503,8 +504,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     converter = Fake()
     for format_, module in product(Format, ("convert", "quantize", "runtime")):
         monkeypatch.setitem(sys.modules, f"tsmzoo.converters.{format_}.{module}", converter)  # type: ignore[arg-type]
-    target = recipe.target
-    monkeypatch.setattr(recipe, "target", lambda name: msgspec.structs.replace(target(name), steps=2))
+    target = recipes.target
+    monkeypatch.setattr(recipes, "target", lambda name: msgspec.structs.replace(target(name), steps=2))
     return converter
 
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from tsmzoo import recipe
 from tsmzoo.artifact import store
 from tsmzoo.cli import app
 from tsmzoo.data import motion
 from tsmzoo.export import calibration
+from tsmzoo.registry import recipes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,9 +72,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     converter = Fake()
     for module in ("convert", "quantize", "runtime"):
         monkeypatch.setitem(sys.modules, f"tsmzoo.converters.tflite.{module}", converter)  # type: ignore[arg-type]
-    target = recipe.target
+    target = recipes.target
     monkeypatch.setattr(calibration, "STREAMS", 1)
-    monkeypatch.setattr(recipe, "target", lambda name: msgspec.structs.replace(target(name), steps=2))
+    monkeypatch.setattr(recipes, "target", lambda name: msgspec.structs.replace(target(name), steps=2))
     return converter
 
 

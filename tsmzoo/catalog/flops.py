@@ -6,10 +6,9 @@ from typing import Any
 
 import msgspec
 
-from tsmzoo import recipe
 from tsmzoo.catalog.listing import gmacs
 from tsmzoo.models.flops import CONVENTION, Count, count
-from tsmzoo.registry import Entry
+from tsmzoo.registry import Entry, recipes
 from tsmzoo.text import joined
 
 __all__ = ["COLUMNS", "CONVENTION", "cells", "cost", "text"]
@@ -37,7 +36,7 @@ def cost(
         "input_shape": list(counted.input_shape),
         "convention": CONVENTION,
         "gmacs_per_video": {
-            result.protocol: _per_video(published, recipe.protocol(result.protocol), result.frames)
+            result.protocol: _per_video(published, recipes.protocol(result.protocol), result.frames)
             for result in entry.results
             if result.protocol and per_video
         },
@@ -47,7 +46,7 @@ def cost(
     return document
 
 
-def _per_video(entry: Entry, protocol: recipe.Protocol, tested: int | None) -> dict[str, Any]:
+def _per_video(entry: Entry, protocol: recipes.Protocol, tested: int | None) -> dict[str, Any]:
     frames = tested or protocol.frames or entry.frames
     size = entry.short_side if protocol.full else entry.size
     view = _count(msgspec.structs.replace(entry, frames=frames, size=size))

@@ -7,10 +7,9 @@ from typing import Any
 
 import msgspec
 
-from tsmzoo import recipe
 from tsmzoo.catalog.listing import gmacs
 from tsmzoo.errors import DownloadError
-from tsmzoo.registry import Entry, Registry
+from tsmzoo.registry import Entry, Registry, recipes
 from tsmzoo.text import joined
 from tsmzoo.weights import cache
 
@@ -53,7 +52,7 @@ def _measured(entry: Entry, protocol: str | None) -> dict[str, str | None]:
     """Return in words how a figure was measured, and what one should know of that."""
     if protocol is None:
         return {"measured": None, "note": None}
-    followed = recipe.protocol(protocol)
+    followed = recipes.protocol(protocol)
     return {"measured": followed.text(entry.frames), "note": followed.note}
 
 

@@ -194,13 +194,17 @@ def _own(zoo: Registry, entry: Entry, path: Path, file: File, format_: str, shif
 
 
 def _registry(zoo: Registry, entry: Entry, like: Entry, names: tuple[str, ...] | None) -> dict[str, Any]:
-    """Return a registry of `entry` alone, in plain values: what is as it would be anyway is left out."""
+    """Return a registry of `entry` alone, in plain values: what is as it would be anyway is left out.
+
+    But for its mode and modality, on which all that follows depends.
+    """
     normalisation = zoo.normalisations[entry.normalisation]
     named = msgspec.structs.replace(entry, normalisation=entry.id)
     usual = {field.encode_name: field.default for field in msgspec.structs.fields(Entry)}
+    del usual["mode"], usual["modality"]
     return {
         "models": [
-            {key: value for key, value in msgspec.to_builtins(named).items() if value not in (usual[key], [], None)}
+            {key: value for key, value in msgspec.to_builtins(named).items() if value not in (usual.get(key), [], None)}
         ],
         "sources": {OWN: {"name": "your own", "citation": "none stated"}},
         "normalisations": {

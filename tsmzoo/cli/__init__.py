@@ -17,6 +17,7 @@ from tsmzoo.cli import (  # noqa: F401, I001  # `--help` keeps this order
     report,
     run,
     demo,
+    registry,
 )
 from tsmzoo.cli._main import app, main
 

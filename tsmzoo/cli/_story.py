@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tsmzoo import recipe
 from tsmzoo.cli._terminal import table
 from tsmzoo.data import layouts, motion
 from tsmzoo.data.dataset import Dataset
@@ -22,7 +21,7 @@ from tsmzoo.inference.model import ModelReference, open_file
 from tsmzoo.live import source, watch
 from tsmzoo.live.smoothing import Smoothing
 from tsmzoo.models.flops import count
-from tsmzoo.registry import Registry
+from tsmzoo.registry import Registry, recipes
 from tsmzoo.weights.load import load_network
 
 MODELS = ("tsn_mbv2_motion", "tsm_mbv2_motion", "tsm_mbv2_motion_online")
@@ -55,7 +54,7 @@ def demo(
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}); give another folder with --keep") from None
     # First, since what it needs may be missing.
-    plan = export.plan(zoo.find(MODELS[-1]), recipe.target(Format.TFLITE), out=artifact)
+    plan = export.plan(zoo.find(MODELS[-1]), recipes.target(Format.TFLITE), out=artifact)
 
     say(f"$ tsmzoo data motion {clips} --videos {videos} --seed {SEED}")
     motion.write(clips, videos, SEED, lambda *steps: progress("drawing clips", *steps))

@@ -9,9 +9,7 @@ import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import (
-    Json,
-)
+from tsmzoo.cli._options import Json
 
 
 @app.command()
