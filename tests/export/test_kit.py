@@ -141,7 +141,7 @@ def test_a_kit_is_whole_and_says_all_that_the_contract_does(case: str, tmp_path:
     assert msgspec.json.decode((folder / "m.json").read_bytes(), type=Contract) == contract
     for path in (folder / "README.md", *folder.glob("*.kt"), *folder.glob("*.swift")):
         text = path.read_text("utf-8")
-        for odd in ("%%", "None", "dtype(", "\t"):
+        for odd in ("{{", "{%", "None", "dtype(", "\t"):
             assert odd not in text, path.name
         assert "\n\n\n" not in text
         assert not re.search(r"[ \t]+$", text, re.M)
