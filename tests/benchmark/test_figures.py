@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 
 from tsmzoo import registry
 from tsmzoo.benchmark import plots
-from tsmzoo.benchmark.plots import Point
+from tsmzoo.benchmark.plots import LatencyRow, Point
 from tsmzoo.cli import app
 from tsmzoo.errors import DataError
 
@@ -107,7 +108,7 @@ def test_latency_by_dataset_and_by_what_is_timed() -> None:
         row("tsm_r50_sthv2_8f_mit"),
         row("of nobody"),
     ]
-    found = plots.by_latency(ZOO, rows)
+    found = plots.by_latency(ZOO, msgspec.convert(rows, list[LatencyRow]))
     assert found.keys() == {("motion", "clip"), ("motion", "frame"), ("somethingv2", "clip")}
     (point,) = found["motion", "frame"]
     online = ZOO.find("tsm_mbv2_motion_online")
@@ -129,7 +130,7 @@ def test_no_published_accuracy_at_another_size_or_by_another_runtime() -> None:
         row(online, per="frame", input_shape=[1, 3, 96, 96]),
         row(clip, runtime="tsmzoo's ML Program interpreter, torch 2.13.0", threads=None),
     ]
-    found = plots.by_latency(ZOO, [*kept, *others])
+    found = plots.by_latency(ZOO, msgspec.convert([*kept, *others], list[LatencyRow]))
     groups = {key: [point.group for point in points] for key, points in found.items()}
     assert groups == {
         ("motion", "clip"): ["onnxruntime, 1 thread", "Core ML, macOS"],

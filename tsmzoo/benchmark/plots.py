@@ -114,7 +114,7 @@ def by_cost(zoo: Registry, dataset: str) -> list[Point]:
     ]
 
 
-def by_latency(zoo: Registry, rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[Point]]:
+def by_latency(zoo: Registry, rows: Iterable[LatencyRow]) -> dict[tuple[str, str], list[Point]]:
     """Return rows of `bench --json`, milliseconds of what was run, by dataset and by clip or frame.
 
     Rows of models that the registry lacks, or whose accuracy has no protocol, are left out; so are those of another
@@ -122,23 +122,23 @@ def by_latency(zoo: Registry, rows: Iterable[dict[str, Any]]) -> dict[tuple[str,
     """
     found: dict[tuple[str, str], list[Point]] = {}
     for row in rows:
-        entry = zoo.by_id.get(row["model"])
+        entry = zoo.by_id.get(row.model)
         if entry is None or not (figure := _figure(entry)):
             continue
-        if interpreted(row["runtime"]) or prod(row["input_shape"]) != _values(entry):
+        if interpreted(row.runtime) or prod(row.input_shape) != _values(entry):
             continue
-        group, threads = row["runtime"].rsplit(" ", 1)[0], row["threads"]
+        group, threads = row.runtime.rsplit(" ", 1)[0], row.threads
         if threads is not None:  # Core ML takes as many as it likes
             group += f", {threads} thread{'s' if threads > 1 else ''}"
         point = Point(
-            row["median_ms"],
+            row.median_ms,
             figure[0],
             group,
             entry.mparams,
-            f"{title(entry)} {one_line(row['precision'], 8)}",
+            f"{title(entry)} {one_line(row.precision, 8)}",
             figure[1],
         )
-        found.setdefault((entry.dataset, row["per"]), []).append(point)
+        found.setdefault((entry.dataset, row.per), []).append(point)
     return found
 
 
@@ -162,25 +162,26 @@ def title(entry: Entry) -> str:
     return " ".join(words)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+class LatencyRow(msgspec.Struct, frozen=True):
+    """The keys of a row of `bench --json` that a picture shows; rows of earlier versions have them too."""
+
+    model: str
+    runtime: str
+    threads: int | None
+    precision: str
+    input_shape: list[int]
+    per: Literal["clip", "frame"]
+    median_ms: Annotated[float, msgspec.Meta(ge=1e-6, le=1e9)]
+
+
+def read(path: Path) -> list[LatencyRow]:
     """Return the rows of a file that `bench --json` printed. Raises DataError."""
-    wanted: dict[str, Any] = {
-        "model": str,
-        "runtime": str,
-        "threads": int | None,
-        "precision": str,
-        "input_shape": list[int],
-        "per": Literal["clip", "frame"],
-        "median_ms": Annotated[float, msgspec.Meta(ge=1e-6, le=1e9)],
-    }
-    kind = msgspec.defstruct("Row", list(wanted.items()))
     try:
-        rows = msgspec.json.decode(files.read(path), type=list[kind])  # type: ignore[valid-type]
+        return msgspec.json.decode(files.read(path), type=list[LatencyRow])
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give what `tsmzoo bench --json` printed") from None
     except msgspec.MsgspecError as error:
         raise DataError(f"{path}: is not what `tsmzoo bench --json` prints ({error}); run it again") from None
-    return [msgspec.structs.asdict(row) for row in rows]
 
 
 def write(
