@@ -1,4 +1,4 @@
-"""One exported file or network in a process of its own, which `tsmzoo bench` starts and asks to run."""
+"""The process in which `tsmzoo bench` runs one exported file or network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tsmzoo.formats import Format, format_of
 from tsmzoo.system.quiet import quiet
 from tsmzoo.text import of_error
 
-#: What is imported before the memory is first read, by kind of job.
+#: Libraries that are imported before the memory is first read, by kind of job.
 _LIBRARIES = {
     "torch": ("torch", "tsmzoo.inference.model"),
     "onnx": ("onnxruntime",),
@@ -32,7 +32,7 @@ _LIBRARIES = {
 
 
 def peak() -> float:
-    """Return the most memory that this process has held so far, resident, in millions of bytes."""
+    """Return the peak resident memory of this process so far, in millions of bytes."""
     try:
         # Not ru_maxrss, which on Linux is never less than the parent's at the start.
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
@@ -45,18 +45,18 @@ def peak() -> float:
 
 
 def cores(threads: int, allowed: Iterable[int]) -> set[int]:
-    """Return the processor's cores on which a job of so many threads runs; the same for every job.
+    """Return the processor cores on which a job of so many threads runs; the same for every job.
 
-    Left to the system, each process keeps to one core for long, and cores are not alike: on a shared machine of two, a
-    file against itself measured 0.83 to 1.20, on one core 0.985 to 1.004. The first core has interrupts to serve.
-    Where cores are of several kinds, `taskset` chooses: these are among those that it allows.
+    The system would keep each process on one core for long, and cores differ: on a shared machine of two, a file
+    against itself measured 0.83 to 1.20, on one core 0.985 to 1.004. The first core is avoided: it serves interrupts.
+    If cores are of several kinds, `taskset` selects: only allowed cores are used.
     """
     ordered = sorted(allowed)
     return set((ordered[1:] if threads < len(ordered) else ordered)[:threads])
 
 
 def load(job: Job) -> tuple[Session, Loaded]:
-    """Return what `job` names ready to run, and what it is. Raises ZooError."""
+    """Load the file or model of `job`; return it ready to run, and its description. Raises ZooError."""
     kind = job.kind
     try:
         for library in _LIBRARIES[kind]:
@@ -66,7 +66,7 @@ def load(job: Job) -> tuple[Session, Loaded]:
             raise
         raise missing_extra(Format(kind), error) from None
     path = Path(job.subject)
-    # Before the memory is read, as late as can be: this is the file that runs.
+    # Read as late as possible, so that it is the file that runs, but before the memory is read.
     contract = None if kind == "torch" else store.opened(path)
     before = peak()
     session: Session
@@ -91,9 +91,9 @@ def load(job: Job) -> tuple[Session, Loaded]:
 
 @contextmanager
 def _as_its_contract_says(job: Job) -> Iterator[None]:
-    """Raise ArtifactError where a file fails in any other way: its tensors are not its contract's.
+    """Turn any other error of a file into ArtifactError: its tensors differ from its contract.
 
-    A network has no contract to differ from: its bugs keep their traceback.
+    Errors of a network keep their traceback: it has no contract.
     """
     try:
         yield
@@ -108,7 +108,7 @@ def _as_its_contract_says(job: Job) -> Iterator[None]:
 
 
 def main() -> None:
-    # Answers have a handle of their own: what libraries print goes to stderr.
+    # Answers go to a handle of their own: what libraries print goes to stderr.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
 
@@ -117,7 +117,7 @@ def main() -> None:
 
     job = msgspec.convert(json.loads(sys.stdin.buffer.readline()), Job)
     if sys.platform == "linux":
-        # Before the runtime starts threads, which inherit it. A sandbox may refuse it.
+        # Before the runtime starts threads, which inherit the affinity. A sandbox may refuse it.
         with suppress(OSError):
             os.sched_setaffinity(0, cores(job.threads, os.sched_getaffinity(0)))
     try:
@@ -146,5 +146,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with suppress(BrokenPipeError):  # who asked is gone
+    with suppress(BrokenPipeError):  # the parent process is gone
         main()

@@ -81,10 +81,8 @@ def test_crowded_labels_move_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_same_picture_is_the_same_file(tmp_path: Path) -> None:
     """In another process, whose sets of strings have another order."""
-    script = "import sys; from pathlib import Path; from tsmzoo import figures, registry\n"
-    script += (
-        "figures._save(figures.draw(figures.by_cost(registry.load(), 'somethingv1'), 'S', 'GMACs'), Path(sys.argv[1]))"
-    )
+    script = "import sys; from pathlib import Path; from tsmzoo import registry; from tsmzoo.benchmark import plots\n"
+    script += "plots._save(plots.draw(plots.by_cost(registry.load(), 'somethingv1'), 'S', 'GMACs'), Path(sys.argv[1]))"
     found = []
     for seed in ("1", "2"):
         stem = tmp_path / f"picture{seed}"
@@ -209,3 +207,11 @@ def test_the_readmes_picture_is_that_of_the_registry(tmp_path: Path) -> None:
     kept = Path(__file__).parents[1] / "bench" / "pictures" / "accuracy-somethingv1.svg"
     plots.write(registry.load(), tmp_path, ())
     assert (tmp_path / kept.name).read_text() == kept.read_text()
+
+
+def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: pictures need matplotlib, which is not installed: pip install 'tsmzoo[plots]'\n"
+    assert not (tmp_path / "out").exists()
