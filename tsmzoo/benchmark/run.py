@@ -242,19 +242,21 @@ class BenchmarkRow(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     runtime: str
     precision: str
-    #: `published`, `random`, or the checkpoint's name.
+    #: `published`, `local` or `random`.
     weights: str
     #: With the axes of the file.
     input_shape: list[int]
     #: null for Core ML, which chooses the number itself.
     threads: int | None
-    #: Rounds, and passes in all of them.
+    #: Rounds in which each took its turn.
     runs: int
+    #: Passes in all rounds.
     passes: int
-    #: What a pass computes: `clip`, or `frame` for an online model.
+    #: What a pass computes: a frame if the model is online.
     per: Literal["clip", "frame"]
-    #: Milliseconds per pass: median and 95th percentile.
+    #: Milliseconds per pass: the median.
     median_ms: float
+    #: Milliseconds per pass: the 95th percentile.
     p95_ms: float
     #: Frames per second; online models only.
     fps: float | UnsetType = UNSET

@@ -33,8 +33,9 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """Cost of a model, counted and published."""
 
     id: str
-    #: Multiply-accumulates, in thousand millions. An online model's clip is one frame.
+    #: Multiply-accumulates, in thousand millions; an online model's clip is one frame.
     gmacs_per_clip: float
+    #: The same, divided by the frames of the clip.
     gmacs_per_frame: float
     #: Parameters, in millions.
     mparams: float
@@ -46,7 +47,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     input_shape: list[int]
     #: What counts as an operation, in words.
     convention: str
-    #: By the protocol of each published accuracy.
+    #: Cost of a video, by the protocol of each published accuracy.
     gmacs_per_video: dict[str, VideoCost]
     #: GMACs of each module, with those inside it; only with --per-module.
     modules: dict[str, float] | UnsetType = UNSET

@@ -33,8 +33,9 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     axes: str
     #: The order of the channels, or what a frame of optical flow consists of.
     order: str
-    #: Of each channel, for values in 0…1.
+    #: Mean of each channel, for values in 0…1.
     mean: tuple[float, ...]
+    #: Standard deviation of each channel, likewise.
     std: tuple[float, ...]
     #: Where mean and std are from.
     about: str

@@ -49,9 +49,11 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     gmacs: float
     #: Parameters, in millions.
     mparams: float
-    #: Published accuracy, in percent, and the protocol that gave it.
+    #: Published accuracy, in percent.
     top1: float | None
+    #: Published top-5 accuracy, in percent.
     top5: float | None
+    #: Protocol of the published accuracy.
     protocol: str | None
     #: Key of the publisher in the registry.
     source: str

@@ -9,8 +9,9 @@ class Download(msgspec.Struct, frozen=True):
     """A downloaded model."""
 
     id: str
-    #: The checkpoint, and all of its files: some consist of several.
+    #: The checkpoint.
     path: str
+    #: All files of the checkpoint: some have several.
     files: list[str]
     #: Size of all files.
     bytes: int
