@@ -22,8 +22,10 @@ check: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/cog -P --check README.md
 
-# Rewrites the generated parts of README.md.
+# Rewrites the generated parts of README.md, and the schema of registries.
 readme: $(VENV)/.ready
+	$(BIN)/python -m tsmzoo.registry.json_schema > schema.json.part
+	mv schema.json.part tsmzoo/registry/schema.json
 	$(BIN)/cog -P -r README.md
 
 # Measures, and rewrites BENCHMARKS.md: some twenty minutes. ONNX2TF may name onnx2tf's program, which is compared with.

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from tsmzoo.benchmark.run import BenchmarkRow
+from tsmzoo.catalog.check import EntryCheck
 from tsmzoo.catalog.flops import Cost
 from tsmzoo.catalog.info import ModelInfo
 from tsmzoo.catalog.listing import ModelRow
@@ -30,6 +31,7 @@ RESULTS: dict[str, Any] = {
     "bench": list[BenchmarkRow],
     "report": Pictures,
     "demo": Demo,
+    "registry check": list[EntryCheck],
 }
 #: A comment on a key, and the name of its field.
 _COMMENT = re.compile(r"((?:^ +#: .*\n)+)^ +(\w+):", re.MULTILINE)

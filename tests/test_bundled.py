@@ -19,7 +19,7 @@ from tsmzoo.evaluation.evaluate import Settings
 from tsmzoo.evaluation.predictions import Prediction
 from tsmzoo.inference.model import ModelReference
 from tsmzoo.models.flops import count
-from tsmzoo.recipe import training
+from tsmzoo.registry.recipes import training
 from tsmzoo.weights import download
 
 ZOO = registry.load()

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tsmzoo import __version__, paths, registry
+from tsmzoo import __version__, registry
 from tsmzoo.catalog import info
 from tsmzoo.cli import app
+from tsmzoo.registry import paths
 from tsmzoo.weights import cache
 
 ZOO = registry.load()

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tsmzoo import paths
 from tsmzoo import text as text_
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli import app
 from tsmzoo.errors import ZooError
+from tsmzoo.registry import paths
 
 #: Clears the screen, rings, goes back, turns text around, ends lines as Unicode does, is half a character.
 HOSTILE = "\x1b[2J\x07\r\n\x9b\u202e\u2028\x7f\U000e0041\udcff"

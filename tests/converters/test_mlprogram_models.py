@@ -22,7 +22,7 @@ with redirect_stderr(StringIO()):
     from coremltools.proto import Model_pb2
     from tsmzoo.converters.coreml.interpreter import ProgramRunner
 
-    from tsmzoo import recipe, registry
+    from tsmzoo import registry
     from tsmzoo.artifact import store
     from tsmzoo.artifact.contract import Contract, Verification
     from tsmzoo.errors import ArtifactError
@@ -30,11 +30,11 @@ with redirect_stderr(StringIO()):
     from tsmzoo.export.verify import verify
     from tsmzoo.inference.describe import describe
     from tsmzoo.inference.torch_runner import TorchRunner
-    from tsmzoo.registry import Entry
+    from tsmzoo.registry import Entry, recipes
     from tsmzoo.weights.load import Network, load_network
 
 ZOO = registry.load()
-TARGET = recipe.target("coreml")
+TARGET = recipes.target("coreml")
 ONLINE = "tsm_mbv2_motion_online"
 slow = pytest.mark.slow
 

@@ -16,13 +16,14 @@ import msgspec
 import pytest
 from torch import nn
 
-from tsmzoo import paths, registry
+from tsmzoo import registry
 from tsmzoo.artifact.contract import Contract
 from tsmzoo.data import dataset, layouts
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation.evaluate import fitted
 from tsmzoo.inference.describe import describe
+from tsmzoo.registry import paths
 from tsmzoo.weights.load import Network
 
 ZOO = registry.load()

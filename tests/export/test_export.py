@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from tsmzoo import models, recipe, registry
+from tsmzoo import models, registry
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract, DType, Layout
 from tsmzoo.cli import app
@@ -33,6 +33,7 @@ from tsmzoo.errors import ArtifactError
 from tsmzoo.export import export
 from tsmzoo.formats import Format
 from tsmzoo.models.wrappers import ClipModel, StreamStep
+from tsmzoo.registry import recipes
 from tsmzoo.typing import Array
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -508,8 +509,8 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     converter = Fake()
     monkeypatch.setattr(export, "load_converter", lambda _: converter)
-    target = recipe.target
-    monkeypatch.setattr(recipe, "target", lambda name: msgspec.structs.replace(target(name), steps=2))
+    target = recipes.target
+    monkeypatch.setattr(recipes, "target", lambda name: msgspec.structs.replace(target(name), steps=2))
     return converter
 
 

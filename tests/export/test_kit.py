@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from tsmzoo import recipe, registry
+from tsmzoo import registry
 from tsmzoo.artifact.arrays import feed
 from tsmzoo.artifact.contract import Contract, Verification
 from tsmzoo.cli import app
@@ -31,6 +31,7 @@ from tsmzoo.inference.describe import describe
 from tsmzoo.inference.model import resized
 from tsmzoo.live.pacing import FramePacer
 from tsmzoo.live.smoothing import decide, default_smoothing
+from tsmzoo.registry import recipes
 from tsmzoo.typing import Array
 from tsmzoo.weights.load import load_network
 
@@ -296,7 +297,7 @@ def test_a_file_in_its_kits_way_is_refused_before_the_long_work(out: str, folder
     entry = ZOO.find(ONLINE)
     (tmp_path / "kk" / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to("kk")
-    plan = Plan(entry, recipe.target("onnx"), None, tmp_path / out, False)  # type: ignore[arg-type]
+    plan = Plan(entry, recipes.target("onnx"), None, tmp_path / out, False)  # type: ignore[arg-type]
     with pytest.raises(ExportError, match=r"/m\.\w+ is to be written there, too; give a new folder with --kit$"):
         kit.check_plan(plan, tmp_path / folder)
     for other in ("kit", "k", "kk/kit", "kk/m", "kk/deep/m"):

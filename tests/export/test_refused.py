@@ -13,13 +13,13 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from tsmzoo import recipe
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import DType, Layout
 from tsmzoo.cli import app
 from tsmzoo.data import motion
 from tsmzoo.export import calibration
 from tsmzoo.export import export as exporter
+from tsmzoo.registry import recipes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,9 +81,9 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     converter = Fake()
     monkeypatch.setattr(exporter, "load_converter", lambda _: converter)
-    target = recipe.target
+    target = recipes.target
     monkeypatch.setattr(calibration, "STREAMS", 1)
-    monkeypatch.setattr(recipe, "target", lambda name: msgspec.structs.replace(target(name), steps=2))
+    monkeypatch.setattr(recipes, "target", lambda name: msgspec.structs.replace(target(name), steps=2))
     return converter
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from tsmzoo import recipe, registry
+from tsmzoo import registry
 from tsmzoo.artifact.arrays import feed, logits, probabilities, unpacked
 from tsmzoo.artifact.contract import Contract, Tensor
 from tsmzoo.artifact.store import read_contract
@@ -30,7 +30,7 @@ from tsmzoo.inference.runner import stream, streams_logits
 from tsmzoo.inference.torch_runner import TorchRunner
 from tsmzoo.live.smoothing import Smoothing, decide
 from tsmzoo.models.wrappers import StreamStep
-from tsmzoo.registry import Entry
+from tsmzoo.registry import Entry, recipes
 from tsmzoo.typing import Array
 from tsmzoo.weights.load import Network, load_network
 
@@ -167,7 +167,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_files_of_other_tensors_have_other_names() -> None:
     entry = ZOO.find(ONLINE)
     names = {
-        plan(entry, recipe.target(target), **options).out.name
+        plan(entry, recipes.target(target), **options).out.name
         for target in ("onnx", "coreml")
         for options in ({}, {"state": "packed"}, {"softmax": True}, {"state": "packed", "softmax": True})
     }

@@ -17,8 +17,9 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from tsmzoo import recipe, registry
+from tsmzoo import registry
 from tsmzoo.data import dataset, decode, layouts, orientation
+from tsmzoo.registry import recipes
 from tsmzoo.training import clips, loop, train
 
 Record = Callable[[Path, int, int], Path]
@@ -176,7 +177,7 @@ def fit(folder: Path, zoo: Path, out: Path, at: int | None = None, act: Any = No
     """Train, and `act` as step `at` begins."""
     plain: dict[str, Any] = {"name": "mine", "model": "tiny", "weights": "random", "epochs": 2, "batch": 4, "lr": 0.05}
     plain |= {"schedule": "cosine", "dropout": 0.5, "scales": (1.0,), "hflip": True, "frames": 2}
-    how = recipe.Training(**plain | {key: value for key, value in changes.items() if key != "strict"})
+    how = recipes.Training(**plain | {key: value for key, value in changes.items() if key != "strict"})
 
     def progress(text: str, done: int, _: int) -> None:
         if text.startswith("epoch") and done == at:

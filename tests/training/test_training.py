@@ -35,8 +35,8 @@ from tsmzoo.data import dataset, decode, layouts, sampling, transforms
 from tsmzoo.data.dataset import Dataset, Video
 from tsmzoo.data.encode import encode
 from tsmzoo.models.wrappers import ClipModel
-from tsmzoo.recipe import Training
 from tsmzoo.registry import Entry
+from tsmzoo.registry.recipes import Training
 from tsmzoo.training import loop
 from tsmzoo.training import train as training_train
 from tsmzoo.training.clips import ClipSet

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from tsmzoo import recipe
 from tsmzoo.benchmark.run import interpreted
 from tsmzoo.errors import DataError
-from tsmzoo.registry import Entry, Registry
+from tsmzoo.registry import Entry, Registry, recipes
 from tsmzoo.system import files
 from tsmzoo.system.quiet import quiet
 from tsmzoo.text import one_line
@@ -286,7 +285,7 @@ def draw(points: Sequence[Point], name: str, across: str) -> Figure:
         notes.append("Accuracy is the checkpoint's, in float: what a file loses in fewer bits is not drawn.")
     if any(point.label is None for point in points):
         notes.append("Faint: other checkpoints of the zoo, each under its own protocol.")
-    lines = [f"{letter}  {recipe.protocol(protocol).text('T')}" for protocol, letter in letters.items()]
+    lines = [f"{letter}  {recipes.protocol(protocol).text('T')}" for protocol, letter in letters.items()]
     lines += [" ".join(notes)] if notes else []
     figure.text(0.015, 0.008, "\n".join(lines), fontsize=7, color="#444444", va="bottom", linespacing=1.45)
     return figure

@@ -7,10 +7,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tsmzoo import recipe
 from tsmzoo.catalog.listing import gmacs
 from tsmzoo.models.flops import CONVENTION, Count, count
-from tsmzoo.registry import Entry
+from tsmzoo.registry import Entry, recipes
 from tsmzoo.text import joined
 
 __all__ = ["COLUMNS", "CONVENTION", "Cost", "VideoCost", "cells", "cost", "text"]
@@ -75,7 +74,7 @@ def cost(
         input_shape=list(counted.input_shape),
         convention=CONVENTION,
         gmacs_per_video={
-            result.protocol: _per_video(published, recipe.protocol(result.protocol), result.frames)
+            result.protocol: _per_video(published, recipes.protocol(result.protocol), result.frames)
             for result in entry.results
             if result.protocol and per_video
         },
@@ -83,7 +82,7 @@ def cost(
     )
 
 
-def _per_video(entry: Entry, protocol: recipe.Protocol, tested: int | None) -> VideoCost:
+def _per_video(entry: Entry, protocol: recipes.Protocol, tested: int | None) -> VideoCost:
     frames = tested or protocol.frames or entry.frames
     size = entry.short_side if protocol.full else entry.size
     view = _count(msgspec.structs.replace(entry, frames=frames, size=size))

@@ -8,10 +8,9 @@ from typing import Any
 
 import msgspec
 
-from tsmzoo import recipe
 from tsmzoo.catalog.listing import gmacs
 from tsmzoo.errors import DownloadError
-from tsmzoo.registry import Entry, Registry, Result, Source
+from tsmzoo.registry import Entry, Registry, Result, Source, recipes
 from tsmzoo.text import joined
 from tsmzoo.weights import cache
 
@@ -124,7 +123,7 @@ def info(zoo: Registry, entry: Entry) -> ModelInfo:
 
 
 def _result(entry: Entry, result: Result) -> PublishedResult:
-    protocol = None if result.protocol is None else recipe.protocol(result.protocol)
+    protocol = None if result.protocol is None else recipes.protocol(result.protocol)
     return PublishedResult(
         **msgspec.structs.asdict(result),
         measured=protocol.text(entry.frames) if protocol else None,

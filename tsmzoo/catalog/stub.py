@@ -213,13 +213,17 @@ def _own(zoo: Registry, entry: Entry, path: Path, file: File, format_: str, shif
 
 
 def _registry(zoo: Registry, entry: Entry, like: Entry, names: tuple[str, ...] | None) -> dict[str, Any]:
-    """Return a registry of `entry` alone, in plain values, without what has its default."""
+    """Return a registry of `entry` alone, in plain values.
+
+    Defaults are left out, except of its mode and modality, on which everything after them depends.
+    """
     normalisation = zoo.normalisations[entry.normalisation]
     named = msgspec.structs.replace(entry, normalisation=entry.id)
     defaults = {field.encode_name: field.default for field in msgspec.structs.fields(Entry)}
+    del defaults["mode"], defaults["modality"]
     return {
         "models": [
-            {key: value for key, value in msgspec.to_builtins(named).items() if value not in (defaults[key], [], None)}
+            {key: value for key, value in msgspec.to_builtins(named).items() if value not in (defaults.get(key), [], None)}
         ],
         "sources": {OWN: {"name": "your own", "citation": "none stated"}},
         "normalisations": {

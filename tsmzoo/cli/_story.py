@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from tsmzoo import recipe
 from tsmzoo.cli._terminal import table
 from tsmzoo.data import layouts, motion
 from tsmzoo.data.dataset import Dataset
@@ -24,7 +23,7 @@ from tsmzoo.inference.model import ModelReference, open_file
 from tsmzoo.live import source, watch
 from tsmzoo.live.smoothing import Smoothing
 from tsmzoo.models.flops import count
-from tsmzoo.registry import Registry
+from tsmzoo.registry import Registry, recipes
 from tsmzoo.weights.load import load_network
 
 MODELS = ("tsn_mbv2_motion", "tsm_mbv2_motion", "tsm_mbv2_motion_online")
@@ -85,7 +84,7 @@ def demo(
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}); give another folder with --keep") from None
     # First, since what it needs may be missing.
-    plan = export.plan(zoo.find(MODELS[-1]), recipe.target(Format.TFLITE), out=artifact)
+    plan = export.plan(zoo.find(MODELS[-1]), recipes.target(Format.TFLITE), out=artifact)
 
     say(f"$ tsmzoo data motion {clips} --videos {videos} --seed {SEED}")
     motion.write(clips, videos, SEED, lambda *steps: progress("drawing clips", *steps))

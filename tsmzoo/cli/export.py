@@ -116,17 +116,18 @@ def export(
     own_checkpoint(weights, classes, labels, shift)
     start = time.perf_counter()
     zoo = load(registry_file)
-    from tsmzoo import recipe, registry
+    from tsmzoo import registry
     from tsmzoo.export import export as exporter
     from tsmzoo.export.kit import vector
     from tsmzoo.export.kit.kit import check, check_plan, write
     from tsmzoo.inference.model import resized
+    from tsmzoo.registry import recipes
     from tsmzoo.weights.load import remember, remember_registry
 
     zoo = registry.with_classes(zoo, model, classes, names(labels, classes))
     entry = zoo.find(model)
     entry = resized(entry, frames_of(entry, frames), size)
-    target = recipe.target(to or recipe_name or "")
+    target = recipes.target(to or recipe_name or "")
     if kit is not None:
         check(kit)
     with terminal.stages() as stage:

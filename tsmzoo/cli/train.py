@@ -52,12 +52,12 @@ def train(
     if train_list and list_file:
         raise typer.BadParameter("--list is --train-list; give one of them")
     zoo = load(registry_file)
-    from tsmzoo import recipe
     from tsmzoo.data import layouts
+    from tsmzoo.registry import recipes
     from tsmzoo.system import processes
     from tsmzoo.training import train as training_train
 
-    how = recipe.training(recipe_name)
+    how = recipes.training(recipe_name)
     videos = layouts.read(data, train_list or list_file, layout, split, "train", option="--train-list", images=images)
     held_out = layouts.read(val, val_list, layout, split, "val", option="--val-list", images=images)
     said = " and ".join(f"{part.list_path} ({len(part)} videos)" for part in (videos, held_out))

@@ -10,14 +10,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tsmzoo import recipe
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation import metrics, predictions
 from tsmzoo.evaluation.metrics import Tally
 from tsmzoo.evaluation.predictions import Header, Prediction
 from tsmzoo.evaluation.protocol import Changes
-from tsmzoo.recipe import STRIDED
-from tsmzoo.registry import Registry
+from tsmzoo.registry import Registry, recipes
+from tsmzoo.registry.recipes import STRIDED
 from tsmzoo.text import joined
 
 #: Classes and confusions that the report names.
@@ -210,7 +209,7 @@ def _differences(zoos: Sequence[Registry], scored: Scored) -> list[str]:
             found.append(f"the protocol was changed: {header.plan.name}")
         elif entry and all(result.protocol != header.plan.protocol for result in entry.results):
             found.append(f"no figure of {header.model} is published under {header.plan.protocol}")
-        if note := recipe.protocol(header.plan.protocol).note:
+        if note := recipes.protocol(header.plan.protocol).note:
             found.append(f"of {header.plan.protocol}: {note}")
         if not header.named:
             found.append(f"the list names no classes: its indices are taken in the order of {header.model}")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tsmzoo import recipe
 from tsmzoo.artifact import arrays, store
 from tsmzoo.artifact.contract import Contract, Quality, State, Tensor, Verification
 from tsmzoo.artifact.converter import Converter, load_converter, missing_extra
@@ -27,8 +26,8 @@ from tsmzoo.formats import Format, format_of
 from tsmzoo.inference.describe import Preprocess, describe
 from tsmzoo.inference.torch_runner import TorchRunner
 from tsmzoo.models.wrappers import ClipModel, SingleClip, StreamStep
-from tsmzoo.recipe import Precision, QualityThreshold, Target
-from tsmzoo.registry import Entry, Registry, ShiftName, with_classes
+from tsmzoo.registry import Entry, Registry, ShiftName, recipes, with_classes
+from tsmzoo.registry.recipes import Precision, QualityThreshold, Target
 from tsmzoo.system import files
 from tsmzoo.system.quiet import quiet
 from tsmzoo.typing import Array
@@ -405,7 +404,7 @@ def reverify(
     if before is None:
         raise ArtifactError(f"{path}: its contract holds no verification; export it again")
     # Tolerance and length are those of the recipe that it was made by, which may be a file of somebody's.
-    steps = steps or max((case.steps for case in before.cases), default=recipe.target(contract.format).steps)
+    steps = steps or max((case.steps for case in before.cases), default=recipes.target(contract.format).steps)
     report = check(registry, network, path, contract, converter, before.tolerance, steps, video=video)
     # What real clips showed holds on: the digest says that this is the file.
     return contract, msgspec.structs.replace(report, quality=before.quality)

@@ -22,8 +22,8 @@ from tsmzoo.data.dataset import Video
 from tsmzoo.data.decode import first
 from tsmzoo.errors import TrainingError, VideoError
 from tsmzoo.evaluation.predict import cores
-from tsmzoo.recipe import Training
 from tsmzoo.registry import Entry
+from tsmzoo.registry.recipes import Training
 from tsmzoo.system import processes
 from tsmzoo.typing import Array
 

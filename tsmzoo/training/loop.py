@@ -31,8 +31,8 @@ from tsmzoo import models
 from tsmzoo.data.dataset import Dataset as Videos
 from tsmzoo.errors import TrainingError, VideoError
 from tsmzoo.models.wrappers import ClipModel
-from tsmzoo.recipe import Training
 from tsmzoo.registry import Entry, Normalisation
+from tsmzoo.registry.recipes import Training
 from tsmzoo.system import files, processes
 from tsmzoo.text import of_error
 from tsmzoo.training.clips import UNREAD, ClipSet, Progress, probe

@@ -23,8 +23,8 @@ from tsmzoo.data.dataset import Dataset
 from tsmzoo.errors import CheckpointError, TrainingError
 from tsmzoo.evaluation import protocol
 from tsmzoo.models.flops import count
-from tsmzoo.recipe import Training
 from tsmzoo.registry import Entry, LabelMap, Registry, Result, ShiftName
+from tsmzoo.registry.recipes import Training
 from tsmzoo.system import files, processes
 from tsmzoo.training import loop
 from tsmzoo.training.clips import Progress
@@ -187,8 +187,8 @@ def _finish(
         published_mparams=None,
         results=(
             Result(
-                protocol.default(entry),
-                "the last validation of its training",
+                protocol=protocol.default(entry),
+                source="the last validation of its training",
                 top1=fitted.line["val_top1"],
                 frames=recipe.frames,
             ),

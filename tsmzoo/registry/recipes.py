@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 import yaml
 
-from tsmzoo import paths
 from tsmzoo.errors import RegistryError
 from tsmzoo.formats import Format
-from tsmzoo.parsing import MOST, parse
-from tsmzoo.registry import Frames, Id
+from tsmzoo.registry import Frames, Id, paths
+from tsmzoo.registry.bounded_yaml import MAX_BYTES, parse
 from tsmzoo.system import files
 from tsmzoo.text import of_error
 
@@ -205,7 +204,7 @@ def _recipe_path(kind: str, name: str) -> Path:
 
 def _read(path: Path, kind: type[_T]) -> _T:
     try:
-        data: Any = parse(files.read_text(path, MOST))
+        data: Any = parse(files.read_text(path, MAX_BYTES))
         return msgspec.convert(data, kind)
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}); add the recipe") from None

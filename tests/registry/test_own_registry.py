@@ -1,254 +1,21 @@
-"""The data of registry.yaml against what it describes, and the schema against data that is wrong."""
+"""A user's registry on top of tsmzoo's own: what is taken, what is refused, and what the error says."""
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 import yaml
 
-from tsmzoo import models, paths, recipe, registry
+from tsmzoo import registry
 from tsmzoo.errors import RegistryError
-from tsmzoo.formats import Format
-from tsmzoo.models.wrappers import state_shapes
-from tsmzoo.registry import Entry
+from tsmzoo.registry import paths
 from tsmzoo.weights import cache
 
 ZOO = registry.load()
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-FACTS = paths.DATA.parent / "shared" / "facts" / "checkpoints.yaml"
-
-#: Bundled models, architectures without weights, and published checkpoints.
-TOTAL = 3 + 3 + 153
-
-every_entry = pytest.mark.parametrize("entry", ZOO.models, ids=lambda entry: entry.id)
-
-
-# --- the data ------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def parameters(backbone: str, width: float, classes: int, channels: int, non_local: str | None, mit: bool) -> int:
-    entry = next(
-        e
-        for e in ZOO.models
-        if (e.backbone, e.width, e.classes, e.channels) == (backbone, width, classes, channels)
-        and e.non_local == non_local
-        and (not non_local or (e.format == "mit-tsm") == mit)
-    )
-    return sum(parameter.numel() for parameter in models.build(entry).parameters())
-
-
-@every_entry
-def test_parameters_are_those_of_the_network(entry: Entry) -> None:
-    mit = entry.non_local is not None and entry.format == "mit-tsm"
-    key = (entry.backbone, entry.width, entry.classes, entry.channels, entry.non_local)
-    assert entry.params == parameters(*key, mit)
-
-
-@every_entry
-def test_states_are_those_of_the_network(entry: Entry) -> None:
-    if entry.mode == "offline":
-        assert entry.states == ()
-    else:
-        assert list(entry.states) == state_shapes(models.build(entry), entry.channels, entry.size)
-
-
-@every_entry
-def test_references_lead_somewhere(entry: Entry) -> None:
-    for result in entry.results:
-        if result.protocol:
-            assert recipe.protocol(result.protocol).views > 0
-        assert result.source
-        figures = [figure for figure in (result.top1, result.top5, result.map) if figure is not None]
-        assert figures
-        assert all(0 < figure <= 100 for figure in figures)
-        assert result.top1 is None or result.top5 is None or result.top1 <= result.top5
-    names = ZOO.label_names(entry)
-    if names is not None:
-        assert len(names) == entry.classes == len(set(names))
-        assert all(names)
-
-
-@every_entry
-def test_file_and_digest(entry: Entry) -> None:
-    assert entry.max_bytes > 4 * entry.params
-    if entry.file is not None:  # in the package
-        assert not entry.urls
-        assert entry.sha256
-        assert Path(entry.file) == paths.PACKAGE / "bundled" / f"{entry.id}.safetensors"
-        return
-    if entry.filename is None:  # nobody published weights
-        assert entry.format == "tsmzoo"
-        return
-    suffix = re.search(r"-([0-9a-f]{8})\.pth$", entry.filename)
-    assert entry.sha256_prefix == (suffix and suffix[1])
-    assert bool(suffix) == entry.source.startswith("mmaction2") or entry.backbone == "bninception"
-    assert bool(entry.git_blob_sha1) == (entry.source in {"deepmind", "piergiaj", "hassony2"})
-    assert entry.beside == (("model.ckpt.index",) if entry.source == "deepmind" else ())
-    assert entry.sha256 is None or entry.sha256.startswith(entry.sha256_prefix or "")
-    for url in entry.urls:
-        assert urlsplit(url).scheme == "https"
-        assert urlsplit(url).hostname in {
-            "hanlab18.mit.edu",
-            "www.dropbox.com",
-            "download.openmmlab.com",
-            "raw.githubusercontent.com",
-            "dl.fbaipublicfiles.com",
-        }
-
-
-@every_entry
-def test_input_fits_the_modality(entry: Entry) -> None:
-    normalisation = ZOO.normalisations[entry.normalisation]
-    assert len(normalisation.mean) == len(normalisation.std) == entry.channels
-    assert (normalisation.order == "flow") == (entry.modality == "flow")
-    assert all(0 < std <= 1 for std in normalisation.std)
-    assert (entry.mode == "online") == (entry.sampling == "stream")
-    assert (entry.format == "mit-tsm-online") == (entry.mode == "online" and entry.file is None)
-    assert (entry.format == "tsmzoo") == (not entry.urls)
-    assert entry.frames == 1 or entry.mode == "offline"
-    assert entry.multi_label == entry.dataset.startswith(("multi_moments", "hvu_", "charades"))
-    assert (normalisation.order == "BGR") == (entry.backbone == "bninception")
-    assert entry.channels == (3 if entry.modality == "rgb" else 2 if entry.family == "i3d" else 10)
-    if entry.family == "i3d":
-        assert entry.stride == (None if entry.sampling == "uniform" else 64 // entry.frames)
-
-
-def test_label_names_in_their_order() -> None:
-    """What an index off by one, or the other of two orders, would change."""
-    for key, index, name in (
-        ("jester_sorted", 0, "Doing other things"),
-        ("jester_sorted", 2, "No gesture"),
-        ("jester_official", 0, "Swiping Left"),
-        ("jester_official", 26, "Doing other things"),
-        ("mit339", 0, "clapping"),
-        ("mmit313", 0, "crafting"),
-        ("k400", 0, "abseiling"),
-        ("k400", 399, "zumba"),
-    ):
-        names = (paths.LABELS / f"{key}.txt").read_text(encoding="utf-8").splitlines()
-        assert names[index].lower() == name.lower(), (key, index)
-    v1, v2 = ((paths.LABELS / f"{key}.txt").read_text().splitlines() for key in ("sthv1_sorted", "sthv2"))
-    assert v1[0].startswith("Approaching something with your camera")
-    assert v2[0].startswith("Approaching something with your camera")
-    official = (paths.LABELS / "sthv1_official.txt").read_text().splitlines()
-    assert official[0].startswith("Holding something")
-    assert sorted(official) == sorted(v1)
-
-
-def test_labels_of_a_publisher() -> None:
-    """MIT and mmaction2 order Something-Something V1 and Jester differently (checkpoint facts, § 14)."""
-    for entry in ZOO.models:
-        if entry.dataset in {"somethingv1", "jester"}:
-            order = "sorted" if entry.source == "mit" else "official"
-            assert entry.labels.endswith(order), entry.id
-
-
-@pytest.mark.parametrize(
-    ("name", "params", "classes", "frames"),
-    [
-        ("tsm_r50_k400_8f", 24_327_632, 400, 8),
-        ("tsm_r50_k400_16f", 24_327_632, 400, 16),
-        ("tsm_r50_sthv2", 23_864_558, 174, 8),
-        ("tsm_r101_sthv2", 42_856_686, 174, 8),
-        ("tsm_r50_nl_k400", 31_686_096, 400, 8),
-        ("tsm_r50_k400_flow", 24_349_584, 400, 8),
-        ("tsm_mbv2_k400", 2_736_272, 400, 8),
-        ("tsm_mbv2_online", 2_258_459, 27, 1),
-        ("tsn_r50_k400", 24_327_632, 400, 5),
-        ("tsn_r50_k400_8f", 24_327_632, 400, 8),
-        ("i3d_r50_k400_32x2", 28_043_472, 400, 32),
-        ("i3d_inception_k400_rgb", 12_697_264, 400, 64),
-        ("i3d_inception_k400_flow", 12_675_312, 400, 64),
-    ],
-)
-def test_models_that_others_rely_on(name: str, params: int, classes: int, frames: int) -> None:
-    entry = ZOO.find(name)
-    assert (entry.params, entry.classes, entry.frames) == (params, classes, frames)
-    assert entry.recommended
-
-
-def test_aliases_lead_to_recommended_entries() -> None:
-    assert len(ZOO.models) == TOTAL
-    for alias, target in ZOO.aliases.items():
-        assert ZOO.find(alias) is ZOO.find(target)
-        assert ZOO.find(alias).recommended
-        assert alias in ZOO.names(ZOO.find(target))
-
-
-@pytest.mark.skipif(not FACTS.is_file(), reason="the facts lie beside the checkout only while it is being built")
-def test_registry_is_complete_and_says_what_the_facts_say() -> None:
-    facts = yaml.load(FACTS.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    listed = next(value for value in facts.values() if isinstance(value, list) and "id" in value[0])
-    theirs = {f["id"]: f for f in listed if not f["backbone"].startswith("swin")}  # left out on purpose
-    published = [entry for entry in ZOO.models if entry.urls]
-    assert {entry.id for entry in published} == set(theirs)
-    for entry in published:
-        fact = theirs[entry.id]
-        assert entry.params == fact["params_exact"], entry.id
-        assert (entry.classes, entry.frames if entry.mode == "offline" else None, entry.labels) == (
-            fact["num_classes"],
-            fact.get("frames", 8) if entry.mode == "offline" else None,
-            entry.dataset if fact["label_map"] == "hvu" else fact["label_map"],
-        ), entry.id
-        assert entry.backbone == ("resnet50_i3d_8x8" if entry.source == "pytorchvideo" else fact["backbone"]), entry.id
-        assert entry.stride in {fact["sampling"]["interval"], None}, entry.id
-        assert entry.non_local == (fact["non_local"] or {}).get("mode"), entry.id
-        assert entry.git_blob_sha1 == fact.get("git_blob_sha1"), entry.id
-        assert entry.sha256_prefix == fact.get("sha256_prefix"), entry.id
-        assert entry.urls[0] == fact["url"], entry.id
-        assert bool(entry.doubt) == bool(fact.get("doubtful")), entry.id
-        assert [(r.top1, r.top5) for r in entry.results] == [(r.get("top1"), r.get("top5")) for r in fact["results"]], (
-            entry.id
-        )
-    aliases = {a: t for a, t in facts["aliases"].items() if t in theirs} if "aliases" in facts else {}
-    assert {alias: ZOO.find(alias).id for alias in aliases} == aliases
-
-
-# --- finding -------------------------------------------------------------------------------------------------------
-
-
-def test_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(RegistryError, match=r"no model is called 'tsm_r50_sthv3': did you mean .*tsm_r50_sthv2"):
-        ZOO.find("tsm_r50_sthv3")
-    with pytest.raises(RegistryError, match="tsmzoo list --all"):
-        ZOO.find("zzzzzzzzzzzz")
-
-
-def test_wildcards_go_through_ids_and_aliases() -> None:
-    assert {entry.id for entry in ZOO.match("tsm_mbv2_*")} == {e.id for e in ZOO.models if "tsm_mbv2" in e.id}
-    assert [entry.id for entry in ZOO.match("tsm_r50_sthv2")] == ["tsm_r50_sthv2_8f_mit"]  # an alias
-    assert len(ZOO.match("*")) == TOTAL
-    assert ZOO.match("TSM_*") == []
-    assert all(entry.family == "tsn" for entry in ZOO.match("tsn_r*"))
-
-
-def test_search_text_has_names_and_notes() -> None:
-    text = ZOO.text(ZOO.find("tsn_r50_k400_kd"))
-    for part in ("tsn_r50_k400_kd", "kinetics400", "resnet50", "OpenMMLab", "teacher TSN Swin"):
-        assert part in text
-    assert "tsm_r50_sthv2" in ZOO.text(ZOO.by_id["tsm_r50_sthv2_8f_mit"]).split()
-
-
-def test_headline_prefers_a_figure_with_a_protocol() -> None:
-    for entry in ZOO.models:
-        if any(result.protocol for result in entry.results):
-            assert entry.headline is not None
-            assert entry.headline.protocol
-        elif entry.results:
-            assert entry.headline is entry.results[0]
-        else:
-            assert entry.headline is None
-
-
-# --- a user's registry ---------------------------------------------------------------------------------------------
 
 OWN: dict[str, Any] = {
     "id": "my_tsm",
@@ -296,7 +63,7 @@ def test_own_registry_on_top(tmp_path: Path) -> None:
         },
     )
     zoo = registry.load(own)
-    assert len(zoo.models) == TOTAL + 1
+    assert len(zoo.models) == len(ZOO.models) + 1
     assert zoo.find("mine").dataset == "mine"
     assert zoo.find("tsm_r50_sthv2").id == "my_tsm"
     assert zoo.find("tsm_mbv2_online").classes == 2
@@ -356,7 +123,7 @@ def test_a_file_lies_beside_the_registry_that_names_it(tmp_path: Path, monkeypat
 def test_files_of_the_package_stay_there_whatever_is_on_top(tmp_path: Path) -> None:
     zoo = registry.load(write(tmp_path / "own.yaml", {"models": [OWN | FILE]}))
     bundled = [entry for entry in ZOO.models if entry.file is not None]
-    assert len(bundled) == 3
+    assert bundled
     for entry in bundled:
         assert zoo.find(entry.id) == entry
         assert Path(entry.file or "").is_relative_to(paths.PACKAGE)
@@ -408,8 +175,32 @@ def test_name_beside_a_checkpoint_that_is_no_files(name: Any, tmp_path: Path) ->
     assert_refused(write(tmp_path / "own.yaml", {"models": [OWN | {"beside": [name]}]}), "'my_tsm'", "$.beside[0]")
 
 
-def without(key: str) -> dict[str, Any]:
-    return {name: value for name, value in OWN.items() if name != key}
+def without(*keys: str) -> dict[str, Any]:
+    return {name: value for name, value in OWN.items() if name not in keys}
+
+
+#: What OWN says and need not: the usual values, and the classes of its labels.
+DEFAULTS = ("mode", "modality", "normalisation", "classes")
+
+
+@pytest.mark.usefixtures("small")
+def test_the_usual_may_be_left_out(tmp_path: Path) -> None:
+    assert OWN | {"normalisation": "imagenet", "classes": 400} == OWN
+    said, unsaid = (
+        registry.load(write(tmp_path / "own.yaml", {"models": [entry]})) for entry in (OWN, without(*DEFAULTS))
+    )
+    assert said.find("my_tsm") == unsaid.find("my_tsm")
+
+
+@pytest.mark.usefixtures("small")
+def test_classes_of_labels_of_ones_own(tmp_path: Path) -> None:
+    own = {"models": [without("classes") | {"labels": "cats"}], "labels": {"cats": {"classes": 2, "order": "cat, dog"}}}
+    below = write(tmp_path / "below.yaml", {"labels": own["labels"]})
+    for files in (
+        [write(tmp_path / "own.yaml", own)],
+        [below, write(tmp_path / "top.yaml", {"models": own["models"]})],
+    ):
+        assert registry.load(*files).find("my_tsm").classes == 2
 
 
 @pytest.mark.usefixtures("small")
@@ -420,8 +211,15 @@ def without(key: str) -> dict[str, Any]:
         *[
             pytest.param({"models": [without(key)]}, ("'my_tsm'", f"`{key}`"), id=f"no {key}")
             for key in OWN
-            if key not in ("id", "urls")
+            if key not in {"id", "urls", *DEFAULTS}
         ],
+        pytest.param(
+            {"models": [without("params", "gmacs")]}, ("`params` and `gmacs`", "registry check"), id="no figures"
+        ),
+        pytest.param(
+            {"models": [without("classes") | {"labels": "cats"}]}, ("'my_tsm'", "labels", "'cats'"), id="of none"
+        ),
+        pytest.param({"models": [without("classes") | {"labels": ["k400"]}]}, ("$.labels",), id="list of labels"),
         pytest.param({"models": [without("id")]}, ("number 1", "`id`"), id="no id"),
         pytest.param({"models": [OWN, "x"]}, ("number 2",), id="entry that is text"),
         pytest.param({"models": [OWN | {"classes": "many"}]}, ("'my_tsm'", "$.classes"), id="text for a number"),
@@ -570,39 +368,3 @@ def test_file_that_is_no_registry(content: bytes, words: tuple[str, ...], tmp_pa
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert_refused(tmp_path / "none.yaml", "cannot be read", "No such file")
     assert_refused(tmp_path, "cannot be read", "directory")
-
-
-# --- recipes -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", sorted((paths.DATA / "recipes" / "eval").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_protocol_is_read_and_used(path: Path) -> None:
-    assert recipe.protocol(path.stem).views > 0
-    ours = any(result.protocol == path.stem for entry in ZOO.models for result in entry.results)
-    # For models without figures: a user's own, and I3D.
-    assert ours or path.stem.startswith(("dense_center", "mm_i3d"))
-
-
-@pytest.mark.parametrize(("name", "format_"), [*((f, f) for f in Format), ("android", "tflite"), ("ios", "coreml")])
-def test_every_target_is_read(name: str, format_: str) -> None:
-    target = recipe.target(name)
-    assert target.format == format_
-    assert target.precision in target.tolerance
-    assert target.tolerance["fp32"] <= 1e-4
-    assert target.steps >= 16
-
-
-@pytest.mark.parametrize(("read", "kind"), [(recipe.protocol, "eval"), (recipe.target, "export")])
-@pytest.mark.parametrize("content", [None, "a: [", "[]", "views: many", "- 1", ""])
-def test_recipe_that_is_wrong(
-    read: Callable[[str], Any], kind: str, content: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(recipe, "RECIPES", tmp_path)
-    path = tmp_path / kind / "x.yaml"
-    path.parent.mkdir()
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(RegistryError) as caught:
-        read("x" if kind == "eval" else str(path))
-    assert str(caught.value).startswith(f"{path}: ")
-    assert "\n" not in str(caught.value)
