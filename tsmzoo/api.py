@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tsmzoo import registry as registries
 from tsmzoo.errors import ExportError, ZooError
 
 if TYPE_CHECKING:
     from tsmzoo.artifact.contract import Preprocess, State
+    from tsmzoo.benchmark.run import BenchmarkRow
     from tsmzoo.catalog.flops import Cost
     from tsmzoo.data.dataset import Dataset
     from tsmzoo.evaluation.report import EvaluationResult
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tsmzoo.inference.reference import ModelReference
     from tsmzoo.registry import Backbone, Entry, Family, Mode, Registry, ShiftName
     from tsmzoo.registry.recipes import Crops, Precision
+    from tsmzoo.training.train import TrainingResult
     from tsmzoo.typing import Array
 
 #: A file or folder.
@@ -39,6 +40,11 @@ def _ignore(*_: object) -> None:
 
 def _log(line: str) -> None:
     logging.getLogger("tsmzoo").warning("%s", line)
+
+
+def _bytes(progress: Progress, model: str) -> Callable[[int, int | None], None]:
+    """Return what a download tells its progress."""
+    return lambda done, total: progress(f"downloading {model}", done, total or 0)
 
 
 def _path(given: PathLike | None) -> Path | None:
@@ -228,9 +234,7 @@ def load(
     zoo = open_registry(registry)
     if not reference.is_file:
         frames_of(zoo.find(reference.model), frames)
-    return reference.open(
-        zoo, threads=threads, progress=lambda done, total: progress("downloading", done, total or 0), notify=notify
-    )
+    return reference.open(zoo, threads=threads, progress=_bytes(progress, reference.model), notify=notify)
 
 
 # --- exporting -------------------------------------------------------------------------------------------------------
@@ -343,9 +347,7 @@ def export(
         assert model.network is not None
         network = model.network
     else:
-        network = reference.load_network(
-            entry, lambda done, total: progress(f"downloading {entry.id}", done, total or 0), notify
-        )
+        network = reference.load_network(entry, _bytes(progress, entry.id), notify)
         for warning in warnings(entry.id, network):
             notify(warning)
     contract = exporter.export(zoo, network, plan, video=video, stage=stage)
@@ -642,21 +644,21 @@ def train(
 
     notify = notify if processes.is_first() else _ignore
     how, zoo = recipes.training(str(recipe)), open_registry(registry)
-    lists: list[Dataset] = []
-    for part, folder, list_file in (("train", data, train_list), ("val", val, val_list)):
-        if isinstance(folder, Dataset):
-            lists.append(folder)
-            continue
-        listed = layouts.read(
-            Path(folder), _path(list_file), layout, split, part, option=f"--{part}-list", images=images
-        )
-        lists.append(listed)
-    for line in dict.fromkeys(layouts.notes(lists[0]) + layouts.notes(lists[1])):
+
+    def read(part: Literal["train", "val"], given: PathLike | Dataset, list_file: PathLike | None) -> Dataset:
+        if isinstance(given, Dataset):
+            return given
+        option = f"--{part}-list"
+        return layouts.read(Path(given), _path(list_file), layout, split, part, option=option, images=images)
+
+    videos, held_out = read("train", data, train_list), read("val", val, val_list)
+    for line in dict.fromkeys(layouts.notes(videos) + layouts.notes(held_out)):
         notify(line)
     return training.train(
         zoo,
         how,
-        *lists,
+        videos,
+        held_out,
         Path(output),
         shift=shift,
         allow_shift_mismatch=allow_shift_mismatch,
@@ -723,8 +725,7 @@ def benchmark(
             )
         entry = zoo.find(reference.model)
         if reference.weights is None:
-            bytes_ = partial(progress, f"downloading {entry.id}")
-            download.fetch(entry, progress=lambda done, total, show=bytes_: show(done, total or 0), notify=notify)
+            download.fetch(entry, progress=_bytes(progress, entry.id), notify=notify)
         job = run.Job(
             subject=reference.model,
             threads=threads,

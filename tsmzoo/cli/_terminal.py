@@ -36,8 +36,11 @@ def print_json(document: Any) -> None:
 
 
 def _json(document: Any, indent: int | None = None) -> str:
-    """Return JSON that holds all of a document, in characters that stdout has and no terminal obeys."""
-    import msgspec  # not before it is needed
+    """Return JSON that holds all of a document, in characters that stdout has and no terminal obeys.
+
+    A document is a struct, or what JSON knows of lists, mappings and values with structs among them.
+    """
+    import msgspec
 
     document = msgspec.to_builtins(document)
     try:

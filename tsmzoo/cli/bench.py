@@ -103,10 +103,10 @@ def bench(
         jobs.append(job)
     with terminal.steps_bar() as progress:
         run.check(jobs, progress=progress)
-        rows = run.document(run.run_benchmark(jobs, runs=runs, profile=profile, progress=progress))
+        rows = run.rows(run.run_benchmark(jobs, runs=runs, profile=profile, progress=progress))
     for row in rows:
-        if run.interpreted(row["runtime"]):
-            terminal.note(f"{row['artifact']}: an interpreter ran it; its times say nothing of a phone")
+        if run.interpreted(row.runtime):
+            terminal.note(f"{row.artifact}: an interpreter ran it; its times say nothing of a phone")
     if json:
         terminal.print_json(rows)
         return
