@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -114,7 +112,7 @@ def export(
     from tsmzoo import api
     from tsmzoo.export.report import document
 
-    with _Display(model) as display:
+    with terminal.Display(terminal.stages) as progress:
         try:
             artifact = api.export(
                 reference(
@@ -134,7 +132,7 @@ def export(
                 images=images,
                 kit=kit,
                 registry=registry_file,
-                progress=display,
+                progress=progress,
                 notify=terminal.note,
             )
         except VerificationError as error:
@@ -144,25 +142,3 @@ def export(
                 print_report(failed, error.contract, json=json)
             raise
     print_report(artifact, artifact.contract, json=json)
-
-
-class _Display(ExitStack):
-    """Shows the stages of an export beside a spinner, and a download as a bar; one at a time."""
-
-    def __init__(self, model: str) -> None:
-        super().__init__()
-        self._model = model
-        self._show: Callable[[str, int, int], None] | None = None
-        self._downloads = False
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if self._show is None or self._downloads != bool(done):
-            self.close()
-            self._downloads = bool(done)
-            if self._downloads:
-                bar = self.enter_context(terminal.download_bar(self._model))
-                self._show = lambda _, done, total: bar(done, total or None)
-            else:
-                spinner = self.enter_context(terminal.stages())
-                self._show = lambda what, *_: spinner(what)
-        self._show(what, done, total)

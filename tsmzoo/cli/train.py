@@ -19,7 +19,6 @@ from tsmzoo.cli._options import (
     RegistryFile,
     Shift,
     Split,
-    load,
     place,
 )
 
@@ -51,34 +50,27 @@ def train(
     """Train a model on your own videos; `torchrun --nproc-per-node N -m tsmzoo train …` uses several devices."""
     if train_list and list_file:
         raise typer.BadParameter("--list is --train-list; give one of them")
-    zoo = load(registry_file)
+    from tsmzoo import api
     from tsmzoo.data import layouts
-    from tsmzoo.registry import recipes
     from tsmzoo.system import processes
-    from tsmzoo.training import train as training_train
 
-    how = recipes.training(recipe_name)
     videos = layouts.read(data, train_list or list_file, layout, split, "train", option="--train-list", images=images)
     held_out = layouts.read(val, val_list, layout, split, "val", option="--val-list", images=images)
     said = " and ".join(f"{part.list_path} ({len(part)} videos)" for part in (videos, held_out))
-    if processes.is_first():
-        for line in dict.fromkeys(layouts.notes(videos) + layouts.notes(held_out)):
-            terminal.note(line)
-        if sys.stderr.isatty():  # elsewhere it stands with the result
-            terminal.note(f"to train and to measure on: {said}")
-    notify = terminal.note if processes.is_first() else terminal.silent
+    if processes.is_first() and sys.stderr.isatty():  # elsewhere it stands with the result
+        terminal.note(f"to train and to measure on: {said}")
     with terminal.steps_bar() as progress:
-        result = training_train.train(
-            zoo,
-            how,
+        result = api.train(
+            recipe_name,
             videos,
             held_out,
             out,
             shift=shift,
             allow_shift_mismatch=allow_shift_mismatch,
-            progress=progress,
-            notify=notify,
             strict=strict,
+            registry=registry_file,
+            progress=progress,
+            notify=terminal.note,
         )
     if not processes.is_first():
         return
@@ -89,4 +81,4 @@ def train(
     terminal.say(f"  trained and measured on {said}")
     if skipped := len(result.skipped_videos):
         terminal.say(f"  {skipped} of the {len(videos) + len(held_out)} listed videos could not be read")
-    terminal.say(f"use it: tsmzoo export {result.model} --registry {out / training_train.REGISTRY} --to tflite")
+    terminal.say(f"use it: tsmzoo export {result.model} --registry {out / 'registry.yaml'} --to tflite")

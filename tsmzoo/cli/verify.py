@@ -45,7 +45,7 @@ def verify(
         contract = store.read_contract(artifact)
         if classes not in (None, contract.classes) or names(labels, classes) not in (None, contract.labels):
             raise ZooError(f"{artifact}: has other classes than were given; leave out --classes and --labels")
-    with terminal.stages() as stage:
+    with terminal.stages() as progress:
         result = api.verify(
             artifact,
             weights=weights,
@@ -54,7 +54,7 @@ def verify(
             clip=clip,
             images=images,
             registry=registry_file,
-            progress=lambda what, *_: stage(what),
+            progress=progress,
             notify=terminal.note,
         )
     print_report(result, result.contract, json=json)
