@@ -300,6 +300,7 @@ def export(
     from tsmzoo.export import export as exporter
     from tsmzoo.export.kit import kit as kits
     from tsmzoo.export.kit.vector import vector
+    from tsmzoo.export.plan import plan_export
     from tsmzoo.export.report import document
     from tsmzoo.inference.model import Model, open_file, warnings
     from tsmzoo.inference.reference import ModelReference, frames_of, resized
@@ -325,7 +326,7 @@ def export(
         progress(what, 0, 0)
 
     stage(f"loading the {target.format} converter")
-    plan = exporter.plan(
+    plan = plan_export(
         entry,
         target,
         out=_path(output),
@@ -398,7 +399,7 @@ def verify(
         True
     """
     from tsmzoo.artifact.store import read_contract
-    from tsmzoo.export.export import reverify
+    from tsmzoo.export.check import reverify
     from tsmzoo.export.report import document
 
     start, path = time.perf_counter(), Path(path)
