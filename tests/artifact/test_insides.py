@@ -102,7 +102,6 @@ def write_onnx(path: Path, contract: Contract) -> None:
 
 def write_tflite(path: Path, contract: Contract) -> None:
     schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
-    tflite = pytest.importorskip("tsmzoo.converters.tflite.convert", exc_type=ImportError)
     flatbuffer = pytest.importorskip("tsmzoo.converters.tflite.flatbuffer", exc_type=ImportError)
     tensors = {
         "frame": (1, SIDE, SIDE, 3),
@@ -153,7 +152,7 @@ def write_tflite(path: Path, contract: Contract) -> None:
             items[-1].name, items[-1].tensorIndex = name.encode(), names.index(name)
     graph.inputs, graph.outputs = [0, 1], [names.index("logits"), names.index("next_state_0")]
     model.subgraphs, model.signatureDefs = [graph], [signature]
-    path.write_bytes(tflite._with_metadata(flatbuffer.write(model), contract.embedded()))
+    path.write_bytes(flatbuffer.with_metadata(flatbuffer.write(model), contract.embedded()))
 
 
 def write_coreml(path: Path, contract: Contract) -> None:
@@ -194,8 +193,8 @@ def put_contract(path: Path, document: dict[str, Any], text: str) -> None:
         onnx.helper.set_model_props(model, {METADATA_KEY: text})
         onnx.save_model(model, path)
     elif path.suffix == ".tflite":
-        tflite = pytest.importorskip("tsmzoo.converters.tflite.convert", exc_type=ImportError)
-        path.write_bytes(tflite._with_metadata(path.read_bytes(), text))
+        flatbuffer = pytest.importorskip("tsmzoo.converters.tflite.flatbuffer", exc_type=ImportError)
+        path.write_bytes(flatbuffer.with_metadata(path.read_bytes(), text))
     else:
         from coremltools.proto import Model_pb2
 
@@ -419,23 +418,25 @@ def test_a_contract_that_contradicts_itself_is_refused(
 def test_real_contracts_contradict_nothing() -> None:
     """Of every kind of file that can be exported of the bundled models."""
     from tsmzoo import registry
+    from tsmzoo.artifact.converter import converter_of
+    from tsmzoo.formats import Format
     from tsmzoo.inference.describe import describe
     from tsmzoo.weights.load import load_network
 
     zoo = registry.load()
     for model in ("tsm_mbv2_motion", "tsm_mbv2_motion_online"):
         network = load_network(zoo.find(model), "random")
-        options: list[dict[str, Any]] = [
-            {},
-            {"preprocess": "embedded", "pixel_dtype": "uint8"},
-            {"dynamic_batch": True},
-        ]
-        options += [{"activated": True}, {"frame_layout": "NHWC", "clip_layout": "THWC", "pixel_dtype": "uint8"}]
-        if model.endswith("online"):
-            options += [{"state": "packed", "packed_state": "packed_state"}, {"state": "implicit"}]
-            options += [{"preprocess": "embedded", "pixel_dtype": "uint8", "pixel_type": "image"}]
-        for each in options:
-            assert list(describe(zoo, network, **each).faults()) == []
+        for converter in (None, *map(converter_of, Format)):
+            options: list[dict[str, Any]] = [
+                {},
+                {"preprocess": "embedded"},
+                {"dynamic_batch": True},
+                {"activated": True},
+            ]
+            if model.endswith("online") and converter is not None:
+                options += [{"state": state} for state in converter.states]
+            for each in options:
+                assert list(describe(zoo, network, converter, **each).faults()) == []
 
 
 # --- files that are not what their contracts say -------------------------------------------------------------------

@@ -26,8 +26,7 @@ from tsmzoo.data import motion, sampling, transforms
 from tsmzoo.data.dataset import Video
 from tsmzoo.evaluation import predict, protocol
 from tsmzoo.evaluation.protocol import Changes
-from tsmzoo.inference.model import ModelReference
-from tsmzoo.inference.runner import clips_logits
+from tsmzoo.inference.reference import ModelReference
 
 MODEL = "tsm_mbv2_motion"
 PROCESSES, VIDEOS, ROUNDS = 2, 16, 5
@@ -74,7 +73,7 @@ def plain(video: Video) -> int:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     chosen = [Image.fromarray(frames[index]) for index in sampling.centres(len(frames), PLAN.frames)]
     clip = np.stack([transforms.prepared(image, PLAN.short_side, PLAN.size) for image in chosen])
-    return int(clips_logits(*_opened, clip[None]).argmax())
+    return int(_opened.clip_logits(clip[None]).argmax())
 
 
 def tsmzoo(chunk: tuple[Video, ...]) -> int:

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 import msgspec
@@ -27,10 +28,9 @@ from typer.testing import CliRunner, Result
 
 from tsmzoo import models, registry
 from tsmzoo.artifact import store
-from tsmzoo.artifact.contract import Contract, DType, Layout
+from tsmzoo.artifact.contract import Contract
 from tsmzoo.cli import app
 from tsmzoo.errors import ArtifactError
-from tsmzoo.export import export
 from tsmzoo.formats import Format
 from tsmzoo.models.wrappers import ClipModel, StreamStep
 from tsmzoo.registry import recipes
@@ -458,14 +458,7 @@ class Direct:
 
 
 class Fake:
-    """A converter in no time: its files hold a few bytes, its runner holds the network."""
-
-    frame_layout: Layout = "NCHW"
-    clip_layout: Layout = "NTCHW"
-    pixel_type: Literal["tensor", "image"] = "tensor"
-    packed_state = "state"
-    precisions = ("fp32", "fp16")
-    libraries = ("torch",)
+    """The modules of a converter in no time: its files hold a few bytes, its runner holds the network."""
 
     def __init__(self) -> None:
         self.content = b"a file"
@@ -477,9 +470,6 @@ class Fake:
         if name in self.errors:
             raise self.errors[name]
 
-    def pixel_dtype(self, _: str) -> DType:
-        return "uint8"
-
     def convert(self, model: nn.Module, _: Contract, out: Path) -> None:
         self.model = model
         if out.suffix == ".mlpackage":
@@ -488,6 +478,10 @@ class Fake:
         else:
             out.write_bytes(self.content)
         self._step("convert")
+
+    def quantize(self, source: Path, _: Contract, _feeds: Any, out: Path, _keep: int) -> list[Any]:
+        shutil.copytree(source, out) if source.is_dir() else shutil.copy(source, out)
+        return []
 
     def check(self, path: Path, _: Contract) -> tuple[list[str], list[str]]:
         assert path.exists()
@@ -508,7 +502,8 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     converter = Fake()
-    monkeypatch.setattr(export, "load_converter", lambda _: converter)
+    for format_, module in product(Format, ("convert", "quantize", "runtime")):
+        monkeypatch.setitem(sys.modules, f"tsmzoo.converters.{format_}.{module}", converter)  # type: ignore[arg-type]
     target = recipes.target
     monkeypatch.setattr(recipes, "target", lambda name: msgspec.structs.replace(target(name), steps=2))
     return converter

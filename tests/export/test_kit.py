@@ -21,16 +21,19 @@ from typer.testing import CliRunner, Result
 from tsmzoo import registry
 from tsmzoo.artifact.arrays import feed
 from tsmzoo.artifact.contract import Contract, Verification
+from tsmzoo.artifact.converter import converter_of
 from tsmzoo.cli import app
 from tsmzoo.data import sampling
 from tsmzoo.errors import ExportError
 from tsmzoo.export.export import Plan
 from tsmzoo.export.kit import kit
 from tsmzoo.export.kit import vector as kit_vector
+from tsmzoo.formats import Format
 from tsmzoo.inference.describe import describe
-from tsmzoo.inference.model import resized
+from tsmzoo.inference.model import Model
+from tsmzoo.inference.reference import resized
+from tsmzoo.inference.smoothing import decide, default_smoothing
 from tsmzoo.live.pacing import FramePacer
-from tsmzoo.live.smoothing import decide, default_smoothing
 from tsmzoo.registry import recipes
 from tsmzoo.typing import Array
 from tsmzoo.weights.load import load_network
@@ -57,20 +60,8 @@ def contract_of(entry_id: str, to: str, **changes: Any) -> Contract:
     """Return the contract that an export of a model, small, would have."""
     entry = resized(ZOO.find(entry_id), 4, 32)
     preprocess, state = changes.pop("preprocess", "embedded"), changes.pop("state", "explicit")
-    channels_last = to == "tflite"
-    image = to == "coreml" and entry.mode == "online"
-    contract = describe(
-        ZOO,
-        load_network(entry, "random"),
-        format_=to,
-        preprocess=preprocess,
-        pixel_dtype="uint8" if entry.modality == "rgb" and (image or to != "coreml") else "float32",
-        pixel_type="image" if image else "tensor",
-        frame_layout="NHWC" if channels_last else "NCHW",
-        clip_layout="THWC" if channels_last else "NTCHW",
-        state=state,
-        packed_state="packed_state" if to == "coreml" else "state",
-    )
+    converter = converter_of(Format(to))
+    contract = describe(ZOO, load_network(entry, "random"), converter, preprocess=preprocess, state=state)
     passed = Verification(status="passed", runtime="toy", tolerance=1e-4)
     return msgspec.structs.replace(contract, verification=passed, sha256="ab" * 32, bytes=8, **changes)
 
@@ -107,7 +98,7 @@ def written(folder: Path, contract: Contract) -> Path:
         (model / "Data" / "weights").write_bytes(b"a model!")
     else:
         model.write_bytes(b"a model!")
-    kit.write(folder / "kit", model, contract, kit_vector.vector(contract, (Toy(contract), contract)))
+    kit.write(folder / "kit", model, contract, kit_vector.vector(Model(Toy(contract), contract)))
     return folder / "kit"
 
 
@@ -150,7 +141,7 @@ def test_a_kit_is_whole_and_says_all_that_the_contract_does(case: str, tmp_path:
     assert msgspec.json.decode((folder / "m.json").read_bytes(), type=Contract) == contract
     for path in (folder / "README.md", *folder.glob("*.kt"), *folder.glob("*.swift")):
         text = path.read_text("utf-8")
-        for odd in ("%%", "None", "dtype(", "\t"):
+        for odd in ("{{", "{%", "None", "dtype(", "\t"):
             assert odd not in text, path.name
         assert "\n\n\n" not in text
         assert not re.search(r"[ \t]+$", text, re.M)
@@ -234,19 +225,19 @@ def test_the_vector_holds_what_the_file_takes_and_answers(case: str, tmp_path: P
 
 def test_the_motion_models_see_a_scene_of_their_own() -> None:
     contract = contract_of(ONLINE, "onnx")
-    vector = kit_vector.vector(contract, (Toy(contract), contract))
+    vector = kit_vector.vector(Model(Toy(contract), contract))
     assert "motion" in vector.shown
     assert len(vector.inputs) == 18  # 9 of 17 frames, at 4 a second, both ways
     assert (vector.inputs[:9] == vector.inputs[:8:-1]).all()
     other = msgspec.structs.replace(contract, dataset="jester")
-    assert "noise" in kit_vector.vector(other, (Toy(other), other)).shown
+    assert "noise" in kit_vector.vector(Model(Toy(other), other)).shown
 
 
 def test_eight_bits_may_differ_less_between_phones_than_from_torch() -> None:
     contract = contract_of(ONLINE, "onnx")
     loose = msgspec.structs.replace(contract, verification=Verification(status="passed", runtime="toy", tolerance=1.0))
-    assert kit_vector.vector(contract, (Toy(contract), contract)).tolerance == 1e-4
-    assert kit_vector.vector(loose, (Toy(loose), loose)).tolerance == 0.1
+    assert kit_vector.vector(Model(Toy(contract), contract)).tolerance == 1e-4
+    assert kit_vector.vector(Model(Toy(loose), loose)).tolerance == 0.1
 
 
 @pytest.mark.parametrize(
@@ -315,7 +306,7 @@ def test_the_command_refuses_it_before_it_makes_anything(tmp_path: Path) -> None
 def test_a_kit_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contract = contract_of(ONLINE, "onnx")
     (tmp_path / "m.onnx").touch()
-    vector = kit_vector.vector(contract, (Toy(contract), contract))
+    vector = kit_vector.vector(Model(Toy(contract), contract))
     (tmp_path / "file").touch()
     with pytest.raises(ExportError, match="cannot be written"):
         kit.write(tmp_path / "file" / "kit", tmp_path / "m.onnx", contract, vector)
@@ -428,7 +419,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from tsmzoo.converters.mlprogram import ProgramRunner
+from tsmzoo.converters.coreml.interpreter import ProgramRunner
 
 script, wrong = sys.argv[1:]
 Unit = Enum("ComputeUnit", ["CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE", "ALL"])

@@ -13,21 +13,29 @@ import numpy as np
 import pytest
 
 from tsmzoo import models, registry
-from tsmzoo.artifact.contract import Contract, StatePair, Tensor
+from tsmzoo.artifact.contract import Contract, StatePair, Tensor, Verification
 from tsmzoo.artifact.converter import Runner
 from tsmzoo.export import report
-from tsmzoo.export.verify import verify, with_structure
+from tsmzoo.export import verify as export_verify
+from tsmzoo.export.verify import with_structure
 from tsmzoo.inference.describe import describe
-from tsmzoo.inference.runner import stream
+from tsmzoo.inference.model import Model
 from tsmzoo.inference.torch_runner import TorchRunner
 from tsmzoo.typing import Array
 from tsmzoo.weights.load import Network
 
 Arrays = dict[str, Array]
+Pair = tuple[Runner, Contract]
 #: What is other than it should be in a call of a `Faulty` runner.
 Change = Callable[["Faulty"], Arrays]
 
 CLASSES, SIZE = 5, 8
+
+
+def verify(reference: Pair, candidate: Pair, **options: Any) -> Verification:
+    return export_verify.verify(Model(*reference), Model(*candidate), **options)
+
+
 LOGITS = Tensor(name="logits", shape=(1, CLASSES), dtype="float32", layout="NC", meaning="")
 
 
@@ -261,7 +269,7 @@ def test_the_faults_are_hidden_before_the_step_they_show_at(fault: str) -> None:
     """Else the test above would say nothing about streams."""
     before, after, _, step = FAULTS[fault]
     zeros = [np.full((1, 3, SIZE, SIZE), 10 * n, "uint8") for n in range(step if step <= 16 else 16)]
-    good, bad = stream(Toy(), contract(), zeros), stream(Faulty(Toy(), before, after), contract(), zeros)
+    good, bad = (Model(runner, contract()).run_stream(zeros) for runner in (Toy(), Faulty(Toy(), before, after)))
     for expected, found in list(zip(good, bad, strict=True))[: step - 1]:
         for name, value in expected.items():
             assert np.array_equal(value, found[name])

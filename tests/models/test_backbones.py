@@ -27,8 +27,7 @@ from tsmzoo.errors import RegistryError, ZooError
 from tsmzoo.export.graph.deploy import Deployed
 from tsmzoo.export.graph.fold_batchnorm import fold_batch_norm
 from tsmzoo.inference.describe import describe
-from tsmzoo.inference.runner import run_clip
-from tsmzoo.inference.torch_runner import TorchRunner
+from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.models.flops import count
 from tsmzoo.models.mobilenet_v2 import InvertedResidual
 from tsmzoo.models.mobileone import MobileOneBlock
@@ -524,10 +523,10 @@ def test_a_model_runs_in_its_groups(grouped: tuple[Entry, nn.Module]) -> None:
     """In torch, as it is evaluated and as files are compared with."""
     entry, net = grouped
     network = Network(entry, net, "random")
-    contract = describe(ZOO, network)
+    model = torch_model(ZOO, network)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 6, 3, 32, 32), dtype=np.uint8)
-    got = torch.from_numpy(run_clip(TorchRunner(network, contract), contract, pixels)["logits"])
-    clips = torch.from_numpy(feed(pixels, contract))
+    got = torch.from_numpy(model.run_clips(pixels)["logits"])
+    clips = torch.from_numpy(feed(pixels, model.contract))
     assert close(got, ClipModel(net, 6, 2)(clips))
     assert not close(got, ClipModel(net, 6)(clips), 1e-3)
 
@@ -578,7 +577,7 @@ def test_training_feeds_bgr_too() -> None:
 @torch.no_grad()
 def test_a_file_that_normalises_takes_rgb(bgr: tuple[registry.Registry, Network], last: bool) -> None:
     zoo, network = bgr
-    contract = describe(zoo, network, preprocess="embedded", pixel_dtype="uint8")
+    contract = describe(zoo, network, preprocess="embedded")
     assert "RGB" in contract.main_input.meaning
     assert "BGR" not in contract.main_input.meaning
     assert np.array_equal(feed(PIXELS, contract), PIXELS)
@@ -646,7 +645,7 @@ def test_right_options_are_taken(changes: dict[str, Any], tmp_path: Path) -> Non
 
 def test_a_card_tells_the_options() -> None:
     shown = info.text(
-        info.card(
+        info.info(
             ZOO,
             msgspec.structs.replace(ZOO.find("tsm_r50_k400_8f"), shift_div=4, shift_place="in-place", shift_frames=2),
         )

@@ -20,7 +20,6 @@ from tsmzoo.cli._options import (
     Shift,
     Weights,
     WeightsFormat,
-    load,
     names,
     number,
     own_checkpoint,
@@ -120,11 +119,10 @@ def run(
     """
     if not is_artifact(model):
         own_checkpoint(weights, classes, labels, shift)
-    zoo = load(registry_file)
     from contextlib import nullcontext
 
+    from tsmzoo import api
     from tsmzoo.cli import _screen as cli_screen
-    from tsmzoo.inference.model import ModelReference
     from tsmzoo.live import session, video_writer
     from tsmzoo.live import source as live_source
 
@@ -140,11 +138,21 @@ def run(
     )
     if save is not None:
         video_writer.check(save, video)
-    with terminal.download_bar(model) as progress:
-        subject = ModelReference(
-            model, weights, seed, weights_format, shift, allow_shift_mismatch, classes, names(labels, classes)
+    with terminal.download_bar(model) as bar:
+        opened = api.load(
+            model,
+            weights=weights,
+            seed=seed,
+            weights_format=weights_format,
+            classes=classes,
+            labels=names(labels, classes),
+            shift=shift,
+            allow_shift_mismatch=allow_shift_mismatch,
+            registry=registry_file,
+            progress=lambda _, done, total: bar(done, total or None),
+            notify=terminal.note,
         )
-        runner, contract = subject.open(zoo, progress=progress, notify=terminal.note)
+    contract = opened.contract
     session.check(settings, contract)
     step = contract.target_fps if contract.mode == "online" else None
     source = live_source.source(video, fps, step, template=images, notify=terminal.note)
@@ -155,13 +163,15 @@ def run(
         terminal.keys(live=on_terminal) as pressed,
         lines if json else cli_screen.screen(live=on_terminal) as screen,
     ):
-        tally = session.play(
-            runner, contract, source, settings, show=screen, stopped=stopped, asked=lambda: "r" in pressed()
-        )
+        tally = session.play(opened, source, settings, show=screen, stopped=stopped, asked=lambda: "r" in pressed())
     if tally.last is None:
         terminal.note(f"{source.name}: ended before the first answer")
         return
-    about = (f"{contract.model} on {source.name}", "frame" if contract.mode == "online" else "clip", runner.runtime)
+    about = (
+        f"{contract.model} on {source.name}",
+        "frame" if contract.mode == "online" else "clip",
+        opened.runner.runtime,
+    )
     if json:
         terminal.note(cli_screen.summary(*about, tally))
     else:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.artifact.converter import Runner
 from tsmzoo.cli._screen import Tally
 from tsmzoo.errors import ZooError
+from tsmzoo.inference.model import Model
+from tsmzoo.inference.smoothing import Smoothing, default_smoothing
 from tsmzoo.live import video_writer, watch
 from tsmzoo.live.pacing import FramePacer
 from tsmzoo.live.scenes import CUT
-from tsmzoo.live.smoothing import Smoothing, default_smoothing
 from tsmzoo.live.source import Frame, Source
 from tsmzoo.live.watch import Answer
 
@@ -63,8 +63,7 @@ def check(settings: Settings, contract: Contract) -> None:
 
 
 def play(
-    runner: Runner,
-    contract: Contract,
+    model: Model,
     source: Source,
     settings: Settings,
     *,
@@ -82,7 +81,7 @@ def play(
     saving = video_writer.writer(settings.save, source.rate) if settings.save else nullcontext()
     with saving as save:
         for frame, new in _answered(
-            runner, contract, source, settings, lambda at: any([asked(), turn is not None and turn.takes(at)])
+            model, source, settings, lambda at: any([asked(), turn is not None and turn.takes(at)])
         ):
             if new is not None:
                 answer = new
@@ -96,13 +95,14 @@ def play(
 
 
 def _answered(
-    runner: Runner, contract: Contract, source: Source, settings: Settings, reset: Callable[[float], bool]
+    model: Model, source: Source, settings: Settings, reset: Callable[[float], bool]
 ) -> Iterator[tuple[Frame | None, Answer | None]]:
     """Yield frames and answers: those to a stream, or one to a whole video, in front of its frames."""
+    contract = model.contract
     how = smoothing(settings, contract)
     streamed = settings.every or settings.span or settings.reset_every
     if contract.mode == "offline" and source.pick is not None and not streamed:
-        yield None, watch.whole(runner, contract, source.pick, how)
+        yield None, watch.whole(model, source.pick, how)
         if settings.save:
             yield from ((frame, None) for frame in source.frames())
         return
@@ -111,4 +111,4 @@ def _answered(
     if cut is None:
         cut = 0 if fps is not None and fps < _TOO_SLOW else CUT
     every = settings.every or _EVERY
-    yield from watch.watch(runner, contract, source.frames(), how, fps=fps, every=every, cut=cut, reset=reset)
+    yield from watch.watch(model, source.frames(), how, fps=fps, every=every, cut=cut, reset=reset)

@@ -15,10 +15,10 @@ from tsmzoo.artifact.converter import Runner, StatefulRunner
 from tsmzoo.data import sampling, transforms
 from tsmzoo.data.seek import SelectedFrames
 from tsmzoo.errors import DataError
-from tsmzoo.inference.runner import run_clip, step
+from tsmzoo.inference.model import Model, States
+from tsmzoo.inference.smoothing import Decision, Smoothing, decide
 from tsmzoo.live.pacing import FramePacer
 from tsmzoo.live.scenes import CUT, difference, thumbnail
-from tsmzoo.live.smoothing import Decision, Smoothing, decide
 from tsmzoo.live.source import Frame
 from tsmzoo.typing import Array
 
@@ -76,17 +76,13 @@ class _Timed:
 # --- the whole of a video --------------------------------------------------------------------------------------------
 
 
-def whole(
-    runner: Runner,
-    contract: Contract,
-    pick: Callable[[Callable[[int], list[int]]], SelectedFrames],
-    smoothing: Smoothing,
-) -> Answer:
+def whole(model: Model, pick: Callable[[Callable[[int], list[int]]], SelectedFrames], smoothing: Smoothing) -> Answer:
     """Return the answer of an offline model for a whole video, whose frames `pick` gives by index.
 
     It sees T frames as it was trained to, spread over the video or dense in its middle. Raises VideoError.
     """
-    timed, indices = _Timed(runner), list[int]()
+    contract, indices = model.contract, list[int]()
+    timed = _Timed(model.runner)
 
     def choose(total: int) -> list[int]:
         indices[:] = sampling.clip(total, contract.frames, contract.stride)
@@ -95,7 +91,7 @@ def whole(
     chosen = pick(choose)
     begun = time.perf_counter()
     clip = np.stack([transforms.prepared(chosen.images[index], contract.resize, contract.size) for index in indices])
-    logits = run_clip(timed, contract, clip[None])["logits"][0]
+    logits = replace(model, runner=timed).run_clips(clip[None])["logits"][0]
     decision = decide(smoothing, _finite(logits, contract), activation=contract.activation)
     return _answer(contract, decision, chosen.times[max(indices)], timed.ms, begun)
 
@@ -122,8 +118,8 @@ def _answer(contract: Contract, decision: Decision, seconds: float, ms: float, b
 # --- streams ---------------------------------------------------------------------------------------------------------
 
 
-class _Model(Protocol):
-    """A model that is fed a stream, a frame at a time."""
+class _Stream(Protocol):
+    """A stream that a model is fed, a frame at a time."""
 
     def feed(self, pixels: Array, seconds: float) -> Array | None:
         """Return the logits, or None where no answer is due yet."""
@@ -138,15 +134,15 @@ class _Model(Protocol):
 class _Steps:
     """An online model: a frame and the states in, logits and the next states out."""
 
-    def __init__(self, runner: Runner, contract: Contract) -> None:
-        self._runner, self._contract = runner, contract
+    def __init__(self, model: Model) -> None:
+        self._model = model
         self.reset()
 
     def reset(self) -> None:
-        self._states: dict[str, Array] | None = None
+        self._states: States | None = None
 
     def feed(self, pixels: Array, seconds: float) -> Array | None:  # noqa: ARG002 - each frame is answered
-        outputs, self._states = step(self._runner, self._contract, pixels[None], self._states)
+        outputs, self._states = self._model.run_step(pixels[None], self._states)
         return np.asarray(outputs["logits"][0])
 
     def rest(self) -> Array | None:
@@ -156,9 +152,9 @@ class _Steps:
 class _Sliding:
     """An offline model: every so many seconds the last T frames are a clip."""
 
-    def __init__(self, runner: Runner, contract: Contract, every: float) -> None:
-        self._runner, self._contract = runner, contract
-        self._recent: deque[Array] = deque(maxlen=contract.frames)
+    def __init__(self, model: Model, every: float) -> None:
+        self._model = model
+        self._recent: deque[Array] = deque(maxlen=model.contract.frames)
         self._turn = FramePacer(1 / every)
 
     def reset(self) -> None:
@@ -166,15 +162,17 @@ class _Sliding:
 
     def feed(self, pixels: Array, seconds: float) -> Array | None:
         self._recent.append(pixels)
-        full = len(self._recent) == self._contract.frames
+        full = len(self._recent) == self._model.contract.frames
         return self.rest() if full and self._turn.takes(seconds) else None
 
     def rest(self) -> Array | None:
         if not self._recent:
             return None
         # Too short a stream is stretched, as training stretches too short a video.
-        clip = np.stack([self._recent[index] for index in sampling.centres(len(self._recent), self._contract.frames)])
-        return np.asarray(run_clip(self._runner, self._contract, clip[None])["logits"][0])
+        clip = np.stack(
+            [self._recent[index] for index in sampling.centres(len(self._recent), self._model.contract.frames)]
+        )
+        return np.asarray(self._model.run_clips(clip[None])["logits"][0])
 
 
 def rate(contract: Contract, span: float = SPAN) -> float | None:
@@ -190,8 +188,7 @@ def rate(contract: Contract, span: float = SPAN) -> float | None:
 
 
 def watch(
-    runner: Runner,
-    contract: Contract,
+    model: Model,
     frames: Iterable[Frame],
     smoothing: Smoothing,
     *,
@@ -205,8 +202,9 @@ def watch(
     The model sees `fps` of them a second. An offline one answers `every` so many seconds. It begins anew where two
     frames that it sees differ by `cut` (0: never), and where `reset`, told the time, asks for it.
     """
-    timed, beat = _Timed(runner), FramePacer(fps)
-    model: _Model = _Steps(timed, contract) if contract.mode == "online" else _Sliding(timed, contract, every)
+    contract, timed, beat = model.contract, _Timed(model.runner), FramePacer(fps)
+    model = replace(model, runner=timed)
+    stream: _Stream = _Steps(model) if contract.mode == "online" else _Sliding(model, every)
     decision: Decision | None = None
     before: Array | None = None
     frame, anew, answered = None, False, False
@@ -230,11 +228,11 @@ def watch(
         seen = thumbnail(image)
         changed = before is not None and cut > 0 and difference(before, seen) >= cut
         if (reset(frame.time) or changed) and before is not None:
-            model.reset()
+            stream.reset()
             decision, anew = None, True
         before = seen
-        logits = model.feed(transforms.prepared(image, contract.resize, contract.size), frame.time)
+        logits = stream.feed(transforms.prepared(image, contract.resize, contract.size), frame.time)
         answered = answered or logits is not None
         yield frame, None if logits is None else answer(logits, frame, begun)
-    if frame is not None and not answered and (logits := model.rest()) is not None:
+    if frame is not None and not answered and (logits := stream.rest()) is not None:
         yield frame, answer(logits, frame, time.perf_counter())

@@ -1,6 +1,6 @@
-// Written by tsmzoo %%{version} for %%{file}, sha256
-// %%{sha256}.
-// Numbers and names are those of %%{contract}: export again rather than edit them. The package is yours to change.
+// Written by tsmzoo {{ contract.versions.tsmzoo }} for {{ file }}, sha256
+// {{ contract.sha256 }}.
+// Numbers and names are those of {{ contract_file }}: export again rather than edit them. The package is yours to change.
 package tsmzoo
 
 import java.io.Closeable
@@ -17,25 +17,25 @@ import kotlin.math.min
 import org.tensorflow.lite.Interpreter
 
 /**
-%%if online
- * Runs %%{model} over a stream, frame by frame, and keeps its %%{state_count} states between them.
-%%else
- * Runs %%{model} over clips of %%{frames} frames.
-%%end
+{% if online %}
+ * Runs {{ contract.model }} over a stream, frame by frame, and keeps its {{ (contract.parts or contract.states) | length }} states between them.
+{% else %}
+ * Runs {{ contract.model }} over clips of {{ contract.frames }} frames.
+{% endif %}
  *
  * It belongs to one thread at a time, as the interpreter does; close it when done.
  *
- * @param model the bytes of %%{file}, in a direct or mapped buffer
-%%if online
+ * @param model the bytes of {{ file }}, in a direct or mapped buffer
+{% if online %}
  * @param window frames whose logits are averaged
  * @param hold frames running that a class must be the likeliest before it becomes the answer
-%%else
+{% else %}
  * @param window clips whose logits are averaged
  * @param hold clips running that a class must be the likeliest before it becomes the answer
-%%end
+{% endif %}
  * @param threshold probability that the likeliest class must reach to count
  */
-class %%{class}(
+class {{ class }}(
     model: ByteBuffer,
     threads: Int = 2,
     private val window: Int = WINDOW,
@@ -56,33 +56,33 @@ class %%{class}(
     private val recent = ArrayDeque<FloatArray>()
     private var leader = NONE
     private var streak = 0
-%%if online
+{% if online %}
 
     /** What the last frame left behind, and where the next one leaves its own; the two change places. */
     private var held = zeros()
     private var next = zeros()
-%%end
-%%if paced
+{% endif %}
+{% if paced %}
     private var due = Double.NEGATIVE_INFINITY
-%%end
+{% endif %}
 
-%%if online
+{% if online %}
     /** Forgets all that was seen. Call it where the stream breaks: after a pause, when another camera takes over. */
     fun reset() {
         held = zeros()
-%%if paced
+{% if paced %}
         due = Double.NEGATIVE_INFINITY
-%%end
-%%else
+{% endif %}
+{% else %}
     /** Forgets the clips seen so far. */
     fun reset() {
-%%end
+{% endif %}
         recent.clear()
         answer = null
         leader = NONE
         streak = 0
     }
-%%if paced
+{% if paced %}
 
     /** Says whether the frame of this time is to be seen: the model knows [FPS] frames a second, whatever comes. */
     fun isDue(seconds: Double): Boolean {
@@ -93,17 +93,17 @@ class %%{class}(
         due = (if (kept) due else seconds) + step
         return true
     }
-%%end
-%%if rgb
+{% endif %}
+{% if rgb %}
 
-%%if online
+{% if online %}
     /** Shows the model the next frame: [SIZE] x [SIZE] pixels as Bitmap.getPixels gives them. Returns [answer]. */
     fun see(pixels: IntArray): Answer? {
         start(input)
         put(pixels)
         return decide(run(input))
     }
-%%else
+{% else %}
     /** Shows the model a clip: [FRAMES] times [SIZE] x [SIZE] pixels, as Bitmap.getPixels gives them, in order of time. */
     fun see(clip: List<IntArray>): Answer? {
         require(clip.size == FRAMES) { "a clip has $FRAMES frames, not ${clip.size}" }
@@ -111,55 +111,55 @@ class %%{class}(
         clip.forEach { put(it) }
         return decide(run(input))
     }
-%%end
+{% endif %}
 
     private fun put(pixels: IntArray) {
         require(pixels.size == SIZE * SIZE) { "a frame has $SIZE x $SIZE pixels, not ${pixels.size}" }
         for (pixel in pixels) {
-%%if external
+{% if not embedded %}
             for (channel in 0 until 3) {
                 val value = (pixel shr SHIFTS[channel]) and 0xff
                 input.putFloat(((value / 255.0 - MEAN[channel]) / STD[channel]).toFloat())
             }
-%%else
+{% else %}
             for (shift in SHIFTS) {
-%%if bytes
+{% if main.dtype == "uint8" %}
                 input.put((pixel shr shift).toByte())
-%%else
+{% else %}
                 input.putFloat(((pixel shr shift) and 0xff).toFloat())
-%%end
+{% endif %}
             }
-%%end
+{% endif %}
         }
     }
-%%else
+{% else %}
 
     /** Shows the model an input as the file takes it. Returns [answer]. */
-    fun see(%%{main}: ByteBuffer): Answer? = decide(run(%%{main}))
-%%end
+    fun see({{ main.name }}: ByteBuffer): Answer? = decide(run({{ main.name }}))
+{% endif %}
 
     /**
-     * Returns the logits, before any averaging, of an input as the file takes it: `%%{main}`, %%{input_shape}.
+     * Returns the logits, before any averaging, of an input as the file takes it: `{{ main.name }}`, {{ main.lengths() | join(", ") }}.
      *
-     * %%{meaning}
+     * {{ main.meaning }}
      */
-    fun run(%%{main}: ByteBuffer): FloatArray {
+    fun run({{ main.name }}: ByteBuffer): FloatArray {
         val inputs = HashMap<String, Any>()
         val outputs = HashMap<String, Any>()
-        inputs["%%{main}"] = %%{main}
-        outputs["%%{logits}"] = logits
-%%if online
+        inputs["{{ main.name }}"] = {{ main.name }}
+        outputs["{{ contract.outputs[0].name }}"] = logits
+{% if online %}
         STATES.forEachIndexed { index, state ->
             inputs[state.input] = held[index]
             outputs[state.output] = next[index]
             start(held[index], next[index])
         }
-%%end
-        start(%%{main}, logits)
+{% endif %}
+        start({{ main.name }}, logits)
         interpreter.runSignature(inputs, outputs, SIGNATURE)
-%%if online
+{% if online %}
         held = next.also { next = held }
-%%end
+{% endif %}
         start(logits)
         return FloatArray(CLASSES) { logits.getFloat() }
     }
@@ -175,14 +175,14 @@ class %%{class}(
         }
         var best = 0
         for (index in 1 until CLASSES) if (mean[index] > mean[best]) best = index
-%%if sigmoid
+{% if contract.activation == "sigmoid" %}
         // Several classes may hold: each has a probability of its own.
         fun probability(index: Int) = 1 / (1 + exp(-mean[index]))
-%%else
+{% else %}
         var total = 0f
         for (value in mean) total += exp(value - mean[best])
         fun probability(index: Int) = exp(mean[index] - mean[best]) / total
-%%end
+{% endif %}
         val now = if (probability(best) < threshold) NONE else best
         streak = if (now == leader) streak + 1 else 1
         leader = now
@@ -210,11 +210,11 @@ class %%{class}(
             given.readFully(values)
             wanted.readFully(row)
             start(this.input)
-%%if widened
+{% if main.dtype != stored.name %}
             for (value in values) this.input.putFloat((value.toInt() and 0xff).toFloat())
-%%else
+{% else %}
             this.input.put(values)
-%%end
+{% endif %}
             val found = run(this.input)
             val floats = ByteBuffer.wrap(row).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer()
             for (index in 0 until CLASSES) {
@@ -229,55 +229,59 @@ class %%{class}(
 
     override fun close() = interpreter.close()
 
-%%if online
+{% if online %}
     private class State(val input: String, val output: String, val values: Int)
 
-%%end
+{% endif %}
     companion object {
         const val SIGNATURE = "serving_default"
         /** Side of a frame, and the short side that a picture is scaled to before this square is cut from its centre. */
-        const val SIZE = %%{size}
-        const val RESIZE = %%{resize}
-%%if offline
-        const val FRAMES = %%{frames}
-%%end
-%%if paced
+        const val SIZE = {{ contract.size }}
+        const val RESIZE = {{ contract.resize }}
+{% if not online %}
+        const val FRAMES = {{ contract.frames }}
+{% endif %}
+{% if paced %}
         /** Frames a second. */
-        const val FPS = %%{fps}
+        const val FPS = {{ contract.target_fps }}
         /** Seconds by which a frame may be early. */
-        private const val CLOCK_SLACK = %%{slack}
-%%end
-        const val CLASSES = %%{classes}
-        const val WINDOW = %%{window}
-        const val THRESHOLD = %%{threshold}f
-        const val HOLD = %%{hold}
+        private const val CLOCK_SLACK = {{ slack }}
+{% endif %}
+        const val CLASSES = {{ contract.classes }}
+        const val WINDOW = {{ smoothing.window }}
+        const val THRESHOLD = {{ smoothing.threshold }}f
+        const val HOLD = {{ smoothing.hold }}
         /** Largest [selfCheck] of a device that computes what it should. */
-        const val TOLERANCE = %%{tolerance}f
+        const val TOLERANCE = {{ "%g" | format(vector.tolerance) }}f
         private const val NONE = -1
         private const val FLOAT_BYTES = 4
-        private const val VECTOR_STEPS = %%{steps}
-        private const val VECTOR_BYTES = %%{stored_bytes}
-        private const val INPUT_VALUES = %%{input_product}
-        private const val INPUT_BYTES = %%{input_bytes}
-%%if rgb
-        /** Where the network's channels, %%{order}, stand in a pixel. */
-        private val SHIFTS = intArrayOf(%%{shifts})
-%%if external
-        private val MEAN = doubleArrayOf(%%{mean})
-        private val STD = doubleArrayOf(%%{std})
-%%end
-%%end
-%%if online
+        private const val VECTOR_STEPS = {{ vector.inputs | length }}
+        private const val VECTOR_BYTES = {{ stored.itemsize }}
+        private const val INPUT_VALUES = {{ main.lengths() | join(" * ") }}
+        private const val INPUT_BYTES = {{ input_bytes }}
+{% if rgb %}
+        /** Where the network's channels, {{ order }}, stand in a pixel. */
+        private val SHIFTS = intArrayOf({{ "0, 8, 16" if order == "BGR" else "16, 8, 0" }})
+{% if not embedded %}
+        private val MEAN = doubleArrayOf({{ contract.mean | join(", ") }})
+        private val STD = doubleArrayOf({{ contract.std | join(", ") }})
+{% endif %}
+{% endif %}
+{% if online %}
 
         /** Each state goes in under one name and comes out, for the next frame, under the other. */
         private val STATES = arrayOf(
-%%{states}
+{% for pair in contract.states %}
+            State("{{ pair.input }}", "{{ pair.output }}", {{ contract.inputs[loop.index].lengths() | join(" * ") }}){{ "" if loop.last else "," }}
+{% endfor %}
         )
-%%end
+{% endif %}
 
         /** Names of the classes, in the order of the logits. */
         val LABELS: List<String> = listOf(
-%%{label_lines}
+{% for label in contract.class_names %}
+            {{ label | json | replace("$", "\\$") }}{{ "" if loop.last else "," }}
+{% endfor %}
         )
 
         /** Copies a model's bytes to where the interpreter takes them from. */
@@ -287,24 +291,24 @@ class %%{class}(
             start(buffer)
             return buffer
         }
-%%if offline
+{% if not online %}
 
         /** Returns the frames to take from a video of [total]. */
         fun indices(total: Int): IntArray {
-%%if dense
-            val room = max(0, total - ((FRAMES - 1) * %%{stride} + 1))
-            return IntArray(FRAMES) { (room / 2 + %%{stride} * it) % total }
-%%else
+{% if contract.stride is not none %}
+            val room = max(0, total - ((FRAMES - 1) * {{ contract.stride }} + 1))
+            return IntArray(FRAMES) { (room / 2 + {{ contract.stride }} * it) % total }
+{% else %}
             return IntArray(FRAMES) { (2 * it + 1) * total / (2 * FRAMES) }
-%%end
+{% endif %}
         }
-%%end
+{% endif %}
 
         private fun empty(bytes: Int): ByteBuffer = ByteBuffer.allocateDirect(bytes).order(ByteOrder.nativeOrder())
-%%if online
+{% if online %}
 
         private fun zeros() = STATES.map { empty(it.values * FLOAT_BYTES) }
-%%end
+{% endif %}
 
         /** The interpreter reads and writes from a buffer's position on. (ByteBuffer's own rewind needs Android 14.) */
         private fun start(vararg buffers: Buffer) = buffers.forEach { it.rewind() }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 
 from tsmzoo import registry
 from tsmzoo.benchmark import plots
-from tsmzoo.benchmark.plots import Point
+from tsmzoo.benchmark.plots import LatencyRow, Point
 from tsmzoo.cli import app
 from tsmzoo.errors import DataError
 
@@ -84,10 +85,8 @@ def test_crowded_labels_move_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_same_picture_is_the_same_file(tmp_path: Path) -> None:
     """In another process, whose sets of strings have another order."""
-    script = "import sys; from pathlib import Path; from tsmzoo import figures, registry\n"
-    script += (
-        "figures._save(figures.draw(figures.by_cost(registry.load(), 'somethingv1'), 'S', 'GMACs'), Path(sys.argv[1]))"
-    )
+    script = "import sys; from pathlib import Path; from tsmzoo import registry; from tsmzoo.benchmark import plots\n"
+    script += "plots._save(plots.draw(plots.by_cost(registry.load(), 'somethingv1'), 'S', 'GMACs'), Path(sys.argv[1]))"
     found = []
     for seed in ("1", "2"):
         stem = tmp_path / f"picture{seed}"
@@ -111,7 +110,7 @@ def test_latency_by_dataset_and_by_what_is_timed() -> None:
         row("tsm_r50_sthv2_8f_mit"),
         row("of nobody"),
     ]
-    found = plots.by_latency(ZOO, rows)
+    found = plots.by_latency(ZOO, msgspec.convert(rows, list[LatencyRow]))
     assert found.keys() == {("motion", "clip"), ("motion", "frame"), ("somethingv2", "clip")}
     (point,) = found["motion", "frame"]
     online = ZOO.find("tsm_mbv2_motion_online")
@@ -133,7 +132,7 @@ def test_no_published_accuracy_at_another_size_or_by_another_runtime() -> None:
         row(online, per="frame", input_shape=[1, 3, 96, 96]),
         row(clip, runtime="tsmzoo's ML Program interpreter, torch 2.13.0", threads=None),
     ]
-    found = plots.by_latency(ZOO, [*kept, *others])
+    found = plots.by_latency(ZOO, msgspec.convert([*kept, *others], list[LatencyRow]))
     groups = {key: [point.group for point in points] for key, points in found.items()}
     assert groups == {
         ("motion", "clip"): ["onnxruntime, 1 thread", "Core ML, macOS"],
@@ -212,3 +211,11 @@ def test_the_readmes_picture_is_that_of_the_registry(tmp_path: Path) -> None:
     kept = Path(__file__).parents[1] / "bench" / "pictures" / "accuracy-somethingv1.svg"
     plots.write(registry.load(), tmp_path, ())
     assert (tmp_path / kept.name).read_text() == kept.read_text()
+
+
+def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: pictures need matplotlib, which is not installed: pip install 'tsmzoo[plots]'\n"
+    assert not (tmp_path / "out").exists()
