@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from tsmzoo.formats import Format
     from tsmzoo.inference.model import Model
     from tsmzoo.inference.reference import ModelReference
-    from tsmzoo.registry import Backbone, Entry, Family, Mode, Registry, ShiftName
+    from tsmzoo.registry import Entry, Registry, ShiftName
     from tsmzoo.registry.recipes import Crops, Precision
+    from tsmzoo.registry.schema import Backbone, Family, Mode
     from tsmzoo.training.train import TrainingResult
     from tsmzoo.typing import Array
 
