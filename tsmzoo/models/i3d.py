@@ -4,7 +4,7 @@
 (open-mmlab/mmaction2:mmaction/models/backbones/resnet3d.py, facebookresearch/pytorchvideo:models/resnet.py);
 `InceptionI3D` the original (google-deepmind/kinetics-i3d:i3d.py, piergiaj/pytorch-i3d:pytorch_i3d.py).
 Both are plain modules of volumes, N, C, T, H, W, joined in `forward` by nothing but ReLU, sums and concatenations of
-channels: so `flat.py` can put modules of frames in their place, one for one, for export.
+channels: so the export can put modules of frames in their place, one for one (`export/graph/conv3d_to_2d.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tsmzoo.models.resnet import BLOCKS, EXPANSION, WIDTHS, NonLocal, NonLocalMode
+from tsmzoo.models.resnet import BLOCKS, EXPANSION, RESIDUAL_SCALE, WIDTHS, NonLocal, NonLocalMode
 from tsmzoo.models.shift import Shift
 
 #: Numbers along T, H and W.
@@ -173,6 +173,9 @@ class Bottleneck3d(nn.Module):
             else nn.Identity()
         )
         self.nl = nl
+
+    def init_weights(self) -> None:
+        nn.init.constant_(self.bn3.weight, RESIDUAL_SCALE)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))

@@ -45,6 +45,11 @@ class Gate(nn.Module):
         self.fc1 = nn.Conv2d(width, width // _SQUEEZE, 1)
         self.fc2 = nn.Conv2d(width // _SQUEEZE, width, 1)
 
+    def init_weights(self) -> None:
+        """Start nearly open: a dozen gates that are half open leave a thousandth of the features."""
+        assert self.fc2.bias is not None
+        nn.init.constant_(self.fc2.bias, 2)
+
     def forward(self, x: Tensor) -> Tensor:
         share: Tensor = self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True))))
         return x * share.sigmoid()
@@ -64,6 +69,11 @@ class MobileOneBlock(nn.Module):
         self.attn = Gate(out_width) if gated else nn.Identity()
         #: The branches as one, once `fuse` was called.
         self.fused: nn.Conv2d | None = None
+
+    def init_weights(self) -> None:
+        """Make the sum of the branches as large as one of them."""
+        for norm in (module for module in self.modules() if isinstance(module, nn.BatchNorm2d)):
+            nn.init.constant_(norm.weight, len(self.branches()) ** -0.5)
 
     def branches(self) -> list[nn.Module]:
         """Return what is summed."""

@@ -20,6 +20,8 @@ WIDTHS = (64, 128, 256, 512)
 #: Output channels of a bottleneck, as a multiple of its stage's width.
 EXPANSION = 4
 _BASIC_UP_TO = 34
+#: Random weight of the last batch norm of a block: at 1 each of 33 blocks would double the variance of the features.
+RESIDUAL_SCALE = 0.3
 #: From this many blocks in layer3 on, only every second branch of every stage is shifted.
 _DEEP = 23
 #: Blocks that a non-local block follows, by stage: in both MIT's and mmaction2's TSM.
@@ -41,6 +43,17 @@ class NonLocal(nn.Module):
             self.phi = nn.Conv2d(width, inner, 1)
         self.out = nn.Conv2d(inner, width, 1, bias=out_bias)
         self.bn = nn.BatchNorm2d(width)
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Start at nearly nothing, as training does (Wang et al., § 4.1).
+
+        Else products of features explode, or saturate a softmax, where no two runtimes agree.
+        """
+        nn.init.constant_(self.bn.weight, 0.1)
+        if self.mode != "gaussian":
+            for conv in (self.theta, self.phi):
+                conv.weight *= 0.1 if self.mode == "embedded_gaussian" else 0.01
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         def positions(y: Tensor) -> Tensor:
@@ -77,6 +90,9 @@ class BasicBlock(nn.Module):
         self.downsample = _downsample(in_width, width, stride)
         self.nl = nl
 
+    def init_weights(self) -> None:
+        nn.init.constant_(self.bn2.weight, RESIDUAL_SCALE)
+
     def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:
         y, shortcut = _shifted(self, x, shift)
         y = F.relu(self.bn1(self.conv1(y)))
@@ -112,6 +128,9 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_width)
         self.downsample = _downsample(in_width, out_width, stride)
         self.nl = nl
+
+    def init_weights(self) -> None:
+        nn.init.constant_(self.bn3.weight, RESIDUAL_SCALE)
 
     def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:
         y, shortcut = _shifted(self, x, shift)
