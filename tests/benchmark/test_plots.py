@@ -206,9 +206,9 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         plots.write(ZOO, tmp_path / "out")
 
 
-def test_the_readmes_picture_is_that_of_the_registry(tmp_path: Path) -> None:
-    """`tsmzoo report tests/bench/pictures` draws it anew; one is kept."""
-    kept = Path(__file__).parents[1] / "bench" / "pictures" / "accuracy-somethingv1.svg"
+def test_the_documentations_picture_is_that_of_the_registry(tmp_path: Path) -> None:
+    """`tsmzoo report docs/pictures` draws it anew; one is kept."""
+    kept = Path(__file__).parents[2] / "docs" / "pictures" / "accuracy-somethingv1.svg"
     plots.write(registry.load(), tmp_path, ())
     assert (tmp_path / kept.name).read_text() == kept.read_text()
 
