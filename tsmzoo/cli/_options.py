@@ -137,7 +137,7 @@ def obtained(
     shift: ShiftName | None = None,
     allow_mismatch: bool = False,
 ) -> Network:
-    from tsmzoo.weights.load import load_network, warnings
+    from tsmzoo.weights.load import load_network, weight_warnings
 
     with terminal.download_bar(entry.id) as progress:
         network = load_network(
@@ -150,7 +150,7 @@ def obtained(
             progress=progress,
             notify=terminal.note,
         )
-    for warning in warnings(entry.id, network):
+    for warning in weight_warnings(entry.id, network):
         terminal.note(warning)
     return network
 

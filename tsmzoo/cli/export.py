@@ -121,7 +121,7 @@ def export(
     from tsmzoo.export.kit import vector
     from tsmzoo.export.kit.kit import check, check_plan, write
     from tsmzoo.inference.model import resized
-    from tsmzoo.weights.load import remember, remember_registry
+    from tsmzoo.weights.load import record_checkpoint_path, record_registry_path
 
     zoo = registry.with_classes(zoo, model, classes, names(labels, classes))
     entry = zoo.find(model)
@@ -158,9 +158,9 @@ def export(
     with terminal.stages() as stage:
         contract = exporter.export(zoo, network, plan, video=pixels, stage=stage, refused=refused)
         if network.weights == "local" and contract.checkpoint and weights:
-            remember(contract.checkpoint, weights)  # for `verify`
+            record_checkpoint_path(contract.checkpoint, weights)  # for `verify`
         if registry_file is not None:
-            remember_registry(contract, registry_file)
+            record_registry_path(contract, registry_file)
         if kit is not None:
             stage("writing the kit")
             answering = vector.answering(zoo, network, plan.out, contract, plan.converter)

@@ -18,7 +18,7 @@ from tsmzoo.inference.torch_runner import TorchRunner
 from tsmzoo.registry import Entry, Registry, ShiftName, with_classes
 from tsmzoo.system.quiet import quiet
 from tsmzoo.weights.http import Progress
-from tsmzoo.weights.load import Network, load_network, warnings
+from tsmzoo.weights.load import Network, load_network, weight_warnings
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class ModelReference:
 
 
 def _warn(model: str, made_of: Network | Contract, notify: Callable[[str], None]) -> None:
-    for warning in warnings(model, made_of):
+    for warning in weight_warnings(model, made_of):
         notify(warning)
 
 

@@ -29,7 +29,7 @@ from tsmzoo.system import files, processes
 from tsmzoo.training import loop
 from tsmzoo.training.clips import Progress
 from tsmzoo.training.held_out import check
-from tsmzoo.weights import checkpoint
+from tsmzoo.weights import checkpoint, checkpoint_file, pretrained
 from tsmzoo.weights.load import load_network
 
 WEIGHTS = "model.safetensors"
@@ -57,7 +57,7 @@ def train(
     videos that could not be read, as `skipped_videos`. `out` then holds model.safetensors, registry.yaml and
     metrics.jsonl. Raises TrainingError, CheckpointError or DownloadError.
     """
-    videos, held_out = layouts.joined(videos, held_out)
+    videos, held_out = layouts.share_classes(videos, held_out)
     with _key_named(recipe):
         net, entry = _start(zoo, recipe, videos, held_out, progress, notify, shift, allow_shift_mismatch)
     loop.check_place(out, (WEIGHTS, REGISTRY, loop.METRICS, loop.RESUME))
@@ -111,11 +111,11 @@ def _start(
     held = entry
     if recipe.weights != "published":
         net, path = models.build(trained, seed=recipe.seed), Path(recipe.weights)
-        if loaded := checkpoint.start(net, trained, path, shift):
+        if loaded := pretrained.load_pretrained(net, trained, path, shift):
             for note in loaded.notes:
                 notify(f"note: {path}: {note}")
             return net, trained
-        held = msgspec.structs.replace(entry, classes=checkpoint.classes(net, entry, path) or entry.classes)
+        held = msgspec.structs.replace(entry, classes=checkpoint.count_classes(net, entry, path) or entry.classes)
     network = load_network(
         held,
         None if recipe.weights == "published" else recipe.weights,
@@ -134,7 +134,7 @@ def _key_named(recipe: Training) -> Iterator[None]:
     """Raise CheckpointError that names the recipe's key which led to a checkpoint."""
     path = Path(recipe.weights)
     try:
-        if recipe.weights not in ("published", "random") and not os.path.exists(checkpoint.located(path)):
+        if recipe.weights not in ("published", "random") and not os.path.exists(checkpoint_file.find_file(path)):
             raise CheckpointError(f"{path}: does not exist; give `random`, `published` or the path of a checkpoint")
         yield
     except CheckpointError as error:
@@ -154,7 +154,7 @@ def _finish(
     fitted: loop.Fitted,
 ) -> Entry:
     """Write `out`/model.safetensors and `out`/registry.yaml; return the entry that the latter holds."""
-    content = checkpoint.content(net, entry)
+    content = checkpoint.to_bytes(net, entry)
     if entry.mode == "offline":
         entry = msgspec.structs.replace(entry, frames=recipe.frames or entry.frames)
     # Of sources and labels, where the zoo has keys of its own; as long as one may be.
