@@ -113,7 +113,7 @@ def recommended() -> str:
 
 def protocols() -> str:
     """The protocols that have a short name."""
-    paths = sorted((recipe.RECIPES / "eval").glob("*.yaml"))
+    paths = sorted((recipes.RECIPES / "eval").glob("*.yaml"))
     known = [(path.stem, recipes.protocol(path.stem)) for path in paths]
     rows = ((f"`{p.short}`", f"`{name}`", p.text("T")) for name, p in known if p.short)
     return (

@@ -33,7 +33,7 @@ from tsmzoo.system import files
 from tsmzoo.system.quiet import quiet
 from tsmzoo.typing import Array
 from tsmzoo.weights.key_maps import RULES
-from tsmzoo.weights.load import Network, load_network, recall
+from tsmzoo.weights.load import Network, load_network, recorded_checkpoint_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -361,7 +361,7 @@ def reverify(
     if source is None:
         weights = "random"
     elif weights is None and contract.weights == "local":
-        weights = recall(source)
+        weights = recorded_checkpoint_path(source)
         if weights is None:
             raise ArtifactError(f"{path}: was made from {source.file}, which is not where it was; give --weights FILE")
     if source is not None and (source.format, entry.backbone) not in RULES:
