@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from tsmzoo.formats import Format
     from tsmzoo.inference.model import Model
     from tsmzoo.inference.reference import ModelReference
-    from tsmzoo.registry import Backbone, Entry, Family, Mode, Registry, ShiftName
+    from tsmzoo.registry import Entry, Registry, ShiftName
     from tsmzoo.registry.recipes import Crops, Precision
+    from tsmzoo.registry.schema import Backbone, Family, Mode
     from tsmzoo.training.train import TrainingResult
     from tsmzoo.typing import Array
 
@@ -305,7 +306,7 @@ def export(
     from tsmzoo.inference.model import Model, open_file, warnings
     from tsmzoo.inference.reference import ModelReference, frames_of, resized
     from tsmzoo.registry import recipes
-    from tsmzoo.weights.load import remember, remember_registry
+    from tsmzoo.weights.load import record_checkpoint_path, record_registry_path
 
     start = time.perf_counter()
     if isinstance(model, Model):
@@ -353,9 +354,9 @@ def export(
             notify(warning)
     contract = exporter.export(zoo, network, plan, video=video, stage=stage)
     if network.weights == "local" and contract.checkpoint and network.path is not None:
-        remember(contract.checkpoint, str(network.path))  # for `verify`
+        record_checkpoint_path(contract.checkpoint, str(network.path))  # for `verify`
     if registry is not None:
-        remember_registry(contract, Path(registry))
+        record_registry_path(contract, Path(registry))
     if folder is not None:
         stage("writing the kit")
         kits.write(folder, plan.out, contract, vector(open_file(plan.out)))

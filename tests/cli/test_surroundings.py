@@ -20,7 +20,7 @@ from tsmzoo.errors import DownloadError, ExportError
 from tsmzoo.evaluation.html import printable
 from tsmzoo.formats import format_of
 from tsmzoo.live import video_writer
-from tsmzoo.live.watch import Answer
+from tsmzoo.live.answer import Answer
 from tsmzoo.weights import cache
 
 ZOO = registry.load()

@@ -167,10 +167,14 @@ CASES = {
     "kit of a package": _kit_of_a_package,
     "data": _data,
 }
+#: Those that run a whole command for each call that may fail.
+_COMMANDS = ("page", "run", "report", "data")
 
 
 @pytest.mark.parametrize("how", ["fail", "end"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in _COMMANDS else name for name in CASES]
+)
 def test_any_call_may_fail_or_be_the_last(
     name: str, how: str, clips: Path, disk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

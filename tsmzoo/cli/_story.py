@@ -115,7 +115,7 @@ def demo(
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}); give another folder with --keep") from None
         seen = watch.watch(
-            streamed, source.source(str(path)).frames(), _AT_ONCE, fps=streamed.contract.target_fps, cut=0
+            streamed, source.open_source(str(path)).frames(), _AT_ONCE, fps=streamed.contract.target_fps, cut=0
         )
         answers.append([answer for _, answer in seen if answer])
     for ahead, back in zip(*answers, strict=True):

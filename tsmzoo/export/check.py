@@ -19,7 +19,7 @@ from tsmzoo.registry import Registry, ShiftName, recipes, with_classes
 from tsmzoo.system.quiet import quiet
 from tsmzoo.typing import Array
 from tsmzoo.weights.key_maps import RULES
-from tsmzoo.weights.load import Network, load_network, recall
+from tsmzoo.weights.load import Network, load_network, recorded_checkpoint_path
 
 if TYPE_CHECKING:
     pass
@@ -93,7 +93,7 @@ def reverify(
     if source is None:
         weights = "random"
     elif weights is None and contract.weights == "local":
-        weights = recall(source)
+        weights = recorded_checkpoint_path(source)
         if weights is None:
             raise ArtifactError(f"{path}: was made from {source.file}, which is not where it was; give --weights FILE")
     if source is not None and (source.format, entry.backbone) not in RULES:

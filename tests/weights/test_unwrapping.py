@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tsmzoo.errors import CheckpointError
-from tsmzoo.weights import key_maps, reading, unpickling, unwrapping
+from tsmzoo.weights import checkpoint_file, key_maps, unpickling, unwrapping
 
 State = dict[str, Tensor]
 
@@ -39,9 +39,9 @@ def network(format_: str, start: float = 0) -> State:
     return {key: torch.tensor([start + number]) for number, key in enumerate(NETWORKS[format_])}
 
 
-def read(content: Any, path: Path) -> reading.File:
+def read(content: Any, path: Path) -> checkpoint_file.CheckpointFile:
     torch.save(content, path)
-    return reading.read(path)
+    return checkpoint_file.read(path)
 
 
 def assert_same(found: State, wanted: State) -> None:
@@ -62,7 +62,7 @@ def test_prefixes_in_any_order_and_number(format_: str, tmp_path: Path) -> None:
         assert_same(found.state, wanted)
         assert not found.notes
         safetensors.torch.save_file(prefixed(prefix, wanted), path := tmp_path / "x.safetensors")
-        assert_same(reading.read(path).state, wanted)
+        assert_same(checkpoint_file.read(path).state, wanted)
 
 
 def test_parts_that_were_wrapped_alone(tmp_path: Path) -> None:
@@ -170,18 +170,18 @@ def test_a_shared_dict_takes_no_time(tmp_path: Path) -> None:
 
 
 def test_many_networks_or_long_names_take_no_time(of_processor: Callable[[int], AbstractContextManager[None]]) -> None:
-    held = [unpickling.Stored((number + 1,)) for number in range(12_000)]
+    held = [unpickling.TensorRef((number + 1,)) for number in range(12_000)]
     shared = {f"a.{number}": each for number, each in enumerate(held)}
     one = torch.zeros(1)
     with of_processor(15):
         with pytest.raises(CheckpointError, match="holds 12000 networks"):
-            unwrapping.choose({f"n{number}": {"a.b": each} for number, each in enumerate(held)})
-        assert unwrapping.choose({f"n{number}": shared for number in range(20_000)})[0] == shared
+            unwrapping.find_network({f"n{number}": {"a.b": each} for number, each in enumerate(held)})
+        assert unwrapping.find_network({f"n{number}": shared for number in range(20_000)})[0] == shared
     with of_processor(15):
         for prefix, count, most in (("net." * 5000, 2000, "characters"), ("net.", 200_000, "tensors")):
             with pytest.raises(CheckpointError, match=f"holds \\d+ {most}"):
-                unwrapping.unprefixed({f"{prefix}{number}": one for number in range(count)})
-        unwrapping.unprefixed({f"{'net.' * 400}{number}": one for number in range(2000)})
+                unwrapping.strip_prefixes({f"{prefix}{number}": one for number in range(count)})
+        unwrapping.strip_prefixes({f"{'net.' * 400}{number}": one for number in range(2000)})
 
 
 # --- files that are none ---------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_torchscript_says_what_it_is(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")
         torch.jit.script(torch.nn.Linear(2, 2)).save(path)
     with pytest.raises(CheckpointError, match=r"is a TorchScript archive, .*state_dict\(\)"):
-        reading.read(path)
+        checkpoint_file.read(path)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_two_members_of_a_name_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("x/data.pkl", b"\x80\x02}.")
     with pytest.raises(CheckpointError, match="two members"):
-        reading.read(path)
+        checkpoint_file.read(path)
 
 
 def test_an_archive_that_unfolds_without_end_is_refused(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_an_archive_that_unfolds_without_end_is_refused(tmp_path: Path) -> None:
             new.writestr(name, bytes(2**30) if name.endswith("data.pkl") else old.read(name))
     assert bomb.stat().st_size < 2**22
     with pytest.raises(CheckpointError, match="unfolds to 1073741824 bytes"):
-        reading.read(bomb)
+        checkpoint_file.read(bomb)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ""])
@@ -230,7 +230,7 @@ def test_what_never_ends_is_not_read(suffix: str, tmp_path: Path) -> None:
     (device := tmp_path / f"zero{suffix}").symlink_to("/dev/zero")
     for path in (pipe, device):
         with pytest.raises(CheckpointError, match="no regular file"):
-            reading.read(path)
+            checkpoint_file.read(path)
 
 
 def test_names_are_shown_in_one_short_line(tmp_path: Path) -> None:
@@ -247,18 +247,18 @@ def test_names_are_shown_in_one_short_line(tmp_path: Path) -> None:
 def test_metadata_of_safetensors_that_is_none(metadata: str, tmp_path: Path) -> None:
     wanted = network("mit-tsm")
     safetensors.torch.save_file(wanted, path := tmp_path / "x.safetensors", {"tsmzoo": metadata})
-    found = reading.read(path)
+    found = checkpoint_file.read(path)
     assert found.metadata == {}
     assert_same(found.state, wanted)
     safetensors.torch.save_file(wanted, path, {"tsmzoo": json.dumps({"model": "x"})})
-    assert reading.read(path).metadata == {"model": "x"}
+    assert checkpoint_file.read(path).metadata == {"model": "x"}
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.bin", "x", "x.ckpt", "x.pt.part"])
 def test_safetensors_are_told_by_their_first_bytes(name: str, tmp_path: Path) -> None:
     wanted = network("mit-tsm")
     safetensors.torch.save_file(wanted, path := tmp_path / name, {"tsmzoo": json.dumps({"model": "x"})})
-    found = reading.read(path)
+    found = checkpoint_file.read(path)
     assert_same(found.state, wanted)
     assert found.metadata == {"model": "x"}
 
@@ -275,4 +275,4 @@ def test_a_file_that_is_replaced_while_it_is_read_is_refused(tmp_path: Path, mon
 
     monkeypatch.setattr(safetensors.torch, "load_file", late)
     with pytest.raises(CheckpointError, match="changed while it was read"):
-        reading.read(path)
+        checkpoint_file.read(path)

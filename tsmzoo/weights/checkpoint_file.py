@@ -1,7 +1,7 @@
-"""Files of weights, whoever wrote them: their tensors by name, mapped from the file where that is possible.
+"""Read checkpoint files of any format into tensors by name, memory-mapped if possible.
 
-No file is executed, and none is trusted: torch.save's are read here, step by step (`unpickling.py`), safetensors and
-TensorFlow's by libraries that know tensors alone.
+Nothing in a file is executed: files of torch.save are interpreted here (`unpickling.py`), safetensors and TensorFlow
+files are read by libraries that read tensors alone.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from tsmzoo.errors import CheckpointError
 from tsmzoo.system import files
 from tsmzoo.text import of_error
 from tsmzoo.weights import tensorflow, unpickling
-from tsmzoo.weights.unpickling import Stored
-from tsmzoo.weights.unwrapping import Found, choose, unprefixed
+from tsmzoo.weights.unpickling import TensorRef
+from tsmzoo.weights.unwrapping import NetworkState, find_network, strip_prefixes
 
-#: Key of a safetensors file's metadata under which our own format says what it holds.
+#: Key of our own format in the metadata of a safetensors file.
 METADATA = "tsmzoo"
-#: First pickles of a file that torch.save wrote before it wrote zip archives: torch's magic number, its version.
+#: First pickles of a file of torch.save before zip archives: magic number and version.
 _MAGIC = (0x1950A86A20F9469CFC6C, 1001)
-#: Bytes that a compressed archive may unfold to.
-_MOST_UNPACKED = 4 * 2**30
-_MOST_PICKLED = 2**29
+#: The most bytes that are decompressed from an archive.
+_MAX_UNPACKED_BYTES = 4 * 2**30
+_MAX_PICKLE_BYTES = 2**29
 
 _DTYPES = {
     "FloatStorage": torch.float32,
@@ -63,23 +63,23 @@ _DTYPES = {
 
 
 @dataclass(frozen=True)
-class File:
-    """The network of a checkpoint file, by the keys of its own class."""
+class CheckpointFile:
+    """The network in a checkpoint file: its tensors by the keys of its own class."""
 
     sha256: str
     state: dict[str, Tensor]
-    #: What a safetensors file of ours says of itself.
+    #: Metadata of our own format; empty for others.
     metadata: dict[str, Any] = field(default_factory=dict)
-    #: What of the file was taken, where it holds more than one network.
+    #: Notes on which network was taken, if there are several.
     notes: tuple[str, ...] = ()
 
 
-def read(path: Path) -> File:
-    """Return what the checkpoint at `path` holds.
+def read(path: Path) -> CheckpointFile:
+    """Read the checkpoint at `path`.
 
-    Raises CheckpointError where it cannot be read, needs code to be read, or holds no network, or several.
+    Raises CheckpointError if it cannot be read, needs code to be read, or holds no network, or several.
     """
-    path = located(path)
+    path = find_file(path)
     if path.is_dir():
         raise CheckpointError("is a directory; give the checkpoint file in it")
     try:
@@ -92,13 +92,13 @@ def read(path: Path) -> File:
             first = file.read(9)
             metadata: dict[str, Any] = {}
             if path.suffix == tensorflow.DATA:
-                found = Found({key: torch.from_numpy(array) for key, array in tensorflow.read(path).items()})
+                found = NetworkState({key: torch.from_numpy(array) for key, array in tensorflow.read(path).items()})
             elif path.suffix == ".safetensors" or first[8:] == b"{":  # behind the length of its header
-                state, metadata = _safetensors(path)
-                found = unprefixed(state)
+                state, metadata = _read_safetensors(path)
+                found = strip_prefixes(state)
             else:
-                found = _saved(file, first)
-            # Some of the libraries open it once more, by its path.
+                found = _read_torch(file, first)
+            # Some libraries open it again, by its path.
             after = os.stat(path)
             if not os.path.samestat(before, after) or (before.st_size, before.st_mtime_ns) != (
                 after.st_size,
@@ -111,13 +111,13 @@ def read(path: Path) -> File:
         raise CheckpointError("does not exist; check the path given with --weights") from None
     except OSError as error:
         raise CheckpointError(f"cannot be read ({error.strerror or error}); give a checkpoint file") from None
-    return File(digest, found.state, metadata, found.notes)
+    return CheckpointFile(digest, found.state, metadata, found.notes)
 
 
-def located(path: Path) -> Path:
-    """Return the file of the checkpoint that `path` names: of TensorFlow's, which are two files, the one with the data.
+def find_file(path: Path) -> Path:
+    """Return the file of the checkpoint at `path`; for TensorFlow checkpoints, which are two files, the data file.
 
-    Raises CheckpointError where the other is missing, or where a folder holds several.
+    Raises CheckpointError if the other file is missing, or a folder holds several checkpoints.
     """
     try:
         return tensorflow.data_file(path) or path
@@ -125,7 +125,7 @@ def located(path: Path) -> Path:
         raise CheckpointError(f"cannot be read ({error.strerror}); check its permissions") from None
 
 
-def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     import safetensors
     import safetensors.torch
 
@@ -145,17 +145,17 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 # --- torch.save's files --------------------------------------------------------------------------------------------
 
 
-def _saved(file: BinaryIO, first: bytes) -> Found:
+def _read_torch(file: BinaryIO, first: bytes) -> NetworkState:
     file.seek(0)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes in old pickles' texts
-            # A private copy, page by page: torch takes no memory that it must not write to.
+            warnings.simplefilter("ignore")  # odd escapes in texts of old pickles
+            # Copy on write: torch does not take read-only memory.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            content, storage = _archive(file, mapped) if first.startswith(b"PK\x03\x04") else _legacy(mapped)
-            state, notes = choose(content)
-            tensors = {key: _tensor(stored, storage) for key, stored in state.items()}
-    # What torch.save's layouts are damaged by; none of it comes from our own code, which works on plain data.
+            content, storage = _read_archive(file, mapped) if first.startswith(b"PK\x03\x04") else _read_legacy(mapped)
+            state, notes = find_network(content)
+            tensors = {key: _make_tensor(stored, storage) for key, stored in state.items()}
+    # Errors of damaged files; none comes from our own code, which works on plain data.
     except (
         *(ValueError, IndexError, KeyError, OverflowError, EOFError),
         *(zipfile.BadZipFile, zlib.error, NotImplementedError),  # the last of zip's own: later versions, unknown flags
@@ -163,23 +163,23 @@ def _saved(file: BinaryIO, first: bytes) -> Found:
         raise CheckpointError(
             f"is damaged or not a checkpoint ({type(error).__name__}: {of_error(error)}); get it again"
         ) from None
-    found = unprefixed(tensors)
-    return Found(found.state, (*notes, *found.notes))
+    found = strip_prefixes(tensors)
+    return NetworkState(found.state, (*notes, *found.notes))
 
 
 @dataclass(frozen=True)
 class _Storages:
-    """Where the bytes of a file's storages are."""
+    """Access to the storages of a file."""
 
-    #: From a storage's key to its bytes.
+    #: Returns the bytes of the storage with a key.
     bytes_of: Callable[[str], Tensor]
-    #: The most significant byte of a number comes first.
+    #: Numbers are big-endian.
     swapped: bool = False
-    #: Copies that had to be made, by key and width of a number: one for all tensors that view it.
+    #: Copies of storages by key and bytes of a number, each for all tensors that view it.
     copies: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
     def numbers(self, key: str, dtype: torch.dtype) -> Tensor:
-        """Return a storage's bytes as numbers, in this machine's order and where it can read them."""
+        """Return a storage as numbers, in this machine's byte order and aligned."""
         numbers, width = self.bytes_of(key), dtype.itemsize
         if (key, width) in self.copies:
             return self.copies[key, width].view(dtype)
@@ -191,8 +191,8 @@ class _Storages:
         return numbers.view(dtype)
 
 
-def _archive(file: BinaryIO, mapped: mmap.mmap) -> tuple[Any, _Storages]:
-    """Return what a zip archive of torch.save's pickles, and its storages."""
+def _read_archive(file: BinaryIO, mapped: mmap.mmap) -> tuple[Any, _Storages]:
+    """Return the unpickled content of a zip archive of torch.save, and its storages."""
     archive = zipfile.ZipFile(file)
     members = {member.filename: member for member in archive.infolist()}
     if len(members) != len(archive.infolist()):
@@ -208,9 +208,9 @@ def _archive(file: BinaryIO, mapped: mmap.mmap) -> tuple[Any, _Storages]:
         raise CheckpointError("is an archive of torch.export, which is code; refused, save the state_dict() instead")
     if f"{top}data.pkl" not in members:
         raise CheckpointError("is a zip archive that torch.save did not write; give a checkpoint file")
-    swapped = f"{top}byteorder" in members and _unpacked(archive, members[f"{top}byteorder"], 16) == b"big"
-    content, _ = unpickling.load(BytesIO(_unpacked(archive, members[f"{top}data.pkl"], _MOST_PICKLED)))
-    left = _MOST_UNPACKED
+    swapped = f"{top}byteorder" in members and _unpack(archive, members[f"{top}byteorder"], 16) == b"big"
+    content, _ = unpickling.load(BytesIO(_unpack(archive, members[f"{top}data.pkl"], _MAX_PICKLE_BYTES)))
+    left = _MAX_UNPACKED_BYTES
     unpacked: dict[str, Tensor] = {}
 
     def bytes_of(key: str) -> Tensor:
@@ -218,17 +218,17 @@ def _archive(file: BinaryIO, mapped: mmap.mmap) -> tuple[Any, _Storages]:
         if key not in unpacked:
             member = members[f"{top}data/{key}"]
             if member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1:
-                unpacked[key] = _mapped(mapped, _start(mapped, member), member.file_size)
+                unpacked[key] = _as_bytes_tensor(mapped, _data_offset(mapped, member), member.file_size)
             else:
-                data = bytearray(_unpacked(archive, member, left))
+                data = bytearray(_unpack(archive, member, left))
                 left -= len(data)
-                unpacked[key] = _mapped(data, 0, len(data))
+                unpacked[key] = _as_bytes_tensor(data, 0, len(data))
         return unpacked[key]
 
     return content, _Storages(bytes_of, swapped)
 
 
-def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes:
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes:
     if member.file_size > most or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{member.filename} unfolds to {member.file_size} bytes")
     if member.flag_bits & 1:
@@ -236,8 +236,8 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> b
     return archive.read(member)
 
 
-def _start(mapped: mmap.mmap, member: zipfile.ZipInfo) -> int:
-    """Return where the bytes of a member begin: behind its own header, whose lengths are its own."""
+def _data_offset(mapped: mmap.mmap, member: zipfile.ZipInfo) -> int:
+    """Return the offset of a member's bytes: after its local header, whose lengths differ from the directory's."""
     header = mapped[member.header_offset : member.header_offset + 30]
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
         raise zipfile.BadZipFile(f"{member.filename} is not where the directory says")
@@ -245,8 +245,8 @@ def _start(mapped: mmap.mmap, member: zipfile.ZipInfo) -> int:
     return int(member.header_offset + 30 + name + extra)
 
 
-def _legacy(mapped: mmap.mmap) -> tuple[Any, _Storages]:
-    """Return what a file of torch.save's first layout pickles, and its storages."""
+def _read_legacy(mapped: mmap.mmap) -> tuple[Any, _Storages]:
+    """Return the unpickled content of a file of torch.save before zip archives, and its storages."""
     if mapped[257:262] == b"ustar":
         raise CheckpointError("is a tar archive, as torch wrote until 2017 at most; save it again with torch.save")
     stream: Any = mapped  # it reads as a file does
@@ -255,7 +255,7 @@ def _legacy(mapped: mmap.mmap) -> tuple[Any, _Storages]:
             raise ValueError
     except (ValueError, IndexError, KeyError, OverflowError):
         raise CheckpointError("is not a file written by torch.save; give a checkpoint file") from None
-    unpickling.load(stream)  # what the machine was like; the numbers are little-endian on every one
+    unpickling.load(stream)  # facts of the writing machine; numbers are little-endian in any case
     content, kinds = unpickling.load(stream)
     keys, _ = unpickling.load(stream)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
@@ -268,7 +268,7 @@ def _legacy(mapped: mmap.mmap) -> tuple[Any, _Storages]:
             raise ValueError("it ends before its last tensor")
         places[key] = start, size
         mapped.seek(start + size)
-    return content, _Storages(lambda key: _mapped(mapped, *places[key]))
+    return content, _Storages(lambda key: _as_bytes_tensor(mapped, *places[key]))
 
 
 def _element_size(kind: str) -> int:
@@ -277,7 +277,7 @@ def _element_size(kind: str) -> int:
     return 4 if kind == "QInt32Storage" else 1  # what is quantised, or bytes
 
 
-def _mapped(data: mmap.mmap | bytearray, start: int, size: int) -> Tensor:
+def _as_bytes_tensor(data: mmap.mmap | bytearray, start: int, size: int) -> Tensor:
     """Return bytes as a tensor, without a copy."""
     if start + size > len(data):
         raise ValueError("it ends before its last tensor")
@@ -286,8 +286,8 @@ def _mapped(data: mmap.mmap | bytearray, start: int, size: int) -> Tensor:
     return torch.frombuffer(data, dtype=torch.uint8, count=size, offset=start)
 
 
-def _tensor(stored: Stored, storages: _Storages) -> Tensor:
-    """Return a tensor; on the meta device what is sparse, nested, quantised or without data."""
+def _make_tensor(stored: TensorRef, storages: _Storages) -> Tensor:
+    """Return a tensor; on the meta device if it is sparse, nested, quantized or has no data."""
     storage = stored.storage
     dtype = _DTYPES.get(stored.dtype or storage.kind) if storage else None
     if storage is None or dtype is None:

@@ -1,4 +1,4 @@
-"""Live sources on a network: the frame that is there now, and connections that break and are made again."""
+"""Live sources on a network: always the latest frame; a connection that breaks is made again."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     import av
     from PIL import Image
 
-#: Connections that are tried in a row, and the seconds after which one was no failure.
+#: Connections tried in a row, and the seconds after which a connection was no failure.
 TRIES, STEADY = 3, 10.0
-#: Seconds that the first of them waits; each more waits twice as long.
+#: Seconds before the first of them; each further one waits twice as long.
 _WAIT = 1.0
-#: Seconds that a frame is waited for, at most: where a stream's times jump farther, it goes on from there.
+#: Seconds to wait for a frame at most: if the times of a stream jump farther, it goes on from there.
 _AHEAD = 5.0
 #: Formats of cameras, which have no end.
 _ENDLESS = {"mpjpeg", "rtsp", "rtp", "sdp"}
-#: Formats that are lists of parts: the size is the list's own, and a live one grows.
+#: Formats that are lists of parts: their size is that of the list, and a live one grows.
 _PLAYLISTS = {"hls", "dash"}
 
-#: Seconds since the first connection, and what gives the image.
+#: Seconds since the first connection, and a function that decodes the image.
 _Item = tuple[float, "Callable[[], Image.Image]"]
 _Connection = tuple["av.container.InputContainer", "av.VideoStream"]
 
 
 class _Latest:
-    """The latest frame, from the thread that receives to the one that looks."""
+    """The latest frame, passed from the thread that receives to the one that reads."""
 
     def __init__(self) -> None:
         self._changed = Condition()
@@ -62,22 +62,22 @@ class _Latest:
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long, or till nobody looks any more; say whether that is so."""
+        """Wait so long, or until nobody reads any more; return True in that case."""
         with self._changed:
             return self._changed.wait_for(lambda: self._ended, max(0.0, seconds))
 
 
-class Live:
-    """A live source, connected: frames begin with the connection that is there, and later ones with new ones."""
+class NetworkSource:
+    """A source on a network, connected; `frames` starts with this connection."""
 
     def __init__(self, address: Address, notify: Callable[[str], None]) -> None:
         self._address, self._notify = address, notify
         self._open = ExitStack()
         self._first: _Connection | None = self._connect()
         container, stream = self._first
-        #: Frames a second that it says it has.
+        #: Nominal frames a second.
         self.rate = stream.average_rate or timing.DEFAULT_RATE
-        #: It is a camera's, or a stream that does not say how long it is, in seconds or in bytes.
+        #: It is a camera, or a stream whose length is not known, in seconds or in bytes.
         size = 0 if _is_playlist(container) else container.size
         self.endless = not self._is_http or max(container.duration or 0, size) <= 0
 
@@ -87,7 +87,7 @@ class Live:
         self._open.close()
 
     def frames(self) -> Iterator[_Item]:
-        """Yield the latest frame whenever one is asked for. Raises VideoError where it goes away and stays so."""
+        """Yield the latest frame each time. Raises VideoError if the source goes away and does not come back."""
         latest = _Latest()
         thread = Thread(target=self._receive, args=(latest,), daemon=True)
         thread.start()
@@ -103,7 +103,7 @@ class Live:
         return self._address.scheme in ("http", "https")
 
     def _connect(self) -> _Connection:
-        return self._open.enter_context(decode.opened(self._address))
+        return self._open.enter_context(decode.open_video(self._address))
 
     def _receive(self, latest: _Latest) -> None:
         try:
@@ -133,16 +133,16 @@ class Live:
                         self.close()
                         return latest.end()
             latest.end()
-        except BaseException as error:  # raised where frames are asked for
+        except BaseException as error:  # raised in the thread that reads
             latest.end(error)
 
     def _until_it_breaks(self, latest: _Latest, begun: float) -> str | None:
-        """Receive till the connection ends; return what ended it, None where it is the stream's end."""
+        """Receive until the connection ends; return the reason, None if it is the end of the stream."""
         connection, self._first = self._first or self._connect(), None
         container, stream = connection
         start, clock = time.monotonic() - begun, timing.clock(stream)
         try:
-            for said, image in decode.received(container, stream):
+            for said, image in decode.decode_live(container, stream):
                 now = time.monotonic() - begun
                 if said is not None and self._is_http:
                     # A server may send faster than time goes by, or some seconds at once.
