@@ -50,7 +50,7 @@ def check(
 
 
 def _check_made_of(path: Path, contract: Contract, plain: Contract) -> None:
-    """Raise ArtifactError where a file is of another network than the one described by `plain`."""
+    """Raise ArtifactError if a file is of another network than the one described by `plain`."""
     inputs = (contract.main_input, *(contract.parts or contract.inputs[1:]))
     found: dict[str, object] = {tensor.name: _without_batch(tensor) for tensor in inputs}
     found |= {"mode": contract.mode, "channels": len(contract.mean), "classes": contract.classes}

@@ -1,4 +1,4 @@
-"""From a network to a verified file with its contract beside it."""
+"""Export a network to a verified file with its contract beside it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tsmzoo.artifact.contract import Contract, Quality
 from tsmzoo.errors import ExportError, VerificationError
 from tsmzoo.export import calibration
 from tsmzoo.export.check import Stage, check
-from tsmzoo.export.graph.conv3d_to_2d import flatten
+from tsmzoo.export.graph.conv3d_to_2d import conv3d_to_2d
 from tsmzoo.export.graph.deploy import Deployed
 from tsmzoo.export.graph.fold_batchnorm import fold_batch_norm
-from tsmzoo.export.graph.split_channels import apart
+from tsmzoo.export.graph.split_channels import split_channels
 from tsmzoo.export.graph.states import Packed, Stateful
 from tsmzoo.export.plan import ELSEWHERE, Plan
 from tsmzoo.inference.describe import describe
@@ -101,7 +101,7 @@ def _made(
 
 
 def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: Stage) -> Quality | None:
-    """Write the file; in fewer bits than the converter's own, by way of a float one, with which it is compared."""
+    """Write the file; a quantized one is made from a float one, with which it is compared."""
     converter, given = plan.converter, plan.material
     if contract.precision in converter.precisions:
         converter.convert(_deployed(network, contract), contract, made)
@@ -110,14 +110,14 @@ def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: 
     source = made.with_name(f"float{made.suffix}")
     # A sum of convolutions would be rounded once more.
     converter.convert(_deployed(network, float_, whole=contract.precision == "int8"), float_, source)
-    quantising = f"quantising to {contract.precision}"
+    quantizing = f"quantising to {contract.precision}"
     if given is None:
-        stage(quantising)
+        stage(quantizing)
         converter.quantize(source, contract, [], made, plan.keep_float)
         return None
     reference = Model(converter.load(source, float_, 1), float_)
     feeds = calibration.feeds(reference, given.clips)
-    stage(quantising)
+    stage(quantizing)
     costs = converter.quantize(source, contract, feeds, made, plan.keep_float)
     stage("comparing on real clips")
     candidate = Model(converter.load(made, contract, 1), contract)
@@ -127,7 +127,7 @@ def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: 
 
 
 def _deployed(network: Network, contract: Contract, *, whole: bool = False) -> nn.Module:
-    """Return `network` as it stands in the file; with `whole` its features stay whole (`apart`)."""
+    """Return `network` as it stands in the file; with `whole` its features stay whole (`split_channels`)."""
     form: StreamStep | ClipModel | SingleClip
     channels_last = contract.main_input.layout in ("NHWC", "THWC")
     if contract.mode == "online":
@@ -140,7 +140,7 @@ def _deployed(network: Network, contract: Contract, *, whole: bool = False) -> n
     embedded = contract.preprocess == "embedded"
     folded = fold_batch_norm(form)
     if isinstance(form, SingleClip):
-        folded = flatten(folded if whole else apart(folded), channels_last=channels_last)
+        folded = conv3d_to_2d(folded if whole else split_channels(folded), channels_last=channels_last)
     deployed = Deployed(
         folded,
         contract.mean if embedded else None,

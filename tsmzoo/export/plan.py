@@ -1,4 +1,4 @@
-"""What an export is to write and where, checked before anything long begins."""
+"""Settle what an export writes and where, before anything long begins."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Plan:
     converter: Converter
     out: Path
     dynamic_batch: bool
-    #: What a file in fewer bits is calibrated and compared with.
+    #: What a quantized file is calibrated and compared with.
     material: CalibrationData | None = None
     #: Operators that stay float in int8.
     keep_float: int = 0
