@@ -13,11 +13,11 @@ from tsmzoo.errors import ExportError, ZooError
 
 if TYPE_CHECKING:
     from tsmzoo.artifact.contract import Preprocess, State
-    from tsmzoo.benchmark.run import BenchmarkRow
+    from tsmzoo.benchmarking.run import BenchmarkRow
     from tsmzoo.catalog.flops import Cost
     from tsmzoo.data.dataset import Dataset
     from tsmzoo.evaluation.report import EvaluationResult
-    from tsmzoo.export.report import Artifact
+    from tsmzoo.exporting.report import Artifact
     from tsmzoo.formats import Format
     from tsmzoo.inference.model import Model
     from tsmzoo.inference.reference import ModelReference
@@ -298,10 +298,10 @@ def export(
         >>> [state.input for state in artifact.contract.states[:2]]
         ['state_0', 'state_1']
     """
-    from tsmzoo.export import export as exporter
-    from tsmzoo.export.kit import kit as kits
-    from tsmzoo.export.kit.vector import vector
-    from tsmzoo.export.report import document
+    from tsmzoo.exporting import export as exporter
+    from tsmzoo.exporting.kit import kit as kits
+    from tsmzoo.exporting.kit.vector import vector
+    from tsmzoo.exporting.report import document
     from tsmzoo.inference.model import Model, open_file, warnings
     from tsmzoo.inference.reference import ModelReference, frames_of, resized
     from tsmzoo.registry import recipes
@@ -399,8 +399,8 @@ def verify(
         True
     """
     from tsmzoo.artifact.store import read_contract
-    from tsmzoo.export.export import reverify
-    from tsmzoo.export.report import document
+    from tsmzoo.exporting.export import reverify
+    from tsmzoo.exporting.report import document
 
     start, path = time.perf_counter(), Path(path)
     zoo = with_model_of(open_registry(registry), path, registry, notify)
@@ -707,7 +707,7 @@ def benchmark(
     """
     import os
 
-    from tsmzoo.benchmark import run
+    from tsmzoo.benchmarking import run
     from tsmzoo.inference.reference import ModelReference, frames_of
     from tsmzoo.weights import download
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.benchmark.run import Job, Loaded, Operator, Profile
+from tsmzoo.benchmarking.run import Job, Loaded, Operator, Profile
 from tsmzoo.errors import ArtifactError
 from tsmzoo.system.quiet import quiet
 from tsmzoo.text import of_error

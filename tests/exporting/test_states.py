@@ -22,10 +22,10 @@ from tsmzoo.artifact.converter import converter_of
 from tsmzoo.artifact.store import read_contract
 from tsmzoo.cli import app
 from tsmzoo.errors import ArtifactError
-from tsmzoo.export.export import plan
-from tsmzoo.export.graph.deploy import Deployed
-from tsmzoo.export.graph.states import Packed, Stateful
-from tsmzoo.export.verify import moving_noise, verify
+from tsmzoo.exporting.export import plan
+from tsmzoo.exporting.graph.deploy import Deployed
+from tsmzoo.exporting.graph.states import Packed, Stateful
+from tsmzoo.exporting.verify import moving_noise, verify
 from tsmzoo.formats import Format
 from tsmzoo.inference.describe import describe
 from tsmzoo.inference.model import Model, open_file

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from tsmzoo.artifact import store
 from tsmzoo.cli import app
 from tsmzoo.data import motion
-from tsmzoo.export import calibration
+from tsmzoo.exporting import calibration
 from tsmzoo.registry import recipes
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ from tsmzoo.artifact.converter import converter_of
 from tsmzoo.cli import app
 from tsmzoo.data import sampling
 from tsmzoo.errors import ExportError
-from tsmzoo.export.export import Plan
-from tsmzoo.export.kit import kit
-from tsmzoo.export.kit import vector as kit_vector
+from tsmzoo.exporting.export import Plan
+from tsmzoo.exporting.kit import kit
+from tsmzoo.exporting.kit import vector as kit_vector
 from tsmzoo.formats import Format
 from tsmzoo.inference.describe import describe
 from tsmzoo.inference.model import Model
@@ -259,7 +259,7 @@ def test_a_class_has_a_name_that_languages_take(model: str, name: str) -> None:
 def test_a_folder_that_holds_something_is_refused_before_the_long_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tsmzoo.export import export
+    from tsmzoo.exporting import export
 
     monkeypatch.setattr(export, "plan", lambda *_, **__: pytest.fail("the long work began"))
     (tmp_path / "mine").mkdir()

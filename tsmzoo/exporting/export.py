@@ -14,14 +14,14 @@ from tsmzoo.artifact import arrays, store
 from tsmzoo.artifact.contract import Contract, Preprocess, Quality, State, Tensor, Verification
 from tsmzoo.artifact.converter import Converter, converter_of, formats_that, load_converter, open_artifact
 from tsmzoo.errors import ArtifactError, ExportError, VerificationError
-from tsmzoo.export import calibration
-from tsmzoo.export.calibration import CalibrationData, load_calibration
-from tsmzoo.export.graph.conv3d_to_2d import flatten
-from tsmzoo.export.graph.deploy import Deployed
-from tsmzoo.export.graph.fold_batchnorm import fold_batch_norm
-from tsmzoo.export.graph.split_channels import apart
-from tsmzoo.export.graph.states import Packed, Stateful
-from tsmzoo.export.verify import verify, with_structure
+from tsmzoo.exporting import calibration
+from tsmzoo.exporting.calibration import CalibrationData, load_calibration
+from tsmzoo.exporting.graph.conv3d_to_2d import flatten
+from tsmzoo.exporting.graph.deploy import Deployed
+from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
+from tsmzoo.exporting.graph.split_channels import apart
+from tsmzoo.exporting.graph.states import Packed, Stateful
+from tsmzoo.exporting.verify import verify, with_structure
 from tsmzoo.formats import format_of
 from tsmzoo.inference.describe import describe
 from tsmzoo.inference.model import Model

@@ -114,7 +114,7 @@ class Worker:
 
     def __enter__(self) -> Worker:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tsmzoo.benchmark.worker"],
+            [sys.executable, "-P", "-m", "tsmzoo.benchmarking.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # torch's idle threads spin into the turns of others.

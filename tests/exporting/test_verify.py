@@ -15,9 +15,9 @@ import pytest
 from tsmzoo import models, registry
 from tsmzoo.artifact.contract import Contract, StatePair, Tensor, Verification
 from tsmzoo.artifact.converter import Runner
-from tsmzoo.export import report
-from tsmzoo.export import verify as export_verify
-from tsmzoo.export.verify import with_structure
+from tsmzoo.exporting import report
+from tsmzoo.exporting import verify as export_verify
+from tsmzoo.exporting.verify import with_structure
 from tsmzoo.inference.describe import describe
 from tsmzoo.inference.model import Model
 from tsmzoo.inference.torch_runner import TorchRunner

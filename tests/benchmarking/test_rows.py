@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import Result
 
-from tsmzoo.benchmark import run
-from tsmzoo.benchmark.run import Job, Operator, Profile, Timing
+from tsmzoo.benchmarking import run
+from tsmzoo.benchmarking.run import Job, Operator, Profile, Timing
 
 pytestmark = pytest.mark.usefixtures("one_registry")
 

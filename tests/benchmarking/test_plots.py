@@ -19,8 +19,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tsmzoo import registry
-from tsmzoo.benchmark import plots
-from tsmzoo.benchmark.plots import LatencyRow, Point
+from tsmzoo.benchmarking import plots
+from tsmzoo.benchmarking.plots import LatencyRow, Point
 from tsmzoo.cli import app
 from tsmzoo.errors import DataError
 
@@ -85,7 +85,9 @@ def test_crowded_labels_move_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_same_picture_is_the_same_file(tmp_path: Path) -> None:
     """In another process, whose sets of strings have another order."""
-    script = "import sys; from pathlib import Path; from tsmzoo import registry; from tsmzoo.benchmark import plots\n"
+    script = (
+        "import sys; from pathlib import Path; from tsmzoo import registry; from tsmzoo.benchmarking import plots\n"
+    )
     script += "plots._save(plots.draw(plots.by_cost(registry.load(), 'somethingv1'), 'S', 'GMACs'), Path(sys.argv[1]))"
     found = []
     for seed in ("1", "2"):

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from tsmzoo.export.graph.deploy import Deployed
+from tsmzoo.exporting.graph.deploy import Deployed
 
 
 class Packed(nn.Module):

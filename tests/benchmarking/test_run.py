@@ -18,8 +18,8 @@ from typer.testing import Result
 
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.benchmark import run, worker
-from tsmzoo.benchmark.run import Job, Loaded, Timing
+from tsmzoo.benchmarking import run, worker
+from tsmzoo.benchmarking.run import Job, Loaded, Timing
 from tsmzoo.errors import ZooError
 
 pytestmark = pytest.mark.usefixtures("one_registry")
@@ -32,7 +32,7 @@ KEYS = {"artifact", "runtime", "threads", "median_ms", "p95_ms", "peak_mb", "rat
 
 def test_peak_is_that_of_this_process_from_here_on() -> None:
     script = (
-        "import numpy as np; from tsmzoo.benchmark.worker import peak; before = peak();"
+        "import numpy as np; from tsmzoo.benchmarking.worker import peak; before = peak();"
         "kept = np.ones(10_000_000); print(before, peak() - before)"
     )
     ballast = np.ones(50_000_000)  # 400 MB of a parent that the child must not be charged with

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tsmzoo.benchmark import litert_profile
+from tsmzoo.benchmarking import litert_profile
 
 #: In the form of LiteRT 2.3, of twenty passes; the line of GEMMs stands for two of the same number in two parts.
 SUMMARY = """\

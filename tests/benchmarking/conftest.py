@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import METADATA_KEY, Contract, StatePair, Tensor, contract_path
-from tsmzoo.benchmark.run import Job, Loaded, Profile, Timing
+from tsmzoo.benchmarking.run import Job, Loaded, Profile, Timing
 from tsmzoo.cli import app
 
 Toy = Callable[..., Path]

@@ -15,8 +15,8 @@ import msgspec
 
 from tsmzoo.artifact import store
 from tsmzoo.artifact.converter import converter_of
-from tsmzoo.benchmark.run import Job, Loaded, encoded
-from tsmzoo.benchmark.sessions import Session, TorchSession, timed
+from tsmzoo.benchmarking.run import Job, Loaded, encoded
+from tsmzoo.benchmarking.sessions import Session, TorchSession, timed
 from tsmzoo.errors import ArtifactError, ZooError
 from tsmzoo.formats import Format
 from tsmzoo.inference.model import check_file

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from tsmzoo.benchmark.run import interpreted
+from tsmzoo.benchmarking.run import interpreted
 from tsmzoo.errors import DataError
 from tsmzoo.registry import Entry, Registry, recipes
 from tsmzoo.system import files

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tsmzoo.artifact import arrays, store
-from tsmzoo.benchmark import litert_profile, sessions, worker
-from tsmzoo.benchmark.run import Job, Operator
+from tsmzoo.benchmarking import litert_profile, sessions, worker
+from tsmzoo.benchmarking.run import Job, Operator
 from tsmzoo.cli import app
 from tsmzoo.formats import Format
 

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from tsmzoo import cli, registry
 from tsmzoo.artifact.contract import Contract, Quality, StatePair, Tensor, Verification
 from tsmzoo.data import motion
-from tsmzoo.export import calibration
-from tsmzoo.export.export import apply_threshold
+from tsmzoo.exporting import calibration
+from tsmzoo.exporting.export import apply_threshold
 from tsmzoo.registry.recipes import QualityThreshold
 from tsmzoo.typing import Array
 
