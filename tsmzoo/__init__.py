@@ -2,8 +2,8 @@
 
 Examples:
     >>> model = tsmzoo.load("tsm_mbv2_motion")
-    >>> model.classify("coming.mp4", top=1)[0].label
-    'moving towards the camera'
+    >>> model.classify("opening.mp4")[0].label
+    'opening'
 """
 
 from __future__ import annotations

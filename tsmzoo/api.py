@@ -110,7 +110,7 @@ def model_info(model: str, *, registry: PathLike | None = None) -> Entry:
         >>> entry.backbone, entry.frames, entry.params
         ('resnet50', 8, 23864558)
         >>> entry.headline.top1, entry.headline.protocol
-        (61.2, 'mit_sth_full_twice')
+        (61.2, 'mit_sth_fullres_2clip')
     """
     return open_registry(registry).find(model)
 
@@ -147,7 +147,7 @@ def count_flops(
     Examples:
         >>> cost = tsmzoo.count_flops("tsm_mbv2_motion")
         >>> round(cost.gmacs_per_clip, 3), cost.input_shape
-        (0.202, [1, 8, 3, 64, 64])
+        (0.038, [1, 8, 3, 64, 64])
     """
     from tsmzoo.catalog import flops
     from tsmzoo.inference.reference import frames_of
@@ -632,10 +632,9 @@ def train(
         CheckpointError: The recipe's weights are not of its model.
 
     Examples:
-        >>> result = tsmzoo.train("quick.yaml", data="clips", val="clips", output="run")
-        >>> model = tsmzoo.load(result.model, registry="run/registry.yaml")
-        >>> len(model.labels)
-        14
+        >>> result = tsmzoo.train("quick.yaml", data="clips", val="more", output="run")
+        >>> tsmzoo.load(result.model, registry="run/registry.yaml")
+        <Model quick, torch fp32, offline, 4 frames of 64 px>
     """
     from tsmzoo.data import layouts
     from tsmzoo.data.dataset import Dataset

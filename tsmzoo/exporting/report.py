@@ -15,7 +15,15 @@ from tsmzoo.text import joined
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True, rename={"path": "artifact"}):
-    """An exported file and its verification; `export --json` and `verify --json` are its serialization."""
+    """An exported file and its verification; `export --json` and `verify --json` are its serialization.
+
+    Examples:
+        >>> artifact = tsmzoo.verify("gestures.tflite")
+        >>> artifact.path, artifact.format, artifact.steps
+        ('gestures.tflite', 'tflite', 32)
+        >>> artifact.contract.main_input.shape, artifact.contract.main_input.dtype
+        ((1, 64, 64, 3), 'uint8')
+    """
 
     #: Path of the file.
     path: str
