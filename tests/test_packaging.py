@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PROBE = "import tsmzoo.registry, tsmzoo.recipe, importlib.util as u; print(len(tsmzoo.registry.load().models), \
-tsmzoo.recipe.target('onnx').steps, *(u.find_spec(f'tsmzoo.converters.{n}') is not None for n in \
+PROBE = (
+    "import tsmzoo.registry, tsmzoo.registry.recipes, importlib.util as u; print(len(tsmzoo.registry.load().models), \
+tsmzoo.registry.recipes.target('onnx').steps, *(u.find_spec(f'tsmzoo.converters.{n}') is not None for n in \
 ('onnx', 'tflite', 'coreml')))"
-FOUND = "159 16 True True True"
+)
+#: Entries, as many as the file has.
+ENTRIES = (ROOT / "registry.yaml").read_text(encoding="utf-8").count("\n  - id: ")
+FOUND = f"{ENTRIES} 16 True True True"
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -49,14 +53,15 @@ def test_wheel_holds_all_and_nothing_else(tmp_path: Path) -> None:
     for wanted in (
         "tsmzoo/registry.yaml",
         "tsmzoo/py.typed",
-        "tsmzoo/labels/k400.txt",
+        "tsmzoo/registry/labels/k400.txt",
+        "tsmzoo/registry/schema.json",
         "tsmzoo/recipes/export/onnx.yaml",
         "tsmzoo/recipes/eval/mit_uniform_1crop.yaml",
         "tsmzoo/recipes/train/tsm_mbv2_motion.yaml",
-        "tsmzoo/bundled/tsm_mbv2_motion.safetensors",
-        "converters/coreml/convert.py",
+        "tsmzoo/weights/bundled/tsm_mbv2_motion.safetensors",
+        "tsmzoo/converters/coreml/convert.py",
         "tsmzoo/models/resnet.py",
-        "tsmzoo/templates/class.kt",
+        "tsmzoo/converters/tflite/kit/class.kt",
     ):
         assert wanted in names
     tracked = {f"tsmzoo/{path.relative_to(ROOT / 'tsmzoo').as_posix()}" for path in (ROOT / "tsmzoo").rglob("*.py")}

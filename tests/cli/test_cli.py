@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tsmzoo import __version__, paths, registry
+from tsmzoo import __version__, registry
 from tsmzoo.catalog import info
 from tsmzoo.cli import app
+from tsmzoo.registry import paths
 from tsmzoo.weights import cache
 
 ZOO = registry.load()
@@ -250,8 +251,10 @@ def test_filters(option: str, value: str) -> None:
 
 
 def test_filters_together() -> None:
-    rows = listed("--all", "--family", "tsm", "--backbone", "resnet50", "--dataset", "jester")
-    assert [row["id"] for row in rows] == ["tsm_r50_jester_8f_mm0"]
+    found = ids("--all", "--family", "tsm", "--backbone", "resnet50", "--dataset", "jester")
+    assert "tsm_r50_jester_8f_mm0" in found
+    wanted = ("tsm", "resnet50", "jester")
+    assert found == [entry.id for entry in ZOO.models if (entry.family, entry.backbone, entry.dataset) == wanted]
     assert ids("--mode", "online", "--family", "tsn") == []
 
 
@@ -348,9 +351,9 @@ def test_cached_file_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("entry", ZOO.models, ids=lambda entry: entry.id)
-def test_card_tells_all(entry: registry.Entry) -> None:
-    document = info.card(ZOO, entry)
-    text, source = info.text(document), ZOO.sources[entry.source]
+def test_info_has_everything(entry: registry.Entry) -> None:
+    found = info.info(ZOO, entry)
+    text, source = info.text(found), ZOO.sources[entry.source]
     file = entry.urls or (Path(entry.file or "").name,)
     origin = (source.repository or source.name, source.citation, entry.licence)
     for part in (entry.id, *origin, *file, *entry.doubt, *entry.notes):
@@ -359,16 +362,15 @@ def test_card_tells_all(entry: registry.Entry) -> None:
         assert result.source in text
         assert f"top-1 {result.top1}" in text or f"mAP {result.map}" in text
     assert ("\n  doubtful\n" in text) == bool(entry.doubt)
-    assert document["input"]["shape"] == [entry.frames, entry.channels, entry.size, entry.size]
-    assert len(document["labels"]["names"] or ()) in {0, entry.classes}
-    assert document["doubt"] == entry.doubt
+    assert found.input.shape == [entry.frames, entry.channels, entry.size, entry.size]
+    assert len(found.labels.names or ()) in {0, entry.classes}
 
 
-def test_info_prints_the_card() -> None:
+def test_info_prints_the_text() -> None:
     """Of a doubtful entry, whose doubt must be seen."""
     entry = ZOO.find("tsn_r101_k400")
     document, text = json.loads(output("info", entry.id, "--json")), output("info", entry.id)
-    assert text == info.text(document) + "\n"
+    assert text == info.text(info.info(ZOO, entry)) + "\n"
     assert document["doubt"] == list(entry.doubt) != []
     assert entry.doubt[0] in text
 
@@ -424,12 +426,12 @@ def test_wrong_registry_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("interrupted", [True, False])
 def test_ctrl_c_is_one_whatever_a_library_makes_of_it(interrupted: bool) -> None:
     script = (
-        "import os, signal, sys\nfrom tsmzoo.cli import root\n"
+        "import os, signal, sys\nfrom tsmzoo.cli import _main\n"
         "def app(**_):\n"
         "    try:\n        os.kill(os.getpid(), signal.SIGINT) if sys.argv[1:] else 0\n"
         "    except KeyboardInterrupt:\n        pass\n"
         "    raise AttributeError('half imported')\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\nroot.app = app\nroot.main()\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n_main.app = app\n_main.main()\n"
     )
     words = ["-c", script, *(["x"] if interrupted else [])]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=60)

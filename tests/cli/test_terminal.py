@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tsmzoo import paths
 from tsmzoo import text as text_
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli import app
 from tsmzoo.errors import ZooError
+from tsmzoo.registry import paths
 
 #: Clears the screen, rings, goes back, turns text around, ends lines as Unicode does, is half a character.
 HOSTILE = "\x1b[2J\x07\r\n\x9b\u202e\u2028\x7f\U000e0041\udcff"
@@ -113,8 +113,8 @@ def registry(folder: Path, text: str) -> str:
     entry = next(entry for entry in zoo["models"] if entry["id"] == "tsm_mbv2_motion_online")
     entry |= {"id": "mine", "licence": text, "notes": [text], "doubt": [text], "labels": "mine", "dataset": text}
     entry["file"] = str(paths.PACKAGE / entry["file"])
-    names = [f"{text}{number}" for number in range(entry["classes"])]
-    labels = {"mine": {"classes": entry["classes"], "order": text, "names": names}}
+    names = [f"{text}{number}" for number in range(3)]
+    labels = {"mine": {"classes": len(names), "order": text, "names": names}}
     path = folder / f"{len(text)}.yaml"
     document = {"models": [entry], "labels": labels, "aliases": {text[:100]: "mine"}}
     path.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper), encoding="utf-8")

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tsmzoo import paths, registry
+from tsmzoo import registry
 from tsmzoo.data import dataset, layouts
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation.evaluate import fitted
+from tsmzoo.registry import paths
 
 from .conftest import (
     HMDB,

@@ -26,7 +26,7 @@ from tsmzoo.data.transforms import Pipeline
 from tsmzoo.errors import VideoError
 from tsmzoo.evaluation import predict
 from tsmzoo.evaluation.protocol import Changes, Plan, choose
-from tsmzoo.recipe import Crops
+from tsmzoo.registry.recipes import Crops
 
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "clips"
 ZOO = registry.load()

@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from tsmzoo import models, recipe, registry
+from tsmzoo import models, registry
 from tsmzoo.artifact.contract import Contract
 from tsmzoo.data.sampling import RULES, Wanted
 from tsmzoo.errors import DataError, RegistryError
 from tsmzoo.evaluation import protocol as evaluation_protocol
 from tsmzoo.evaluation.protocol import Changes, Plan
 from tsmzoo.inference.describe import describe
+from tsmzoo.registry import recipes
 from tsmzoo.weights.load import Network
 
 ZOO = registry.load()
@@ -80,13 +81,13 @@ def file_of(contract: Contract, model: str, frames: int, size: int) -> Contract:
 
 def test_every_protocol_is_here() -> None:
     ours = {"dense_center_1clip"}  # of no publisher
-    assert {path.stem for path in (recipe.RECIPES / "eval").glob("*.yaml")} == set(VIEWS) | ours
+    assert {path.stem for path in (recipes.RECIPES / "eval").glob("*.yaml")} == set(VIEWS) | ours
 
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_protocol_is_made_definite_for_a_model_that_names_it(name: str) -> None:
     named = [entry for entry in ZOO.models if any(result.protocol == name for result in entry.results)]
-    found = recipe.protocol(name)
+    found = recipes.protocol(name)
     for entry in named or [ZOO.find("tsm_r50_k400_8f_mit")]:
         followed = evaluation_protocol.choose(entry, None, name, Changes())
         views, size = VIEWS[name]
@@ -157,7 +158,7 @@ def test_without_a_name_it_is_the_first_published_one(model: str, protocol: str)
 
 
 def test_short_names_are_names() -> None:
-    shorts = {short: name for name in VIEWS if (short := recipe.protocol(name).short)}
+    shorts = {short: name for name in VIEWS if (short := recipes.protocol(name).short)}
     assert {"dense", "efficient", "accurate", "10crop", "flow", "mm-val", "mm-test", "i3d"} == shorts.keys()
     assert shorts.keys().isdisjoint(VIEWS)
     for short, name in shorts.items():

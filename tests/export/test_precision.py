@@ -22,7 +22,7 @@ from tsmzoo.artifact.contract import Contract, Quality, StatePair, Tensor, Verif
 from tsmzoo.data import motion
 from tsmzoo.export import calibration
 from tsmzoo.export.export import apply_threshold
-from tsmzoo.recipe import QualityThreshold
+from tsmzoo.registry.recipes import QualityThreshold
 from tsmzoo.typing import Array
 
 if TYPE_CHECKING:

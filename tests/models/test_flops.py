@@ -230,8 +230,8 @@ def by_hand(entry: Entry, size: int | None = None, frames: int | None = None) ->
 
 
 def digits(entry: Entry) -> int:
-    """Return to how many digits the registry has GMACs: those of our own small models to the last multiplication."""
-    return 9 if entry.file else 4
+    """Return to how many digits the registry has GMACs: to four, or to the last multiplication."""
+    return max(4, len(repr(entry.gmacs).partition(".")[2]))
 
 
 def at(name: str, size: int, frames: int) -> Entry:

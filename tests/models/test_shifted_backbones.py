@@ -21,8 +21,7 @@ from tsmzoo.catalog import info
 from tsmzoo.errors import RegistryError, ZooError
 from tsmzoo.export.graph.deploy import Deployed
 from tsmzoo.inference.describe import describe
-from tsmzoo.inference.runner import run_clip
-from tsmzoo.inference.torch_runner import TorchRunner
+from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.models.flops import count
 from tsmzoo.models.mobilenet_v2 import InvertedResidual
 from tsmzoo.models.mobileone import MobileOneBlock
@@ -30,7 +29,7 @@ from tsmzoo.models.resnet import BasicBlock, Bottleneck
 from tsmzoo.models.shift import shift_channels_last, shift_clip, shift_clips, shift_clips_forward
 from tsmzoo.models.wrappers import ClipModel, SingleClip, StreamStep, state_shapes
 from tsmzoo.registry import Entry
-from tsmzoo.training import loop
+from tsmzoo.training import batches
 from tsmzoo.weights.load import Network
 
 from .conftest import FACTS, ByHand, close, entry_of, lively, mobileone_block, random_clip
@@ -225,10 +224,10 @@ def test_a_model_runs_in_its_groups(grouped: tuple[Entry, nn.Module]) -> None:
     """In torch, as it is evaluated and as files are compared with."""
     entry, net = grouped
     network = Network(entry, net, "random")
-    contract = describe(ZOO, network)
+    model = torch_model(ZOO, network)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 6, 3, 32, 32), dtype=np.uint8)
-    got = torch.from_numpy(run_clip(TorchRunner(network, contract), contract, pixels)["logits"])
-    clips = torch.from_numpy(feed(pixels, contract))
+    got = torch.from_numpy(model.run_clips(pixels)["logits"])
+    clips = torch.from_numpy(feed(pixels, model.contract))
     assert close(got, ClipModel(net, 6, 2)(clips))
     assert not close(got, ClipModel(net, 6)(clips), 1e-3)
 
@@ -269,17 +268,17 @@ def test_what_a_network_of_bgr_is_fed(bgr: tuple[registry.Registry, Network]) ->
 
 
 def test_training_feeds_bgr_too() -> None:
-    got = loop._Normalise(BGR, torch.device("cpu"))(torch.from_numpy(PIXELS))
+    got = batches.Normalize(BGR, torch.device("cpu"))(torch.from_numpy(PIXELS))
     torch.testing.assert_close(got, normalised_by_hand())
     rgb = msgspec.structs.replace(BGR, order="RGB", mean=BGR.mean[::-1], std=BGR.std[::-1])
-    torch.testing.assert_close(loop._Normalise(rgb, torch.device("cpu"))(torch.from_numpy(PIXELS)), got.flip(2))
+    torch.testing.assert_close(batches.Normalize(rgb, torch.device("cpu"))(torch.from_numpy(PIXELS)), got.flip(2))
 
 
 @pytest.mark.parametrize("last", [True, False], ids=["channels last", "channels first"])
 @torch.no_grad()
 def test_a_file_that_normalises_takes_rgb(bgr: tuple[registry.Registry, Network], last: bool) -> None:
     zoo, network = bgr
-    contract = describe(zoo, network, preprocess="embedded", pixel_dtype="uint8")
+    contract = describe(zoo, network, preprocess="embedded")
     assert "RGB" in contract.main_input.meaning
     assert "BGR" not in contract.main_input.meaning
     assert np.array_equal(feed(PIXELS, contract), PIXELS)

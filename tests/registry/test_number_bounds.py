@@ -9,12 +9,13 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from tsmzoo import models, recipe, registry
+from tsmzoo import models, registry
 from tsmzoo.artifact.contract import Case, Contract, Tensor, Verification
 from tsmzoo.cli import app
 from tsmzoo.errors import RegistryError, ZooError
-from tsmzoo.inference.model import resized
+from tsmzoo.inference.reference import resized
 from tsmzoo.models.flops import count
+from tsmzoo.registry import recipes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -245,10 +246,10 @@ def test_the_tolerance_of_a_verification_is_bounded(tolerance: float) -> None:
 
 @pytest.mark.parametrize("tolerance", [1.001, 1e30])
 def test_a_recipe_sets_no_tolerance_that_no_contract_holds(tolerance: float, tmp_path: Path) -> None:
-    target = msgspec.to_builtins(recipe.target("onnx"))
+    target = msgspec.to_builtins(recipes.target("onnx"))
     path = tmp_path / "t.yaml"
     path.write_text(json.dumps(target | {"tolerance": {"fp32": tolerance}}), encoding="utf-8")
     with pytest.raises(ZooError, match=r"tolerance\["):
-        recipe.target(str(path))
+        recipes.target(str(path))
     path.write_text(json.dumps(target | {"tolerance": {"fp32": 1.0}}), encoding="utf-8")
-    assert recipe.target(str(path)).tolerance == {"fp32": 1.0}
+    assert recipes.target(str(path)).tolerance == {"fp32": 1.0}

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import yaml
 
-from tsmzoo import recipe
 from tsmzoo.errors import RegistryError, ZooError
+from tsmzoo.registry import recipes
 from tsmzoo.system import processes
 
 TRAINING: dict[str, Any] = {
@@ -42,7 +42,7 @@ def test_whole_numbers_of_training_have_bounds(tmp_path: Path, key: str) -> None
         value = [value] if key == "steps[0]" else value
         if key == "steps" and value == [1]:
             value = [1] * 2000
-        refused(tmp_path / "r.yaml", TRAINING | {key.removesuffix("[0]"): value}, recipe.training, key)
+        refused(tmp_path / "r.yaml", TRAINING | {key.removesuffix("[0]"): value}, recipes.training, key)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_rates_of_training_have_bounds(tmp_path: Path, key: str) -> None:
     zero = [] if key in ("warmup", "momentum", "weight_decay", "dropout") else [0, -0.0]
     for value in FLOATS + zero:
         value = [value] if key == "scales[0]" else value
-        refused(tmp_path / "r.yaml", TRAINING | {key.removesuffix("[0]"): value}, recipe.training, key)
+        refused(tmp_path / "r.yaml", TRAINING | {key.removesuffix("[0]"): value}, recipes.training, key)
 
 
 @pytest.mark.parametrize(
@@ -70,40 +70,40 @@ def test_rates_of_training_have_bounds(tmp_path: Path, key: str) -> None:
 )
 def test_texts_and_lists_of_training_have_bounds(tmp_path: Path, changes: dict[str, Any]) -> None:
     (key,) = changes
-    refused(tmp_path / "r.yaml", TRAINING | changes, recipe.training, key)
+    refused(tmp_path / "r.yaml", TRAINING | changes, recipes.training, key)
 
 
 def test_the_largest_that_is_meant_is_taken(tmp_path: Path) -> None:
     most = {"epochs": 1_000_000, "batch": 1_000_000, "frames": 256, "seed": 2**63 - 1, "lr": 1e30, "momentum": 0.999}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(TRAINING | most), encoding="utf-8")
-    found = recipe.training(str(tmp_path / "r.yaml"))
+    found = recipes.training(str(tmp_path / "r.yaml"))
     assert {key: getattr(found, key) for key in most} == most
 
 
 def test_protocols_and_targets_have_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = msgspec.to_builtins(recipe.target("android"))
+    target = msgspec.to_builtins(recipes.target("android"))
     for value in FLOATS:
         bars = {"int8": {"agreement": value, "cosine": 0.9, "lost": 1.0}}
         if value != -1.0:
-            refused(tmp_path / "t.yaml", target | {"bars": bars}, recipe.target, "bars[...].agreement")
-        refused(tmp_path / "t.yaml", target | {"tolerance": {"fp32": value}}, recipe.target, "tolerance[...]")
+            refused(tmp_path / "t.yaml", target | {"bars": bars}, recipes.target, "bars[...].agreement")
+        refused(tmp_path / "t.yaml", target | {"tolerance": {"fp32": value}}, recipes.target, "tolerance[...]")
     for value in [0, 15, *INTEGERS]:
-        refused(tmp_path / "t.yaml", target | {"steps": value}, recipe.target, "steps")
-    plain = msgspec.to_builtins(recipe.protocol("uniform8_center_1clip"))
-    monkeypatch.setattr(recipe, "RECIPES", tmp_path)
+        refused(tmp_path / "t.yaml", target | {"steps": value}, recipes.target, "steps")
+    plain = msgspec.to_builtins(recipes.protocol("uniform8_center_1clip"))
+    monkeypatch.setattr(recipes, "RECIPES", tmp_path)
     (tmp_path / "eval").mkdir()
     for key in ("clips", "frames", "stride"):
         for value in [0, *INTEGERS]:
             if value is None and key != "clips":
                 continue
-            refused(tmp_path / "eval" / "p.yaml", plain | {key: value}, lambda _: recipe.protocol("p"), key)
+            refused(tmp_path / "eval" / "p.yaml", plain | {key: value}, lambda _: recipes.protocol("p"), key)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"3", b"\xff", b"a: [", b"- " * 3000, b"{name: !!python/none x}"])
 def test_what_is_no_recipe_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r.yaml").write_bytes(content)
     with pytest.raises(RegistryError, match=r"r\.yaml") as raised:
-        recipe.training(str(tmp_path / "r.yaml"))
+        recipes.training(str(tmp_path / "r.yaml"))
     assert "\n" not in str(raised.value)
 
 
@@ -115,7 +115,7 @@ def test_a_recipe_is_a_regular_file(tmp_path: Path) -> None:
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
     for name in ("pipe", "folder", "zero", "missing"):
         with pytest.raises(RegistryError, match=f"{name}.yaml: cannot be read"):
-            recipe.training(str(tmp_path / f"{name}.yaml"))
+            recipes.training(str(tmp_path / f"{name}.yaml"))
 
 
 # --- the processes that torchrun starts -------------------------------------------------------------------------------

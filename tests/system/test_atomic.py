@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from tsmzoo import registry
 from tsmzoo.artifact.contract import Verification
+from tsmzoo.artifact.converter import converter_of
 from tsmzoo.benchmark import plots
 from tsmzoo.cli import app
 from tsmzoo.data import decode, motion
@@ -134,7 +135,7 @@ def _kit(clips: Path, model: Path | None = None, format_: str = "onnx") -> Case:
         (folder / "kit").mkdir()
 
     entry = msgspec.structs.replace(ZOO.find(MODEL), size=32)
-    contract = describe.describe(ZOO, load_network(entry, "random"), format_=Format(format_))
+    contract = describe.describe(ZOO, load_network(entry, "random"), converter_of(Format(format_)))
     contract = msgspec.structs.replace(
         contract,
         artifact=f"m{Format(format_).suffix}",

@@ -14,11 +14,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from tsmzoo import recipe, registry
+from tsmzoo import registry
 from tsmzoo.cli import app
 from tsmzoo.data import layouts, motion
 from tsmzoo.data.dataset import Dataset, Video
 from tsmzoo.errors import TrainingError
+from tsmzoo.registry import recipes
 from tsmzoo.training import held_out as training_held_out
 
 ZOO = registry.load()
@@ -43,7 +44,7 @@ def listed(
 
 
 def check(videos: Dataset, held_out: Dataset, model: str = MODEL) -> list[str]:
-    how = msgspec.convert(RECIPE, recipe.Training)
+    how = msgspec.convert(RECIPE, recipes.Training)
     return training_held_out.check(ZOO.find(model), how, videos, held_out)
 
 

@@ -18,8 +18,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tsmzoo import recipe, registry
+from tsmzoo import registry
 from tsmzoo.data import layouts
+from tsmzoo.registry import recipes
 from tsmzoo.training import loop
 from tsmzoo.training import train as training_train
 
@@ -45,7 +46,7 @@ def train(train_tiny: Any, lists: Path, tmp_path: Path) -> Callable[..., Any]:
 def fit(lists: Path, zoo: Path, out: Path, seed: int = 0) -> None:
     """Train one step."""
     plain: dict[str, Any] = {"name": "mine", "model": "tiny", "weights": "random", "epochs": 1, "batch": 4, "lr": 0.05}
-    how = recipe.Training(**plain, schedule="cosine", dropout=0.0, scales=(1.0,), hflip=False, frames=1, seed=seed)
+    how = recipes.Training(**plain, schedule="cosine", dropout=0.0, scales=(1.0,), hflip=False, frames=1, seed=seed)
     read = layouts.read(lists / "data"), layouts.read(lists / "val")
     training_train.train(registry.load(zoo), how, *read, out, progress=lambda *_: None, notify=lambda _: None)
 

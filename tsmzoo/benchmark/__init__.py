@@ -1,1 +1,1 @@
-"""Latency and memory of files and networks, side by side."""
+"""Latency and memory of models and exported files, measured side by side, and plots of them."""

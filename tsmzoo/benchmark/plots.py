@@ -1,4 +1,4 @@
-"""What `report` draws: published accuracy against cost (the paper's Fig. 5), and accuracy against measured latency.
+"""Plots of published accuracy against cost (the paper's Fig. 5) and against measured latency.
 
 Pictures are reproducible: the same registry and the same matplotlib give the same bytes.
 """
@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from tsmzoo import recipe
 from tsmzoo.benchmark.run import interpreted
 from tsmzoo.errors import DataError
-from tsmzoo.registry import Entry, Registry
+from tsmzoo.registry import Entry, Registry, recipes
 from tsmzoo.system import files
 from tsmzoo.system.quiet import quiet
 from tsmzoo.text import one_line
@@ -31,10 +30,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
-#: A dataset gets a picture if so many of its models are labelled.
+#: Least number of labeled models of a dataset that gets a picture.
 ENOUGH = 4
-#: Of Okabe and Ito, who chose them for every kind of colour blindness.
-_COLOURS = {"tsn": "#0072B2", "tsm": "#D55E00", "i3d": "#009E73"}
+#: Okabe and Ito's colors, which remain distinct for every kind of color blindness.
+_COLORS = {"tsn": "#0072B2", "tsm": "#D55E00", "i3d": "#009E73"}
 _OTHERS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _DATASETS = {
     "kinetics400": "Kinetics-400",
@@ -58,22 +57,22 @@ _BACKBONES = {
     "resnet50_i3d_3x3x3": "R50 3x3x3",
     "resnet50_i3d_replace": "R50 replaced",
 }
-#: Square points of the largest bubble of a picture.
+#: Area of the largest bubble of a picture, in square points.
 _LARGEST = 260.0
-#: Where a label may stand: the direction from its bubble, tried at growing distances.
+#: Candidate places of a label: directions from its bubble, tried at growing distances (points).
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _DISTANCES = (3, 9, 16, 24, 34, 46, 60)
 
-#: Characters of a name in a picture.
+#: Most characters of a name in a picture.
 _NAME = 60
 
-#: The axis of cost; others are of latency.
+#: Label of the axis of cost; other axes are of latency.
 _COST = "GMACs a clip (one view)"
 
 
 @dataclass(frozen=True)
 class Point:
-    """A bubble: where it stands, what it belongs to, how large it is, and what it is called, if it is."""
+    """A bubble: its position, its group (color), its size, and its label if it has one."""
 
     x: float
     top1: float
@@ -86,11 +85,16 @@ class Point:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Let matplotlib draw as it comes, whatever the user set of it, and say nothing (of glyphs that its font lacks)."""
-    chosen = os.environ.pop("MPLBACKEND", None)  # nothing here is shown, and one that is none ends the import
+    """Use matplotlib with its default settings, not the user's, and without its warnings (such as missing glyphs).
+
+    Raises DataError if matplotlib cannot be imported.
+    """
+    chosen = os.environ.pop("MPLBACKEND", None)  # nothing is shown here, and an unknown backend breaks the import
     with quiet():
         try:
             import matplotlib
+        except ModuleNotFoundError:
+            raise DataError("pictures need matplotlib, which is not installed: pip install 'tsmzoo[plots]'") from None
         except OSError as error:
             raise DataError(f"matplotlib: {error}") from None
         finally:
@@ -102,9 +106,9 @@ def drawing() -> Iterator[None]:
 
 
 def by_cost(zoo: Registry, dataset: str) -> list[Point]:
-    """Return the offline RGB models of `dataset`, GMACs a clip; those that are recommended have labels.
+    """Return the offline RGB models of `dataset` by GMACs per clip; recommended ones have labels.
 
-    An accuracy whose protocol nobody stated is left out.
+    Accuracies without a stated protocol are left out.
     """
     chosen = [e for e in zoo.models if (e.dataset, e.mode, e.modality) == (dataset, "offline", "rgb")]
     return [
@@ -114,36 +118,36 @@ def by_cost(zoo: Registry, dataset: str) -> list[Point]:
     ]
 
 
-def by_latency(zoo: Registry, rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[Point]]:
-    """Return rows of `bench --json`, milliseconds of what was run, by dataset and by clip or frame.
+def by_latency(zoo: Registry, rows: Iterable[LatencyRow]) -> dict[tuple[str, str], list[Point]]:
+    """Return rows of `bench --json` as points by milliseconds, grouped by dataset and by `clip` or `frame`.
 
-    Rows of models that the registry lacks, or whose accuracy has no protocol, are left out; so are those of another
-    size or T than the published accuracy's, and those that no phone's runtime ran.
+    Left out are models that the registry lacks or whose accuracy has no protocol, inputs of another size or T than the
+    published accuracy's, and times of tsmzoo's own interpreter.
     """
     found: dict[tuple[str, str], list[Point]] = {}
     for row in rows:
-        entry = zoo.by_id.get(row["model"])
+        entry = zoo.by_id.get(row.model)
         if entry is None or not (figure := _figure(entry)):
             continue
-        if interpreted(row["runtime"]) or prod(row["input_shape"]) != _values(entry):
+        if interpreted(row.runtime) or prod(row.input_shape) != _values(entry):
             continue
-        group, threads = row["runtime"].rsplit(" ", 1)[0], row["threads"]
+        group, threads = row.runtime.rsplit(" ", 1)[0], row.threads
         if threads is not None:  # Core ML takes as many as it likes
             group += f", {threads} thread{'s' if threads > 1 else ''}"
         point = Point(
-            row["median_ms"],
+            row.median_ms,
             figure[0],
             group,
             entry.mparams,
-            f"{title(entry)} {one_line(row['precision'], 8)}",
+            f"{title(entry)} {one_line(row.precision, 8)}",
             figure[1],
         )
-        found.setdefault((entry.dataset, row["per"]), []).append(point)
+        found.setdefault((entry.dataset, row.per), []).append(point)
     return found
 
 
 def _values(entry: Entry) -> int:
-    """Return how many values a clip of it holds, or a frame where it is online: in any order of axes."""
+    """Return the number of values in a clip, or in a frame of an online model, whatever the order of axes."""
     return entry.channels * entry.size**2 * (1 if entry.mode == "online" else entry.frames)
 
 
@@ -155,40 +159,42 @@ def _figure(entry: Entry) -> tuple[float, str] | None:
 
 
 def title(entry: Entry) -> str:
-    """Return what a model is called in a picture."""
+    """Return the label of a model."""
     words = [entry.family.upper(), _BACKBONES[entry.backbone]]
     words += ["NL"] if entry.non_local else []
     words += ["online" if entry.mode == "online" else f"{entry.frames}f"]
     return " ".join(words)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+class LatencyRow(msgspec.Struct, frozen=True):
+    """The keys of a row of `bench --json` that a picture shows; rows of earlier versions have them too."""
+
+    model: str
+    runtime: str
+    threads: int | None
+    precision: str
+    input_shape: list[int]
+    per: Literal["clip", "frame"]
+    median_ms: Annotated[float, msgspec.Meta(ge=1e-6, le=1e9)]
+
+
+def read(path: Path) -> list[LatencyRow]:
     """Return the rows of a file that `bench --json` printed. Raises DataError."""
-    wanted: dict[str, Any] = {
-        "model": str,
-        "runtime": str,
-        "threads": int | None,
-        "precision": str,
-        "input_shape": list[int],
-        "per": Literal["clip", "frame"],
-        "median_ms": Annotated[float, msgspec.Meta(ge=1e-6, le=1e9)],
-    }
-    kind = msgspec.defstruct("Row", list(wanted.items()))
     try:
-        rows = msgspec.json.decode(files.read(path), type=list[kind])  # type: ignore[valid-type]
+        return msgspec.json.decode(files.read(path), type=list[LatencyRow])
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give what `tsmzoo bench --json` printed") from None
     except msgspec.MsgspecError as error:
         raise DataError(f"{path}: is not what `tsmzoo bench --json` prints ({error}); run it again") from None
-    return [msgspec.structs.asdict(row) for row in rows]
 
 
 def write(
     zoo: Registry, folder: Path, benched: Sequence[Path] = (), *, note: Callable[[str], None] = lambda _: None
 ) -> list[Path]:
-    """Draw every picture there is enough for, as SVG and PNG, and return the files; `note` hears what is left out.
+    """Draw a picture of each dataset with enough models, as SVG and PNG, and return the files.
 
-    Raises DataError where the folder cannot be written, or a file of `benched` cannot be used.
+    `note` is called with a line about the rows of `benched` that cannot be drawn. Raises DataError if the folder cannot
+    be written, a file of `benched` cannot be used, or matplotlib is not installed.
     """
     rows = [row for path in benched for row in read(path)]
     latencies = by_latency(zoo, rows)
@@ -198,6 +204,8 @@ def write(
         raise DataError(f"{benched[0]}: nothing in it can be drawn ({why}); bench others")
     if missing:
         note(f"{missing} of {len(rows)} rows are left out ({why})")
+    with drawing():
+        pass  # fails without matplotlib, before anything is written
     made: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -218,7 +226,7 @@ def _name(dataset: str) -> str:
 
 
 def _file_name(dataset: str) -> str:
-    """Return what a dataset adds to a file's name: a registry may call it anything."""
+    """Return a dataset's name as part of a file name: a registry may call it anything."""
     return re.sub(r"[^\w.-]", "_", dataset, flags=re.ASCII)[:_NAME]
 
 
@@ -243,16 +251,16 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
 
 @drawing()
 def draw(points: Sequence[Point], name: str, across: str) -> Figure:
-    """Return the picture of `points`: top-1 over a logarithmic axis, a bubble's area its parameters."""
+    """Draw `points`: top-1 over a logarithmic axis, the area of a bubble proportional to the parameters."""
     from matplotlib.figure import Figure
 
-    # The commonest protocol is `a`.
+    # The most common protocol is `a`.
     letters = {p: chr(97 + n) for n, (p, _) in enumerate(Counter(q.protocol for q in points if q.label).most_common())}
     figure = Figure(figsize=(9, 6.0 + 0.17 * (len(letters) + 1)), layout=None)
     bottom = (0.6 + 0.17 * (len(letters) + 1)) / figure.get_figheight()
     axes = figure.add_axes((0.08, bottom, 0.895, 0.93 - bottom))
-    groups = sorted({point.group for point in points}, key=lambda group: ([*_COLOURS, group].index(group), group))
-    colours = {group: _COLOURS.get(group, _OTHERS[n % len(_OTHERS)]) for n, group in enumerate(groups)}
+    groups = sorted({point.group for point in points}, key=lambda group: ([*_COLORS, group].index(group), group))
+    colors = {group: _COLORS.get(group, _OTHERS[n % len(_OTHERS)]) for n, group in enumerate(groups)}
     area = _LARGEST / max(point.mparams for point in points)
     # Large ones first, so that none hides another.
     for point in sorted(points, key=lambda point: (point.label is not None, -point.mparams)):
@@ -260,7 +268,7 @@ def draw(points: Sequence[Point], name: str, across: str) -> Figure:
             point.x,
             point.top1,
             s=area * point.mparams,
-            color=colours[point.group],
+            color=colors[point.group],
             alpha=0.65 if point.label else 0.12,
             linewidths=0.8,
             edgecolors="white" if point.label else "none",
@@ -270,14 +278,14 @@ def draw(points: Sequence[Point], name: str, across: str) -> Figure:
     axes.set_xlabel(across)
     axes.set_ylabel("top-1, %, as published")
     axes.set_title(name, loc="left", fontsize=12, parse_math=False)
-    _legend(axes, points, colours, area)
+    _legend(axes, points, colors, area)
     place(axes, [point for point in points if point.label], letters, area)
     notes = ["Accuracies under different protocols do not compare."] if len(letters) > 1 else []
     if across != _COST:
         notes.append("Accuracy is the checkpoint's, in float: what a file loses in fewer bits is not drawn.")
     if any(point.label is None for point in points):
         notes.append("Faint: other checkpoints of the zoo, each under its own protocol.")
-    lines = [f"{letter}  {recipe.protocol(protocol).text('T')}" for protocol, letter in letters.items()]
+    lines = [f"{letter}  {recipes.protocol(protocol).text('T')}" for protocol, letter in letters.items()]
     lines += [" ".join(notes)] if notes else []
     figure.text(0.015, 0.008, "\n".join(lines), fontsize=7, color="#444444", va="bottom", linespacing=1.45)
     return figure
@@ -296,7 +304,7 @@ def _scale(axes: Axes, points: Sequence[Point]) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    # Whole numbers, for which there is room, and none above 100.
+    # Whole numbers, and none above 100.
     axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value <= 100 else ""))
     axes.grid(color="#e4e4e4", linewidth=0.6, zorder=0)
@@ -305,12 +313,12 @@ def _scale(axes: Axes, points: Sequence[Point]) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _legend(axes: Axes, points: Sequence[Point], colours: dict[str, str], area: float) -> None:
+def _legend(axes: Axes, points: Sequence[Point], colors: dict[str, str], area: float) -> None:
     handles = [
         axes.scatter(
-            [], [], s=60, color=colour, alpha=0.65, label=group.upper() if group in _COLOURS else one_line(group, _NAME)
+            [], [], s=60, color=colour, alpha=0.65, label=group.upper() if group in _COLORS else one_line(group, _NAME)
         )
-        for group, colour in colours.items()
+        for group, colour in colors.items()
     ]
     sizes = sorted({min(p.mparams for p in points), max(p.mparams for p in points)})
     handles += [
@@ -327,10 +335,9 @@ def _legend(axes: Axes, points: Sequence[Point], colours: dict[str, str], area: 
 def place(axes: Axes, points: Sequence[Point], letters: dict[str, str], area: float) -> list[Bbox]:
     """Write each label beside its bubble, and return their boxes, in pixels, from left to right.
 
-    `area` is that of a bubble of a million parameters, in square points.
-
-    Each takes the first place around its bubble where it covers no other label and no labelled bubble, or else the one
-    where it covers least; a line leads to it where that is not near.
+    `area` is that of a bubble of a million parameters, in square points. A label takes the first place around its
+    bubble that covers no other label and no labeled bubble, else the one that covers least. A line connects it with the
+    bubble if they are apart.
     """
     from math import pi, sqrt
 
@@ -367,7 +374,7 @@ def place(axes: Axes, points: Sequence[Point], letters: dict[str, str], area: fl
         width, height = extent.width, extent.height
 
         def cost(box: Bbox) -> float:
-            """Return the square pixels that a label there would cover, or stand outside with."""
+            """Return the area in square pixels that a label would cover or that would lie outside the axes."""
             covered = sum(_common(box, other) for other in (*boxes, *bubbles))
             return covered + box.width * box.height - _common(box, frame)
 
@@ -388,7 +395,7 @@ def place(axes: Axes, points: Sequence[Point], letters: dict[str, str], area: fl
 
 
 def _no_formula(text: str) -> str:
-    """Return what matplotlib shows as `text` beside a formula."""
+    """Escape `text`, so that matplotlib takes no part of it for a formula."""
     return text.replace("$", r"\$")
 
 

@@ -1,7 +1,7 @@
-"""Latency and memory of exported files and networks side by side: who runs when, and what the times say.
+"""Latency and memory of exported files and networks, measured side by side.
 
-Each has a process of its own (worker.py). They take turns, round by round, on the same cores, so that what else
-the machine does hits all alike, and ratios are taken round by round.
+Each runs in a process of its own (worker.py). They take turns, round by round, on the same cores, so that other load on
+the machine slows all of them alike. Ratios are computed round by round.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
+from tsmzoo.artifact.converter import converter_of
 from tsmzoo.errors import ZooError
 from tsmzoo.formats import Format, format_of, is_artifact
 from tsmzoo.registry import ShiftName
 
-#: A turn is as many passes as fill so many seconds, one at least: the first of them finds the caches full of others'.
+#: A turn is as many passes as fill this time, at least one. The first pass of a turn finds the caches filled by others.
 TURN_SECONDS = 0.02
-#: Rows of a profile that are shown.
+#: Rows of a profile that the text shows.
 _TOP = 12
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is to run: an exported file, or a model of the registry, in torch, with its options."""
+    """What a worker runs: an exported file, or a model of the registry in torch, with its options."""
 
     subject: str
     threads: int = 1
@@ -46,7 +48,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     frames: int | None = None
     size: int | None = None
     registries: tuple[str, ...] = ()
-    #: To hold the file against its contract, as every other command does, and run nothing.
+    #: Only compare the file with its contract, as every other command does.
     check: bool = False
 
     @property
@@ -56,7 +58,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says once it is ready."""
+    """A worker's answer when it is ready."""
 
     runtime: str
     model: str
@@ -65,12 +67,12 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     weights: str
     #: With the axes of the file.
     input_shape: tuple[int, ...]
-    #: Most memory that the process held before it loaded anything: Python, NumPy and the runtime itself.
+    #: Peak memory of the process before it loaded a model: Python, NumPy and the runtime itself.
     before_mb: float = 0.0
 
 
 class Operator(msgspec.Struct, frozen=True):
-    """Milliseconds a pass of one node, or of all nodes of a kind, and how many calls a pass they are."""
+    """Time of one node, or of all nodes of a kind: milliseconds and calls per pass."""
 
     kind: str
     name: str | None
@@ -79,7 +81,7 @@ class Operator(msgspec.Struct, frozen=True):
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """Where the time goes, slowest first; operators that call others count without these, modules with them."""
+    """Time by operator, slowest first; an operator is counted without those it calls, a module with them."""
 
     passes: int
     kinds: tuple[Operator, ...]
@@ -87,7 +89,7 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured of one job: seconds of each pass of each round."""
+    """Measurements of one job: seconds of each pass of each round."""
 
     job: Job
     loaded: Loaded
@@ -100,12 +102,12 @@ _T = TypeVar("_T")
 
 
 def encoded(value: Any) -> bytes:
-    """Return a line of JSON, which may hold a file's name that is not UTF-8, as msgspec's own may not."""
+    """Return a line of JSON. Unlike msgspec's encoder it accepts file names that are not UTF-8."""
     return json.dumps(msgspec.to_builtins(value)).encode() + b"\n"
 
 
 class Worker:
-    """A process that holds one job; it ends with the block."""
+    """A process that runs one job; a context manager that ends it."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -117,7 +119,7 @@ class Worker:
             stdout=subprocess.PIPE,
             # torch's idle threads spin into the turns of others.
             env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
-            # Ctrl-C is for us alone, who end them.
+            # Ctrl-C must reach only this process, which ends the workers.
             start_new_session=True,
         )
         return self
@@ -129,7 +131,7 @@ class Worker:
         self._process.communicate()
 
     def ask(self, request: Any, kind: type[_T]) -> _T:
-        """Send `request` and return the answer. Raises ZooError where it is an error, or none comes."""
+        """Send `request` and return the answer. Raises ZooError if the answer is an error or the process ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -150,9 +152,9 @@ class Worker:
 
 
 def check(jobs: Sequence[Job], *, progress: Callable[[str, int, int], None] = lambda *_: None) -> None:
-    """Hold each file among `jobs` against its contract, in a process that is not measured.
+    """Compare each file among `jobs` with its contract, in a process that is not measured.
 
-    Raises ZooError naming the first that does not fit.
+    Raises ZooError for the first that differs.
     """
     for index, job in enumerate(jobs):
         if job.kind != "torch":
@@ -168,9 +170,9 @@ def run_benchmark(
     profile: bool = False,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> list[Timing]:
-    """Load every job, let them take turns in `runs` rounds, and return what was measured, in their order.
+    """Load every job, run them in turns for `runs` rounds, and return the measurements in the order of the jobs.
 
-    Raises ZooError naming the first that cannot be run, or on Windows, where memory is read in no way known here.
+    Raises ZooError for the first that cannot run, and on Windows, where reading the memory is not implemented.
     """
     if sys.platform == "win32":
         raise ZooError("bench does not run on Windows; run it in WSL")
@@ -193,7 +195,7 @@ def run_benchmark(
         profiles: list[Profile | None] = [None for _ in workers]
         for index, worker in enumerate(workers if profile else ()):
             progress(f"profiling {worker.job.subject}", index, len(workers))
-            # A library that falls over its own profiler must not cost what was measured.
+            # A runtime that crashes in its profiler must not lose the measurements.
             with suppress(ZooError):
                 profiles[index] = worker.ask({"profile": passes[index]}, Profile | None)  # type: ignore[arg-type]
     measured = zip(jobs, loaded, rounds, peaks, profiles, strict=True)
@@ -204,7 +206,7 @@ def run_benchmark(
 
 
 def _passes(worker: Worker) -> int:
-    """Warm a worker up; return how many of its passes make a turn."""
+    """Warm a worker up and return the number of passes of a turn."""
     worker.ask({"passes": 1}, tuple[float, ...])
     fastest = min(worker.ask({"passes": 2}, tuple[float, ...]))
     passes = max(1, round(TURN_SECONDS / fastest))
@@ -214,58 +216,114 @@ def _passes(worker: Worker) -> int:
 
 
 def ratio(timing: Timing, first: Timing) -> float:
-    """Return how many times as long as `first` a pass of `timing` takes: the median over the rounds."""
+    """Return the time of a pass divided by that of `first`: the median over the rounds."""
     return median(median(a) / median(b) for a, b in zip(timing.rounds, first.rounds, strict=True))
 
 
-def document(timings: Sequence[Timing]) -> list[dict[str, Any]]:
-    """Return what `bench --json` prints; times are of one clip, or of one frame of an online model."""
+class OperatorRow(msgspec.Struct, frozen=True):
+    """An operator in a profile."""
+
+    kind: str
+    #: Of one node; null for all nodes of the kind.
+    name: str | None
+    #: Per pass.
+    calls: int
+    #: Milliseconds per pass.
+    ms: float
+    #: Of the time of all operators, 0…1.
+    share: float
+
+
+class BenchmarkRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Latency and memory of a file or model."""
+
+    #: The file or model, as it was given.
+    artifact: str
+    #: Id of the model.
+    model: str
+    runtime: str
+    precision: str
+    #: `published`, `local` or `random`.
+    weights: str
+    #: With the axes of the file.
+    input_shape: list[int]
+    #: null for Core ML, which chooses the number itself.
+    threads: int | None
+    #: Rounds in which each took its turn.
+    runs: int
+    #: Passes in all rounds.
+    passes: int
+    #: What a pass computes: a frame if the model is online.
+    per: Literal["clip", "frame"]
+    #: Milliseconds per pass: the median.
+    median_ms: float
+    #: Milliseconds per pass: the 95th percentile.
+    p95_ms: float
+    #: Frames per second; online models only.
+    fps: float | UnsetType = UNSET
+    #: Clips per second; offline models only.
+    clips_per_s: float | UnsetType = UNSET
+    #: Time divided by that of the first row, the median over the rounds; null between a clip and a frame.
+    ratio: float | None
+    #: Peak memory of the process, in millions of bytes, above `before_mb`.
+    peak_mb: float
+    #: Peak memory before the model was loaded.
+    before_mb: float
+    #: Time by kind of operator, slowest first; only with --profile, if the runtime reports it.
+    operators: list[OperatorRow] | UnsetType = UNSET
+    #: Time by node, slowest first; likewise.
+    nodes: list[OperatorRow] | UnsetType = UNSET
+
+
+def rows(timings: Sequence[Timing]) -> list[BenchmarkRow]:
+    """Return the result of each measurement; ratios are relative to the first."""
     return [_row(timing, timings[0]) for timing in timings]
 
 
-def _row(timing: Timing, first: Timing) -> dict[str, Any]:
+def _row(timing: Timing, first: Timing) -> BenchmarkRow:
     times = [seconds for round_ in timing.rounds for seconds in round_]
     middle, same = median(times), timing.loaded.mode == first.loaded.mode
     online = timing.loaded.mode == "online"
-    row: dict[str, Any] = {
-        "artifact": timing.job.subject,
-        "model": timing.loaded.model,
-        "runtime": timing.loaded.runtime,
-        "precision": timing.loaded.precision,
-        "weights": timing.loaded.weights,
-        "input_shape": list(timing.loaded.input_shape),
-        # Those of Core ML are its own affair.
-        "threads": None if timing.job.kind == Format.COREML else timing.job.threads,
-        "runs": len(timing.rounds),
-        "passes": len(times),
-        "per": "frame" if online else "clip",
-        "median_ms": round(middle * 1e3, 4),
-        "p95_ms": round(float(np.percentile(times, 95)) * 1e3, 4),
-        "fps" if online else "clips_per_s": round(1 / middle, 2),
-        # A clip and a frame do not compare.
-        "ratio": round(ratio(timing, first), 4) if same else None,
-        "peak_mb": round(timing.peak_mb, 1),
-        "before_mb": round(timing.loaded.before_mb, 1),
-    }
-    if timing.profile:
-        total = sum(operator.ms for operator in timing.profile.kinds)
-        for key, operators in (("operators", timing.profile.kinds), ("nodes", timing.profile.nodes)):
-            row[key] = [
-                {
-                    "kind": o.kind,
-                    "name": o.name,
-                    "calls": o.calls,
-                    "ms": round(o.ms, 4),
-                    # LiteRT's times of a very small file may all be 0.
-                    "share": round(o.ms / total, 4) if total else 0.0,
-                }
-                for o in operators
-            ]
-    return row
+    rate, profile = round(1 / middle, 2), timing.profile
+    total = sum(operator.ms for operator in profile.kinds) if profile else 0.0
+    return BenchmarkRow(
+        artifact=timing.job.subject,
+        model=timing.loaded.model,
+        runtime=timing.loaded.runtime,
+        precision=timing.loaded.precision,
+        weights=timing.loaded.weights,
+        input_shape=list(timing.loaded.input_shape),
+        threads=None if _chooses_threads(timing.job) else timing.job.threads,
+        runs=len(timing.rounds),
+        passes=len(times),
+        per="frame" if online else "clip",
+        median_ms=round(middle * 1e3, 4),
+        p95_ms=round(float(np.percentile(times, 95)) * 1e3, 4),
+        fps=rate if online else UNSET,
+        clips_per_s=UNSET if online else rate,
+        ratio=round(ratio(timing, first), 4) if same else None,
+        peak_mb=round(timing.peak_mb, 1),
+        before_mb=round(timing.loaded.before_mb, 1),
+        operators=_operators(profile.kinds, total) if profile else UNSET,
+        nodes=_operators(profile.nodes, total) if profile else UNSET,
+    )
+
+
+def _operators(operators: Sequence[Operator], total: float) -> list[OperatorRow]:
+    # LiteRT's times of a very small file may all be 0.
+    return [
+        OperatorRow(o.kind, o.name, o.calls, round(o.ms, 4), round(o.ms / total, 4) if total else 0.0)
+        for o in operators
+    ]
+
+
+def _chooses_threads(job: Job) -> bool:
+    """Return whether the runtime takes as many threads as it likes."""
+    return job.kind != "torch" and converter_of(Format(job.kind)).chooses_threads
 
 
 def interpreted(runtime: str) -> bool:
-    """Say whether tsmzoo's own interpreter ran a file, in place of what runs it on a phone."""
+    """Return whether tsmzoo's own interpreter ran a file, instead of a phone's runtime."""
     return runtime.startswith("tsmzoo's ")
 
 
@@ -286,37 +344,37 @@ _NODES = {"node": "left", "operator": "left", "ms": "right", "share": "right"}
 MEMORY = "peak MB: what the process held at most, less what it held once the runtime was imported"
 
 
-def cells(row: dict[str, Any]) -> list[str]:
+def cells(row: BenchmarkRow) -> list[str]:
     """Return a row of the table."""
     return [
-        row["artifact"],
-        row["runtime"],
-        "–" if row["threads"] is None else str(row["threads"]),
-        row["per"],
-        figures(row["median_ms"]),
-        figures(row["p95_ms"]),
-        figures(1e3 / row["median_ms"]),
-        "–" if row["ratio"] is None else f"{row['ratio']:.2f}",
-        f"{row['peak_mb']:.0f}",
+        row.artifact,
+        row.runtime,
+        "–" if row.threads is None else str(row.threads),
+        row.per,
+        figures(row.median_ms),
+        figures(row.p95_ms),
+        figures(1e3 / row.median_ms),
+        "–" if row.ratio is None else f"{row.ratio:.2f}",
+        f"{row.peak_mb:.0f}",
     ]
 
 
-def profiles(row: dict[str, Any], table: Callable[[dict[str, str], list[list[str]]], str]) -> list[str]:
+def profiles(row: BenchmarkRow, table: Callable[[dict[str, str], list[list[str]]], str]) -> list[str]:
     """Return the paragraphs of a row's profile: by operator, then the slowest nodes."""
-    if "operators" not in row:
-        return [f"{row['artifact']}\n{row['runtime']}: its Python does not tell the times of operators"]
-    total = sum(operator["ms"] for operator in row["operators"])
-    kinds = [[o["kind"], str(o["calls"]), *_times(o)] for o in row["operators"]]
-    nodes = [[o["name"] or "", o["kind"], *_times(o)] for o in row["nodes"]]
+    if not row.operators or not row.nodes:
+        return [f"{row.artifact}\n{row.runtime}: its Python does not tell the times of operators"]
+    total = sum(operator.ms for operator in row.operators)
+    kinds = [[o.kind, str(o.calls), *_times(o)] for o in row.operators]
+    nodes = [[o.name or "", o.kind, *_times(o)] for o in row.nodes]
     return [
-        f"{row['artifact']}: {figures(total)} ms a {row['per']} by the profiler, of which shares compare, times do not",
+        f"{row.artifact}: {figures(total)} ms a {row.per} by the profiler, of which shares compare, times do not",
         table(_KINDS, kinds[:_TOP]) + _more(kinds),
         f"nodes of the network as it ran, slowest first\n{table(_NODES, nodes[:_TOP])}{_more(nodes)}",
     ]
 
 
-def _times(operator: dict[str, Any]) -> list[str]:
-    return [f"{operator['ms']:.3f}", f"{operator['share']:.1%}"]
+def _times(operator: OperatorRow) -> list[str]:
+    return [f"{operator.ms:.3f}", f"{operator.share:.1%}"]
 
 
 def _more(rows: Sequence[object]) -> str:
@@ -324,5 +382,5 @@ def _more(rows: Sequence[object]) -> str:
 
 
 def figures(value: float) -> str:
-    """Return a number to read, with three digits."""
+    """Return a number with three digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.1 else f"{value:.3f}"

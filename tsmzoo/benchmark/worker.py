@@ -1,4 +1,4 @@
-"""One exported file or network in a process of its own, which `tsmzoo bench` starts and asks to run."""
+"""The process in which `tsmzoo bench` runs one exported file or network."""
 
 from __future__ import annotations
 
@@ -14,25 +14,18 @@ from typing import Any
 import msgspec
 
 from tsmzoo.artifact import store
-from tsmzoo.artifact.converter import missing_extra
+from tsmzoo.artifact.converter import converter_of
 from tsmzoo.benchmark.run import Job, Loaded, encoded
-from tsmzoo.benchmark.sessions import CoremlSession, OnnxSession, Session, TfliteSession, TorchSession, timed
+from tsmzoo.benchmark.sessions import Session, TorchSession, timed
 from tsmzoo.errors import ArtifactError, ZooError
-from tsmzoo.formats import Format, format_of
+from tsmzoo.formats import Format
+from tsmzoo.inference.model import check_file
 from tsmzoo.system.quiet import quiet
 from tsmzoo.text import of_error
 
-#: What is imported before the memory is first read, by kind of job.
-_LIBRARIES = {
-    "torch": ("torch", "tsmzoo.inference.model"),
-    "onnx": ("onnxruntime",),
-    "tflite": ("ai_edge_litert.interpreter",),
-    "coreml": ("coremltools", "tsmzoo.converters.coreml.convert"),
-}
-
 
 def peak() -> float:
-    """Return the most memory that this process has held so far, resident, in millions of bytes."""
+    """Return the peak resident memory of this process so far, in millions of bytes."""
     try:
         # Not ru_maxrss, which on Linux is never less than the parent's at the start.
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
@@ -45,39 +38,32 @@ def peak() -> float:
 
 
 def cores(threads: int, allowed: Iterable[int]) -> set[int]:
-    """Return the processor's cores on which a job of so many threads runs; the same for every job.
+    """Return the processor cores on which a job of so many threads runs; the same for every job.
 
-    Left to the system, each process keeps to one core for long, and cores are not alike: on a shared machine of two, a
-    file against itself measured 0.83 to 1.20, on one core 0.985 to 1.004. The first core has interrupts to serve.
-    Where cores are of several kinds, `taskset` chooses: these are among those that it allows.
+    The system would keep each process on one core for long, and cores differ: on a shared machine of two, a file
+    against itself measured 0.83 to 1.20, on one core 0.985 to 1.004. The first core is avoided: it serves interrupts.
+    If cores are of several kinds, `taskset` selects: only allowed cores are used.
     """
     ordered = sorted(allowed)
     return set((ordered[1:] if threads < len(ordered) else ordered)[:threads])
 
 
 def load(job: Job) -> tuple[Session, Loaded]:
-    """Return what `job` names ready to run, and what it is. Raises ZooError."""
-    kind = job.kind
-    try:
-        for library in _LIBRARIES[kind]:
-            importlib.import_module(library)
-    except ModuleNotFoundError as error:
-        if kind == "torch":
-            raise
-        raise missing_extra(Format(kind), error) from None
-    path = Path(job.subject)
-    # Before the memory is read, as late as can be: this is the file that runs.
-    contract = None if kind == "torch" else store.opened(path)
-    before = peak()
+    """Load the file or model of `job`; return it ready to run, and its description. Raises ZooError."""
+    # The runtime is imported before the memory is first read.
     session: Session
-    if contract is None:
+    if job.kind == "torch":
+        for library in ("torch", "tsmzoo.inference.torch_runner"):
+            importlib.import_module(library)
+        before = peak()
         session = TorchSession(job)
         loaded = session.loaded
     else:
-        if format_of(path) == Format.COREML:
-            session = CoremlSession(path, contract)
-        else:
-            session = {"onnx": OnnxSession, "tflite": TfliteSession}[kind](path, contract, job.threads)
+        path, converter = Path(job.subject), converter_of(Format(job.kind))
+        converter.require("session")
+        contract = store.opened(path)  # as late as can be: this is the file that runs
+        before = peak()
+        session = converter.session(path, contract, job.threads)
         loaded = Loaded(
             runtime=session.runtime,
             model=contract.model,
@@ -91,9 +77,9 @@ def load(job: Job) -> tuple[Session, Loaded]:
 
 @contextmanager
 def _as_its_contract_says(job: Job) -> Iterator[None]:
-    """Raise ArtifactError where a file fails in any other way: its tensors are not its contract's.
+    """Turn any other error of a file into ArtifactError: its tensors differ from its contract.
 
-    A network has no contract to differ from: its bugs keep their traceback.
+    Errors of a network keep their traceback: it has no contract.
     """
     try:
         yield
@@ -108,7 +94,7 @@ def _as_its_contract_says(job: Job) -> Iterator[None]:
 
 
 def main() -> None:
-    # Answers have a handle of their own: what libraries print goes to stderr.
+    # Answers go to a handle of their own: what libraries print goes to stderr.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
 
@@ -117,13 +103,11 @@ def main() -> None:
 
     job = msgspec.convert(json.loads(sys.stdin.buffer.readline()), Job)
     if sys.platform == "linux":
-        # Before the runtime starts threads, which inherit it. A sandbox may refuse it.
+        # Before the runtime starts threads, which inherit the affinity. A sandbox may refuse it.
         with suppress(OSError):
             os.sched_setaffinity(0, cores(job.threads, os.sched_getaffinity(0)))
     try:
         if job.check:
-            from tsmzoo.inference.model import check_file  # torch, which no file is measured with
-
             check_file(Path(job.subject))
             answer(None)
             return
@@ -146,5 +130,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with suppress(BrokenPipeError):  # who asked is gone
+    with suppress(BrokenPipeError):  # the parent process is gone
         main()

@@ -1,1 +1,1 @@
-"""What the registry says of a model: rows of `list`, the page of `info`, costs, a stub for one's own checkpoint."""
+"""What the registry knows about models: `list`, `info`, `flops`, and an entry for your own checkpoint."""

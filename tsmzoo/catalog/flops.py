@@ -1,18 +1,55 @@
-"""What `flops` prints: our count next to the published one, per clip, per frame and per video."""
+"""Cost of models: counted operations and parameters next to the published ones, per clip, per frame and per video."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from tsmzoo import recipe
 from tsmzoo.catalog.listing import gmacs
 from tsmzoo.models.flops import CONVENTION, Count, count
-from tsmzoo.registry import Entry
+from tsmzoo.registry import Entry, recipes
 from tsmzoo.text import joined
 
-__all__ = ["COLUMNS", "CONVENTION", "cells", "cost", "text"]
+__all__ = ["COLUMNS", "CONVENTION", "Cost", "VideoCost", "cells", "cost", "text"]
+
+
+class VideoCost(msgspec.Struct, frozen=True):
+    """Cost of a video under a protocol."""
+
+    #: Clips of the video times crops of each.
+    views: int
+    #: Frames of a view.
+    frames: int
+    #: Side of a view, in pixels.
+    size: int
+    #: Of all views.
+    gmacs: float
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """Cost of a model, counted and published."""
+
+    id: str
+    #: Multiply-accumulates, in thousand millions; an online model's clip is one frame.
+    gmacs_per_clip: float
+    #: The same, divided by the frames of the clip.
+    gmacs_per_frame: float
+    #: Parameters, in millions.
+    mparams: float
+    published_gmacs: float | None
+    #: What the published GMACs cover, in words.
+    published_basis: str | None
+    published_mparams: float | None
+    #: N, T, C, H, W; of an online model, which takes one frame, N, C, H, W.
+    input_shape: list[int]
+    #: What counts as an operation, in words.
+    convention: str
+    #: Cost of a video, by the protocol of each published accuracy.
+    gmacs_per_video: dict[str, VideoCost]
+    #: GMACs of each module, with those inside it; only with --per-module.
+    modules: dict[str, float] | UnsetType = UNSET
 
 
 def cost(
@@ -22,41 +59,34 @@ def cost(
     *,
     per_module: bool = False,
     per_video: bool = True,
-) -> dict[str, Any]:
-    """Return the cost of an entry at its own or another size and T, and of a video under each protocol it names."""
+) -> Cost:
+    """Count the cost of an entry, at its own or another size and T, and of a video under each protocol it names."""
     entry = msgspec.structs.replace(published, size=size or published.size, frames=frames or published.frames)
     counted = _count(entry)
-    document: dict[str, Any] = {
-        "id": entry.id,
-        "gmacs_per_clip": round(counted.gmacs, 9),
-        "gmacs_per_frame": round(counted.gmacs / entry.frames, 9),
-        "mparams": round(counted.mparams, 6),
-        "published_gmacs": entry.published_gmacs.value if entry.published_gmacs else None,
-        "published_basis": entry.published_gmacs.basis if entry.published_gmacs else None,
-        "published_mparams": entry.published_mparams.value if entry.published_mparams else None,
-        "input_shape": list(counted.input_shape),
-        "convention": CONVENTION,
-        "gmacs_per_video": {
-            result.protocol: _per_video(published, recipe.protocol(result.protocol), result.frames)
+    return Cost(
+        id=entry.id,
+        gmacs_per_clip=round(counted.gmacs, 9),
+        gmacs_per_frame=round(counted.gmacs / entry.frames, 9),
+        mparams=round(counted.mparams, 6),
+        published_gmacs=entry.published_gmacs.value if entry.published_gmacs else None,
+        published_basis=entry.published_gmacs.basis if entry.published_gmacs else None,
+        published_mparams=entry.published_mparams.value if entry.published_mparams else None,
+        input_shape=list(counted.input_shape),
+        convention=CONVENTION,
+        gmacs_per_video={
+            result.protocol: _per_video(published, recipes.protocol(result.protocol), result.frames)
             for result in entry.results
             if result.protocol and per_video
         },
-    }
-    if per_module:
-        document["modules"] = {name: round(gmacs, 6) for name, gmacs in counted.modules.items()}
-    return document
+        modules={name: round(gmacs, 6) for name, gmacs in counted.modules.items()} if per_module else UNSET,
+    )
 
 
-def _per_video(entry: Entry, protocol: recipe.Protocol, tested: int | None) -> dict[str, Any]:
+def _per_video(entry: Entry, protocol: recipes.Protocol, tested: int | None) -> VideoCost:
     frames = tested or protocol.frames or entry.frames
     size = entry.short_side if protocol.full else entry.size
     view = _count(msgspec.structs.replace(entry, frames=frames, size=size))
-    return {
-        "views": protocol.views,
-        "frames": frames,
-        "size": size,
-        "gmacs": round(view.gmacs * protocol.views, 4),
-    }
+    return VideoCost(protocol.views, frames, size, round(view.gmacs * protocol.views, 4))
 
 
 _counts: dict[tuple[Any, ...], Count] = {}
@@ -91,38 +121,35 @@ COLUMNS = {
 }
 
 
-def cells(document: dict[str, Any]) -> list[str]:
+def cells(cost: Cost) -> list[str]:
     """Return a row of the table."""
-    d = document
     return [
-        d["id"],
-        "x".join(map(str, d["input_shape"])),
-        gmacs(d["gmacs_per_clip"]),
-        gmacs(d["gmacs_per_frame"]),
-        f"{d['published_gmacs'] or '–'}",
-        f"{d['mparams']:.2f}",
-        f"{d['published_mparams'] or '–'}",
-        d["published_basis"] or "–",
+        cost.id,
+        "x".join(map(str, cost.input_shape)),
+        gmacs(cost.gmacs_per_clip),
+        gmacs(cost.gmacs_per_frame),
+        f"{cost.published_gmacs or '–'}",
+        f"{cost.mparams:.2f}",
+        f"{cost.published_mparams or '–'}",
+        cost.published_basis or "–",
     ]
 
 
-def text(document: dict[str, Any]) -> str:
-    """Return one model's cost to read."""
-    d = document
-    online = len(d["input_shape"]) == 4
-    clip = "" if online else f"{d['gmacs_per_clip']:.4g} GMACs a clip, "
+def text(cost: Cost) -> str:
+    """Return the cost of one model as text."""
+    online = len(cost.input_shape) == 4
+    clip = "" if online else f"{cost.gmacs_per_clip:.4g} GMACs a clip, "
+    macs = f"{cost.published_gmacs} GMACs, {cost.published_basis}" if cost.published_gmacs else "no GMACs"
+    mparams = f"{cost.published_mparams} M parameters" if cost.published_mparams else "no parameters"
     lines = [
-        f"{d['id']}  input {'x'.join(map(str, d['input_shape']))}",
-        f"  {clip}{d['gmacs_per_frame']:.4g} GMACs a frame, {d['mparams']:.4g} M parameters",
-        f"  convention: {d['convention']}",
+        f"{cost.id}  input {'x'.join(map(str, cost.input_shape))}",
+        f"  {clip}{cost.gmacs_per_frame:.4g} GMACs a frame, {cost.mparams:.4g} M parameters",
+        f"  convention: {cost.convention}",
+        f"  published: {macs}; {mparams}",
     ]
-    macs = f"{d['published_gmacs']} GMACs, {d['published_basis']}" if d["published_gmacs"] else "no GMACs"
-    mparams = f"{d['published_mparams']} M parameters" if d["published_mparams"] else "no parameters"
-    lines.append(f"  published: {macs}; {mparams}")
     lines += [
-        f"  a video under {name}: {gmacs(video['gmacs'])} GMACs, {video['views']} x {video['frames']} frames "
-        f"at {video['size']} px"
-        for name, video in d["gmacs_per_video"].items()
+        f"  a video under {name}: {gmacs(video.gmacs)} GMACs, {video.views} x {video.frames} frames at {video.size} px"
+        for name, video in cost.gmacs_per_video.items()
     ]
-    lines += [f"  {value:>10.4f}  {name}" for name, value in d.get("modules", {}).items()]
+    lines += [f"  {value:>10.4f}  {name}" for name, value in (cost.modules or {}).items()]
     return joined(lines)

@@ -1,149 +1,224 @@
-"""What `info` tells of one model: a document, and its text."""
+"""Everything about one model: the result of `info`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from tsmzoo import recipe
 from tsmzoo.catalog.listing import gmacs
 from tsmzoo.errors import DownloadError
-from tsmzoo.registry import Entry, Registry
+from tsmzoo.registry import Entry, Registry, Result, Source, recipes
 from tsmzoo.text import joined
 from tsmzoo.weights import cache
 
 
-def card(zoo: Registry, entry: Entry) -> dict[str, Any]:
-    """Return all that the registry knows of `entry`."""
-    normalisation, labels = zoo.normalisations[entry.normalisation], zoo.label_names(entry)
-    document: dict[str, Any] = msgspec.to_builtins(entry)
-    document["aliases"] = zoo.names(entry)
-    document["shift"] = entry.shift
-    document["mparams"] = round(entry.mparams, 3)
-    document["source"] = msgspec.to_builtins(zoo.sources[entry.source])
-    document["results"] = [msgspec.to_builtins(result) | _measured(entry, result.protocol) for result in entry.results]
-    document["input"] = {
-        "shape": [entry.frames, entry.channels, entry.size, entry.size],
-        "axes": "T,C,H,W",
-        "order": normalisation.order if entry.modality == "rgb" else entry.flow_images,
-        "mean": normalisation.mean,
-        "std": normalisation.std,
-        "about": normalisation.about,
-    }
-    document["labels"] = {
-        "map": entry.labels,
-        "order": zoo.labels[entry.labels].order,
-        "classes": entry.classes,
-        "names": labels,
-    }
+class PublishedResult(Result, frozen=True, kw_only=True):
+    """A published accuracy, and the protocol in words."""
+
+    #: How it was measured; null if no protocol was stated.
+    measured: str | None
+    #: Caveats of the protocol.
+    note: str | None
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True):
+    """The input of a model."""
+
+    #: T, C, H, W.
+    shape: list[int]
+    axes: str
+    #: The order of the channels, or what a frame of optical flow consists of.
+    order: str
+    #: Mean of each channel, for values in 0…1.
+    mean: tuple[float, ...]
+    #: Standard deviation of each channel, likewise.
+    std: tuple[float, ...]
+    #: Where mean and std are from.
+    about: str
+
+
+class Labels(msgspec.Struct, frozen=True, kw_only=True):
+    """The classes of a model."""
+
+    #: Key of the label map in the registry.
+    map: str
+    #: What the order of the classes follows, in words.
+    order: str
+    classes: int
+    #: In the order of the logits; null if the names are not part of tsmzoo.
+    names: tuple[str, ...] | None
+
+
+class WeightsFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights on this machine."""
+
+    #: Where the file is, or will be after `download`; null if there is none, or no cache.
+    path: str | None
+    cached: bool
+    #: Larger downloads are refused.
+    max_bytes: int
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of the registry, with all that its keys refer to."""
+
+    entry: Entry
+    aliases: list[str]
+    #: `unidirectional`, `bidirectional`, or null without a shift.
+    shift: str | None
+    #: Parameters, in millions.
+    mparams: float
+    source: Source
+    results: list[PublishedResult]
+    input: Input
+    labels: Labels
+    file: WeightsFile
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON document: the keys of the entry, with those of this struct in place of the same ones."""
+        own: dict[str, Any] = msgspec.to_builtins(self)
+        return {**own.pop("entry"), **own}
+
+
+def info(zoo: Registry, entry: Entry) -> ModelInfo:
+    """Return all that the registry knows about `entry`.
+
+    >>> from tsmzoo import registry
+    >>> zoo = registry.load()
+    >>> info(zoo, zoo.find("tsm_r50_sthv2")).source.name
+    'MIT HAN Lab'
+    """
+    normalisation = zoo.normalisations[entry.normalisation]
     path = None
-    with suppress(DownloadError):  # where there is no cache
+    with suppress(DownloadError):  # without a cache
         path = cache.local_path(entry)
-    document["file"] = {
-        "path": None if path is None else str(path),
-        "cached": cache.is_cached(entry),
-        "max_bytes": entry.max_bytes,
-    }
-    return document
+    return ModelInfo(
+        entry=entry,
+        aliases=zoo.names(entry),
+        shift=entry.shift,
+        mparams=round(entry.mparams, 3),
+        source=zoo.sources[entry.source],
+        results=[_result(entry, result) for result in entry.results],
+        input=Input(
+            shape=[entry.frames, entry.channels, entry.size, entry.size],
+            axes="T,C,H,W",
+            order=normalisation.order if entry.modality == "rgb" else entry.flow_images,
+            mean=normalisation.mean,
+            std=normalisation.std,
+            about=normalisation.about,
+        ),
+        labels=Labels(
+            map=entry.labels,
+            order=zoo.labels[entry.labels].order,
+            classes=entry.classes,
+            names=zoo.label_names(entry),
+        ),
+        file=WeightsFile(
+            path=None if path is None else str(path), cached=cache.is_cached(entry), max_bytes=entry.max_bytes
+        ),
+    )
 
 
-def _measured(entry: Entry, protocol: str | None) -> dict[str, str | None]:
-    """Return in words how a figure was measured, and what one should know of that."""
-    if protocol is None:
-        return {"measured": None, "note": None}
-    followed = recipe.protocol(protocol)
-    return {"measured": followed.text(entry.frames), "note": followed.note}
+def _result(entry: Entry, result: Result) -> PublishedResult:
+    protocol = None if result.protocol is None else recipes.protocol(result.protocol)
+    return PublishedResult(
+        **msgspec.structs.asdict(result),
+        measured=protocol.text(entry.frames) if protocol else None,
+        note=protocol.note if protocol else None,
+    )
 
 
-def text(document: dict[str, Any]) -> str:
-    """Return a card to read."""
-    d = document
-    aliases = f" ({', '.join(d['aliases'])})" if d["aliases"] else ""
-    shift = f"{d['shift']} shift" if d["shift"] else "no shift"
-    if d["shift"]:
-        shift += f" of 1/{d['shift_div']}" if d["shift_div"] != 8 else ""
-        shift += " in place" if d["shift_place"] == "in-place" else ""
-        shift += f" among {d['shift_frames']} frames" if d["shift_frames"] else ""
-    if d["non_local"]:
-        shift += f", non-local blocks ({d['non_local']})"
+def text(info: ModelInfo) -> str:
+    """Return the same as text."""
+    entry = info.entry
+    aliases = f" ({', '.join(info.aliases)})" if info.aliases else ""
     lines = [
-        f"{d['id']}{aliases}",
-        f"  {d['family'].upper()}, {d['mode']}, {d['backbone']}, {shift}; {d['modality']} on {d['dataset']}",
+        f"{entry.id}{aliases}",
+        f"  {entry.family.upper()}, {entry.mode}, {entry.backbone}, {_shift(info)}; {entry.modality} on "
+        f"{entry.dataset}",
         "",
     ]
-    publisher = d["source"]["name"]
-    if d["source"]["repository"]:
-        publisher += f", {d['source']['repository']}"
-    if d["source"]["commit"]:
-        publisher += f" at {d['source']['commit'][:10]}"
-    unit = "frame" if d["mode"] == "online" else "clip"
-    stride = f", one frame of {d['stride']}" if d["stride"] and d["stride"] > 1 else ""
-    rate = f" at {d['target_fps']:g} frames a second" if d["target_fps"] else ""
-    rows = [
-        ("source", publisher),
-        ("cite", d["source"]["citation"]),
-        ("licence", f"{d['licence']} ({note})" if (note := d["source"]["licence_note"]) else d["licence"]),
-        (
-            "cost",
-            f"{gmacs(d['gmacs'])} GMACs a {unit}, {d['mparams']:.2f} M parameters",
-        ),
-    ]
-    if d["published_gmacs"]:
-        rows.append(("published", f"{d['published_gmacs']['value']} GMACs: {d['published_gmacs']['basis']}"))
-    rows += [
-        (
-            "input",
-            f"{' x '.join(map(str, d['input']['shape']))} ({d['input']['axes']}), "
-            f"{d['input']['order']}, {d['sampling']} sampling{stride}{rate}",
-        ),
-        ("mean, std", f"{_numbers(d['input']['mean'])}; {_numbers(d['input']['std'])} on 0…1"),
-    ]
-    if d["states"]:
-        shapes = " ".join("x".join(map(str, shape)) for shape in d["states"])
-        rows.append(("states", f"{len(d['states'])}, zeros at first: {shapes}"))
-    names = d["labels"]["names"]
-    sample = f": {', '.join(names[:3])}, …" if names else "; the names are not at hand"
-    rows.append(("labels", f"{d['labels']['classes']} ({d['labels']['map']}, {d['labels']['order']}){sample}"))
-    rows += _file_rows(d)
-    lines += [f"  {key:<10} {value}" for key, value in rows]
-    if d["results"]:
+    lines += [f"  {key:<10} {value}" for key, value in _rows(info)]
+    if info.results:
         lines += ["", "  published accuracy"]
-    for result in d["results"]:
+    for result in info.results:
         figures = ", ".join(
-            f"{name} {result[key]}"
-            for key, name in (("top1", "top-1"), ("top5", "top-5"), ("map", "mAP"))
-            if result[key]
+            f"{name} {value}"
+            for name, value in (("top-1", result.top1), ("top-5", result.top5), ("mAP", result.map))
+            if value
         )
-        lines.append(
-            f"    {figures}: {result['protocol'] or 'no protocol stated'} ({result['as_published'] or 'as listed'})"
-        )
-        if measured := result["measured"]:
-            lines.append(f"      {measured}")
-        if note := result["note"]:
-            lines.append(f"      note: {note}")
-        lines.append(f"      from {result['source']}")
-    for heading, key in (("doubtful", "doubt"), ("notes", "notes")):
-        if d[key]:
-            lines += ["", f"  {heading}", *(f"    - {line}" for line in d[key])]
+        lines.append(f"    {figures}: {result.protocol or 'no protocol stated'} ({result.as_published or 'as listed'})")
+        if result.measured:
+            lines.append(f"      {result.measured}")
+        if result.note:
+            lines.append(f"      note: {result.note}")
+        lines.append(f"      from {result.source}")
+    for heading, remarks in (("doubtful", entry.doubt), ("notes", entry.notes)):
+        if remarks:
+            lines += ["", f"  {heading}", *(f"    - {line}" for line in remarks)]
     return joined(lines)
 
 
-def _file_rows(d: dict[str, Any]) -> list[tuple[str, str]]:
-    if not d["urls"] and d["file"]["path"] is None:
+def _shift(info: ModelInfo) -> str:
+    entry = info.entry
+    words = "no shift"
+    if info.shift:
+        words = f"{info.shift} shift"
+        words += f" of 1/{entry.shift_div}" if entry.shift_div != 8 else ""
+        words += " in place" if entry.shift_place == "in-place" else ""
+        words += f" among {entry.shift_frames} frames" if entry.shift_frames else ""
+    return words + (f", non-local blocks ({entry.non_local})" if entry.non_local else "")
+
+
+def _rows(info: ModelInfo) -> list[tuple[str, str]]:
+    entry, source, labels = info.entry, info.source, info.labels
+    publisher = source.name
+    publisher += f", {source.repository}" if source.repository else ""
+    publisher += f" at {source.commit[:10]}" if source.commit else ""
+    unit = "frame" if entry.mode == "online" else "clip"
+    stride = f", one frame of {entry.stride}" if entry.stride and entry.stride > 1 else ""
+    rate = f" at {entry.target_fps:g} frames a second" if entry.target_fps else ""
+    rows = [
+        ("source", publisher),
+        ("cite", source.citation),
+        ("licence", f"{entry.licence} ({note})" if (note := source.licence_note) else entry.licence),
+        ("cost", f"{gmacs(entry.gmacs)} GMACs a {unit}, {info.mparams:.2f} M parameters"),
+    ]
+    if published := entry.published_gmacs:
+        rows.append(("published", f"{published.value} GMACs: {published.basis}"))
+    rows += [
+        (
+            "input",
+            f"{' x '.join(map(str, info.input.shape))} ({info.input.axes}), "
+            f"{info.input.order}, {entry.sampling} sampling{stride}{rate}",
+        ),
+        ("mean, std", f"{_numbers(info.input.mean)}; {_numbers(info.input.std)} on 0…1"),
+    ]
+    if entry.states:
+        shapes = " ".join("x".join(map(str, shape)) for shape in entry.states)
+        rows.append(("states", f"{len(entry.states)}, zeros at first: {shapes}"))
+    sample = f": {', '.join(labels.names[:3])}, …" if labels.names else "; the names are not at hand"
+    rows.append(("labels", f"{labels.classes} ({labels.map}, {labels.order}){sample}"))
+    return rows + _file_rows(entry, info.file)
+
+
+def _file_rows(entry: Entry, file: WeightsFile) -> list[tuple[str, str]]:
+    if not entry.has_weights:
         return [("file", "none: no weights were published; train it, or give --weights FILE or random")]
-    rows = [("file", url) for url in d["urls"]] or [("file", d["file"]["path"])]
-    rows += [("beside it", name) for name in d["beside"]]
-    rows.append(("format", d["format"]))
-    if d["git_blob_sha1"]:
-        rows.append(("git blob", d["git_blob_sha1"]))
-    if d["sha256"] or d["sha256_prefix"]:
-        rows.append(("sha256", d["sha256"] or f"{d['sha256_prefix']}…"))
-    elif not d["git_blob_sha1"]:
+    rows = [("file", url) for url in entry.urls] or [("file", str(file.path))]
+    rows += [("beside it", name) for name in entry.beside]
+    rows.append(("format", entry.format))
+    if entry.git_blob_sha1:
+        rows.append(("git blob", entry.git_blob_sha1))
+    if entry.sha256 or entry.sha256_prefix:
+        rows.append(("sha256", entry.sha256 or f"{entry.sha256_prefix}…"))
+    elif not entry.git_blob_sha1:
         rows.append(("sha256", "unknown, recorded on first download"))
-    return [*rows, ("cached", d["file"]["path"] if d["file"]["cached"] else "no")]
+    return [*rows, ("cached", str(file.path) if file.cached else "no")]
 
 
-def _numbers(values: list[float]) -> str:
+def _numbers(values: Sequence[float]) -> str:
     return f"{values[0]:g}" if len(set(values)) == 1 else " ".join(f"{value:g}" for value in values)

@@ -1,14 +1,12 @@
-"""What `list` shows: which entries, and a row of each."""
+"""The rows of `list`: which models it shows, and what it says about each."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import msgspec
 
 from tsmzoo.errors import RegistryError
+from tsmzoo.registry import Entry, Registry
 from tsmzoo.weights.cache import is_cached
-
-if TYPE_CHECKING:
-    from tsmzoo.registry import Entry, Registry
 
 COLUMNS = {
     "id": "left",
@@ -29,16 +27,57 @@ COLUMNS = {
 }
 
 
+class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in a list of models."""
+
+    id: str
+    #: Other names of the model.
+    aliases: list[str]
+    #: `tsn`, `tsm` or `i3d`.
+    family: str
+    #: `offline`: a clip in, scores out. `online`: a frame and states in, scores and the next states out.
+    mode: str
+    backbone: str
+    dataset: str
+    #: `rgb` or `flow`.
+    modality: str
+    #: Frames of a clip; 1 for an online model.
+    frames: int
+    #: Side of the square input, in pixels.
+    size: int
+    #: Multiply-accumulates of a clip (online: a frame), in thousand millions.
+    gmacs: float
+    #: Parameters, in millions.
+    mparams: float
+    #: Published accuracy, in percent.
+    top1: float | None
+    #: Published top-5 accuracy, in percent.
+    top5: float | None
+    #: Protocol of the published accuracy.
+    protocol: str | None
+    #: Key of the publisher in the registry.
+    source: str
+    licence: str
+    #: Size of the weights in float32; null if no weights were published.
+    megabytes: float | None
+    #: Whether it is the model to choose for its task and cost.
+    recommended: bool
+    #: Whether something about the file or its figures is doubtful; `info` says what.
+    doubtful: bool
+    #: Whether the weights are in the cache.
+    cached: bool
+
+
 def matching(
     zoo: Registry, pattern: str | None, wanted: dict[str, str | None], *, exportable: bool, search: str | None
 ) -> list[Entry]:
     """Return the entries whose id fits `pattern`, whose fields are as `wanted`, and that hold the text of `search`.
 
-    Raises RegistryError where no entry at all has a wanted value: it is misspelt.
+    Raises RegistryError if no entry at all has a wanted value: it is misspelt.
     """
     entries = zoo.match(pattern) if pattern else list(zoo.models)
     if pattern and not entries and not set("*?[") & set(pattern):
-        zoo.find(pattern)  # a name, and no model's: the error tells the nearest
+        zoo.find(pattern)  # raises the error that suggests ids
     for key, value in wanted.items():
         if value is None:
             continue
@@ -53,54 +92,54 @@ def matching(
     return entries
 
 
-def row(zoo: Registry, entry: Entry) -> dict[str, Any]:
-    """Return what `list --json` says of `entry`; megabytes, where it has weights, are float32's."""
+def row(zoo: Registry, entry: Entry) -> ModelRow:
+    """Return the row of `entry`."""
     headline = entry.headline
-    return {
-        "id": entry.id,
-        "aliases": zoo.names(entry),
-        "family": entry.family,
-        "mode": entry.mode,
-        "backbone": entry.backbone,
-        "dataset": entry.dataset,
-        "modality": entry.modality,
-        "frames": entry.frames,
-        "size": entry.size,
-        "gmacs": entry.gmacs,
-        "mparams": round(entry.mparams, 3),
-        "top1": headline.top1 if headline else None,
-        "top5": headline.top5 if headline else None,
-        "protocol": headline.protocol if headline else None,
-        "source": entry.source,
-        "licence": entry.licence,
-        "megabytes": round(entry.params * 4 / 1e6, 1) if entry.has_weights else None,
-        "recommended": entry.recommended,
-        "doubtful": bool(entry.doubt),
-        "cached": is_cached(entry),
-    }
+    return ModelRow(
+        id=entry.id,
+        aliases=zoo.names(entry),
+        family=entry.family,
+        mode=entry.mode,
+        backbone=entry.backbone,
+        dataset=entry.dataset,
+        modality=entry.modality,
+        frames=entry.frames,
+        size=entry.size,
+        gmacs=entry.gmacs,
+        mparams=round(entry.mparams, 3),
+        top1=headline.top1 if headline else None,
+        top5=headline.top5 if headline else None,
+        protocol=headline.protocol if headline else None,
+        source=entry.source,
+        licence=entry.licence,
+        megabytes=round(entry.params * 4 / 1e6, 1) if entry.has_weights else None,
+        recommended=entry.recommended,
+        doubtful=bool(entry.doubt),
+        cached=is_cached(entry),
+    )
 
 
-def cells(row: dict[str, Any]) -> list[str]:
-    """Return the row of the table."""
+def cells(row: ModelRow) -> list[str]:
+    """Return the cells of a row, in the order of COLUMNS."""
     return [
-        row["id"],
-        ", ".join(row["aliases"]),
-        row["family"],
-        row["mode"],
-        row["backbone"] + (" flow" if row["modality"] == "flow" else ""),
-        row["dataset"],
-        str(row["frames"]),
-        gmacs(row["gmacs"]),
-        f"{row['mparams']:.2f}",
-        "–" if row["top1"] is None else f"{row['top1']:.1f}",
-        row["protocol"] or "–",
-        "–" if row["megabytes"] is None else f"{row['megabytes']:.0f}",
-        row["licence"],
-        "yes" if row["doubtful"] else "–",
-        "yes" if row["cached"] else "–",
+        row.id,
+        ", ".join(row.aliases),
+        row.family,
+        row.mode,
+        row.backbone + (" flow" if row.modality == "flow" else ""),
+        row.dataset,
+        str(row.frames),
+        gmacs(row.gmacs),
+        f"{row.mparams:.2f}",
+        "–" if row.top1 is None else f"{row.top1:.1f}",
+        row.protocol or "–",
+        "–" if row.megabytes is None else f"{row.megabytes:.0f}",
+        row.licence,
+        "yes" if row.doubtful else "–",
+        "yes" if row.cached else "–",
     ]
 
 
 def gmacs(value: float) -> str:
-    """Return GMACs to read: with two decimals, or two digits where those would be zeros."""
+    """Return GMACs as text: with two decimals, or two digits if those would be zeros."""
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

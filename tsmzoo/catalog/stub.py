@@ -1,4 +1,4 @@
-"""A checkpoint of one's own as a model of the registry: what its file tells, and a registry that holds it."""
+"""A checkpoint of your own: what its file holds, and a registry with it as a model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,35 @@ from tsmzoo.weights import checkpoint
 from tsmzoo.weights.checkpoint_file import CheckpointFile, find_file, read
 from tsmzoo.weights.key_maps import detect_backbone, detect_format, short_name
 
-#: Frames of a clip where the model that a file is likest to has none: those of the papers' smallest models.
+#: Frames of a clip if the most similar model is online: those of the papers' smallest models.
 _FRAMES = 8
 #: Characters of an id, to which a number may be added.
 _LONGEST = 100
 
 
-def document(
+class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint of your own, and a registry in which it is a model."""
+
+    file: str
+    bytes: int
+    sha256: str
+    #: Layout of its keys, as `--weights-format` names it.
+    format: str
+    backbone: str
+    classes: int
+    #: The shifts it may have been trained with: `unidirectional`, `bidirectional`, null for none.
+    shift: list[str | None]
+    #: What was found while reading the file.
+    notes: list[str]
+    #: The model it is most similar to, whose input it is assumed to have.
+    like: str
+    #: Its id in `registry`.
+    model: str
+    #: A registry file's content.
+    registry: dict[str, Any]
+
+
+def describe(
     zoo: Registry,
     path: Path,
     model: str | None = None,
@@ -34,11 +56,11 @@ def document(
     weights_format: str | None = None,
     shift: ShiftName | None = None,
     names: tuple[str, ...] | None = None,
-) -> dict[str, Any]:
+) -> CheckpointInfo:
     """Return what the checkpoint at `path` is, and a registry in which it is a model.
 
-    What no checkpoint tells, its frames and its input, are those of `model`, else of the model that it is likest to;
-    `names` are its classes. Raises CheckpointError where the file fits no model.
+    Its frames and its input, which no checkpoint holds, are those of `model` (default: the most similar model);
+    `names` are its classes. Raises CheckpointError if the file fits no model.
     """
     try:
         file = read(path)
@@ -50,8 +72,8 @@ def document(
                 "`weights:` of a recipe"
             )
         held = checkpoint.resolve_shift(possible, shift)
-        likest = [zoo.find(model)] if model else _likest(zoo, format_, backbone, held)
-        found = next(_fitting(likest, file, format_, None if model else held), None)
+        similar = [zoo.find(model)] if model else _most_similar(zoo, format_, backbone, held)
+        found = next(_fitting(similar, file, format_, None if model else held), None)
         if found is None and not model:
             raise CheckpointError(
                 f"is {format_} of {backbone}, and fits no model of the registry; name the one that it was made for: "
@@ -61,7 +83,7 @@ def document(
             raise CheckpointError(f"has {found[1].classes} classes, and --labels names {len(names)}")
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    like, entry = found or (likest[0], likest[0])
+    like, entry = found or (similar[0], similar[0])
     entry = _own(zoo, entry, path, file, format_, shift)
     try:
         msgspec.convert(msgspec.to_builtins(entry), Entry)
@@ -75,53 +97,50 @@ def document(
         raise CheckpointError(
             f"{short_name(str(path))}: its path is not UTF-8, which a registry is; give the file another name or folder"
         ) from None
-    # As it will be loaded: this says what does not fit.
+    # As it will be loaded: reports what does not fit.
     checkpoint.load(models.build(entry), entry, path, weights_format=weights_format, shift=shift)
-    return {
-        "file": str(path),
-        "bytes": find_file(path).stat().st_size,
-        "sha256": file.sha256,
-        "format": format_,
-        "backbone": entry.backbone,
-        "classes": entry.classes,
-        "shift": [each for each in possible] if shift is None else [held],
-        "notes": list(file.notes),
-        "like": like.id,
-        "model": entry.id,
-        "registry": _registry(zoo, entry, like, names),
-    }
+    return CheckpointInfo(
+        file=str(path),
+        bytes=find_file(path).stat().st_size,
+        sha256=file.sha256,
+        format=format_,
+        backbone=entry.backbone,
+        classes=entry.classes,
+        shift=list(possible) if shift is None else [held],
+        notes=list(file.notes),
+        like=like.id,
+        model=entry.id,
+        registry=_registry(zoo, entry, like, names),
+    )
 
 
-def text(document: dict[str, Any]) -> str:
-    """Return a registry file, what is told of the checkpoint in comments."""
-    shift = " or ".join(each or "no" for each in document["shift"]) + " shift"
-    if len(document["shift"]) > 1:
-        entry = document["registry"]["models"][0]
+def text(info: CheckpointInfo) -> str:
+    """Return a registry file, with the facts about the checkpoint in comments."""
+    shift = " or ".join(each or "no" for each in info.shift) + " shift"
+    if len(info.shift) > 1:
+        entry = info.registry["models"][0]
         assumed = (
             "none" if entry["family"] != "tsm" else {"online": "unidirectional"}.get(entry["mode"], "bidirectional")
         )
         shift += f": its keys do not tell, {assumed} is assumed (--shift uni or bi says it)"
     lines = [
-        f"{document['file']}: {document['format']}, {document['backbone']}, {document['classes']} classes",
+        f"{info.file}: {info.format}, {info.backbone}, {info.classes} classes",
         shift,
-        f"sha256 {document['sha256']}, {document['bytes']} bytes",
-        *document["notes"],
+        f"sha256 {info.sha256}, {info.bytes} bytes",
+        *info.notes,
         "",
-        f"This is a registry: save it as FILE.yaml, and use the model: tsmzoo run {document['model']} VIDEO "
+        f"This is a registry: save it as FILE.yaml, and use the model: tsmzoo run {info.model} VIDEO "
         "--registry FILE.yaml",
-        f"Frames, size, sampling and normalisation are those of {document['like']}: mend them if yours was trained "
-        "otherwise.",
+        f"Frames, size, sampling and normalisation are those of {info.like}: mend them if yours was trained otherwise.",
     ]
-    if document["registry"]["labels"][document["model"]].get("names") is None:
+    if info.registry["labels"][info.model].get("names") is None:
         lines.append("The names of its classes are not known: --labels FILE gives them, one a line.")
     comments = "\n".join(f"# {one_line(line)}".rstrip() for line in lines)
-    return (
-        f"{comments}\n{yaml.safe_dump(document['registry'], sort_keys=False, allow_unicode=True, width=120)}".rstrip()
-    )
+    return f"{comments}\n{yaml.safe_dump(info.registry, sort_keys=False, allow_unicode=True, width=120)}".rstrip()
 
 
-def _likest(zoo: Registry, format_: str, backbone: str, held: str | None) -> list[Entry]:
-    """Return the models of an architecture, those first that are most like a file of `format_` and shift."""
+def _most_similar(zoo: Registry, format_: str, backbone: str, held: str | None) -> list[Entry]:
+    """Return the models of an architecture, sorted by similarity to a file of `format_` and shift."""
     alike = [entry for entry in zoo.models if entry.backbone == backbone or entry.backbone.startswith(f"{backbone}_")]
 
     def unlike(entry: Entry) -> tuple[bool, ...]:
@@ -131,11 +150,11 @@ def _likest(zoo: Registry, format_: str, backbone: str, held: str | None) -> lis
 
 
 def _fitting(
-    likest: Sequence[Entry], file: CheckpointFile, format_: str, held: str | None
+    similar: Sequence[Entry], file: CheckpointFile, format_: str, held: str | None
 ) -> Iterator[tuple[Entry, Entry]]:
     """Yield the models that a file fits, and what each is with the file's classes and shift."""
     tried = set()
-    for like in likest:
+    for like in similar:
         entry = like if like.shift == held or held is None else _shifted(like, held)
         fields = ("backbone", "width", "channels", "non_local", "non_local_bias", "family")
         if (key := tuple(getattr(entry, field) for field in fields)) not in tried:
@@ -196,13 +215,21 @@ def _own(zoo: Registry, entry: Entry, path: Path, file: CheckpointFile, format_:
 
 
 def _registry(zoo: Registry, entry: Entry, like: Entry, names: tuple[str, ...] | None) -> dict[str, Any]:
-    """Return a registry of `entry` alone, in plain values: what is as it would be anyway is left out."""
+    """Return a registry of `entry` alone, in plain values.
+
+    Defaults are left out, except of its mode and modality, on which everything after them depends.
+    """
     normalisation = zoo.normalisations[entry.normalisation]
     named = msgspec.structs.replace(entry, normalisation=entry.id)
-    usual = {field.encode_name: field.default for field in msgspec.structs.fields(Entry)}
+    defaults = {field.encode_name: field.default for field in msgspec.structs.fields(Entry)}
+    del defaults["mode"], defaults["modality"]
     return {
         "models": [
-            {key: value for key, value in msgspec.to_builtins(named).items() if value not in (usual[key], [], None)}
+            {
+                key: value
+                for key, value in msgspec.to_builtins(named).items()
+                if value not in (defaults.get(key), [], None)
+            }
         ],
         "sources": {OWN: {"name": "your own", "citation": "none stated"}},
         "normalisations": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 import typer.core
+import typer.main
 
 from tsmzoo import __version__
 from tsmzoo.cli import _terminal as terminal
@@ -21,12 +23,18 @@ from tsmzoo.errors import ZooError
 from tsmzoo.system import streams
 from tsmzoo.text import one_line
 
-#: What the place of a file may do to any command; each says so itself where it knows more of it.
+#: The commands, in the order of `--help`. Each is a module of this package, which is imported if it is called:
+#: the options of all of them take longer to build than `list` may take.
+COMMANDS = (
+    *("list", "info", "download", "flops", "data", "train", "export", "verify", "eval", "bench", "report", "run"),
+    *("demo", "registry"),
+)
+#: Errors of the place of a file, which any command may meet; a command that knows more about one reports it itself.
 _OF_PLACES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EIO),
     *(errno.ENOTDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.ESTALE),
 }
-#: Of these the system may name no file; what to do about them is no question of the place.
+#: For these the system may name no file, and another place would not help.
 _OF_THE_SYSTEM = {
     errno.ENOSPC: "make room",
     errno.EMFILE: "allow more (ulimit -n)",
@@ -36,7 +44,7 @@ _OF_THE_SYSTEM = {
 
 @contextmanager
 def _short() -> Iterator[None]:
-    """Cut what is told of wrong usage: an argument may have 100,000 characters."""
+    """Shorten the message about wrong usage: an argument may have 100,000 characters."""
     try:
         yield
     except typer.TyperException as error:
@@ -45,14 +53,28 @@ def _short() -> Iterator[None]:
 
 
 class _Commands(typer.core.TyperGroup):
-    """Turns what a user can cause into one line and exit 1; everything else keeps its traceback."""
+    """Loads a command when it is called. Errors that a user can cause become one line and exit 1."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click calls it with one
+        self._load(*COMMANDS)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        self._load(*([cmd_name] if cmd_name in COMMANDS else COMMANDS))
+        return super().get_command(ctx, cmd_name)
+
+    def _load(self, *names: str) -> None:
+        if missing := [name for name in names if name not in self.commands]:
+            for name in missing:
+                importlib.import_module(f"tsmzoo.cli.{name}")
+            self.commands = typer.main.get_group(app).commands
 
     def main(self, *args: Any, **options: Any) -> Any:
         try:
             try:
                 return super().main(*args, **options)
             finally:
-                sys.stdout.flush()  # a full disk is found now: Python itself would find it too late to say so
+                sys.stdout.flush()  # finds a full disk now: Python itself would find it too late to report it
         except ZooError as error:
             said = str(error)
         except OSError as error:
@@ -72,7 +94,7 @@ class _Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
 
 
-#: Commands that no library is needed for that looks for the folder it runs in.
+#: Commands that load no library that asks for the current folder.
 _ANYWHERE = {"list", "info"}
 
 app = typer.Typer(

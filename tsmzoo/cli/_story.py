@@ -1,28 +1,29 @@
-"""The story of the shift in a minute or two: three networks of equal cost, and what the order of frames is worth."""
+"""The demo: three networks of equal cost on clips whose classes only the order of frames distinguishes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from tsmzoo import recipe
+import msgspec
+
 from tsmzoo.cli._terminal import table
 from tsmzoo.data import layouts, motion
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.data.encode import encode
 from tsmzoo.errors import DataError
-from tsmzoo.evaluation import evaluate, report
+from tsmzoo.evaluation import evaluate, report, scoring
 from tsmzoo.evaluation.evaluate import Settings
 from tsmzoo.export import export
-from tsmzoo.export.report import document, text
+from tsmzoo.export.report import Artifact, document, text
 from tsmzoo.formats import Format
-from tsmzoo.inference.model import ModelReference, open_file
+from tsmzoo.inference.model import open_file
+from tsmzoo.inference.reference import ModelReference
+from tsmzoo.inference.smoothing import Smoothing
 from tsmzoo.live import source, watch
-from tsmzoo.live.smoothing import Smoothing
 from tsmzoo.models.flops import count
-from tsmzoo.registry import Registry
+from tsmzoo.registry import Registry, recipes
 from tsmzoo.weights.load import load_network
 
 MODELS = ("tsn_mbv2_motion", "tsm_mbv2_motion", "tsm_mbv2_motion_online")
@@ -31,10 +32,38 @@ FRAMES = 8
 SEED = 3
 #: The scene that is streamed: something that opens.
 SCENE = 4
-#: Every step's likeliest class is told, to see the model find it.
+#: Shows the likeliest class of every step, to see the model find it.
 _AT_ONCE = Smoothing(window=FRAMES, threshold=0, hold=1)
 
 COLUMNS = {"model": "left", "shift": "left", "MACs a clip": "right", "parameters": "right", "top-1": "right"}
+
+
+class DemoRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the demo's models, as it was measured."""
+
+    #: Its id.
+    model: str
+    #: `unidirectional`, `bidirectional` or null.
+    shift: str | None
+    #: Multiply-accumulates of 8 frames.
+    macs_per_clip: int
+    params: int
+    #: Accuracy in percent.
+    top1: float
+    #: Its 95 % interval.
+    ci95: list[float]
+    #: How many videos were scored.
+    videos: int
+
+
+class Demo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the demo measured."""
+
+    models: list[DemoRow]
+    #: The exported file, as `export` describes it.
+    artifact: Artifact
+    #: The label after each frame of the scene, played forwards and backwards.
+    streamed: list[list[str | None]]
 
 
 def demo(
@@ -44,10 +73,10 @@ def demo(
     *,
     say: Callable[[str], None],
     progress: Callable[[str, int, int], None],
-) -> dict[str, Any]:
+) -> Demo:
     """Draw clips in `folder`, measure the bundled models on them, export the online one there and stream a scene.
 
-    Tells the story through `say`, a paragraph at a time, and returns what was measured.
+    Reports through `say`, a paragraph at a time, and returns the measurements.
     """
     clips, artifact = folder / "clips", folder / f"{MODELS[-1]}.tflite"
     try:
@@ -55,7 +84,7 @@ def demo(
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}); give another folder with --keep") from None
     # First, since what it needs may be missing.
-    plan = export.plan(zoo.find(MODELS[-1]), recipe.target(Format.TFLITE), out=artifact)
+    plan = export.plan(zoo.find(MODELS[-1]), recipes.target(Format.TFLITE), out=artifact)
 
     say(f"$ tsmzoo data motion {clips} --videos {videos} --seed {SEED}")
     motion.write(clips, videos, SEED, lambda *steps: progress("drawing clips", *steps))
@@ -76,7 +105,7 @@ def demo(
 
     say(f"$ tsmzoo run {artifact} VIDEO      # one scene forwards, then backwards, each frame answered")
     frames, _ = motion.scene(SCENE, SEED)
-    runner, streamed = open_file(artifact)
+    streamed = open_file(artifact)
     answers = []
     for name, order in (("forwards", frames), ("backwards", frames[::-1])):
         path = folder / f"{name}.mp4"
@@ -85,36 +114,37 @@ def demo(
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}); give another folder with --keep") from None
         seen = watch.watch(
-            runner, streamed, source.source(str(path)).frames(), _AT_ONCE, fps=streamed.target_fps, cut=0
+            streamed, source.open_source(str(path)).frames(), _AT_ONCE, fps=streamed.contract.target_fps, cut=0
         )
         answers.append([answer for _, answer in seen if answer])
     for ahead, back in zip(*answers, strict=True):
         forth = f"{ahead.label} {ahead.probability:.0%}"
         say(f"  {ahead.time:4.2f} s   {forth:<26} {back.label} {back.probability:.0%}")
-    return {
-        "models": rows,
-        "artifact": document(artifact, contract, verification, seconds),
-        "streamed": [[answer.label for answer in run] for run in answers],
-    }
+    return Demo(
+        models=rows,
+        artifact=document(artifact, contract, verification, seconds),
+        streamed=[[answer.label for answer in run] for run in answers],
+    )
 
 
 def _measure(
     zoo: Registry, name: str, listed: Dataset, folder: Path, progress: Callable[[str, int, int], None]
-) -> dict[str, Any]:
+) -> DemoRow:
     entry = zoo.find(name)
     counted = count(entry)
     path = folder / "predictions" / f"{name}.jsonl"  # apart: NAME.json is the exported file's
     evaluate.evaluate(zoo, ModelReference(name), listed, Settings(workers=0), path, progress=progress)
-    measured = report.summary([zoo], report.score([path]), None)
-    return {
-        "model": name,
-        "shift": entry.shift,
-        "macs_per_clip": round(counted.gmacs * FRAMES / entry.frames * 1e9),
-        "params": round(counted.mparams * 1e6),
-        **{key: measured[key] for key in ("top1", "ci95", "videos")},
-    }
+    measured = report.summary([zoo], scoring.score([path]))
+    return DemoRow(
+        model=name,
+        shift=entry.shift,
+        macs_per_clip=round(counted.gmacs * FRAMES / entry.frames * 1e9),
+        params=round(counted.mparams * 1e6),
+        top1=measured.top1,
+        ci95=list(measured.ci95),
+        videos=measured.videos,
+    )
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    top1 = f"{row['top1']:.1f} %"
-    return [row["model"], row["shift"] or "none", f"{row['macs_per_clip']:,}", f"{row['params']:,}", top1]
+def _cells(row: DemoRow) -> list[str]:
+    return [row.model, row.shift or "none", f"{row.macs_per_clip:,}", f"{row.params:,}", f"{row.top1:.1f} %"]

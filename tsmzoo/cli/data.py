@@ -9,9 +9,7 @@ import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import (
-    Json,
-)
+from tsmzoo.cli._options import Json
 
 
 @app.command()
@@ -25,12 +23,13 @@ def data(
     json: Json = False,
 ) -> None:
     """Write labelled videos, made here, in the layout that `eval` and `train` read."""
+    from tsmzoo.cli._results import Videos
     from tsmzoo.data import motion
 
     with terminal.steps_bar() as progress:
         motion.write(folder, videos, seed, lambda done, total: progress("writing", done, total))
     if json:
-        terminal.print_json({"task": task, "folder": str(folder), "videos": videos, "seed": seed})
+        terminal.print_json(Videos(task, str(folder), videos, seed))
     else:
         terminal.say(
             f"{folder}: {videos} videos of {len(motion.CLASSES)} classes, seed {seed}; annotations.txt lists them"

@@ -9,10 +9,7 @@ import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import (
-    Json,
-    load,
-)
+from tsmzoo.cli._options import Json, load
 from tsmzoo.errors import DataError
 
 

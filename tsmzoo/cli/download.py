@@ -28,6 +28,7 @@ def download_(
     TSMZOO_MIRROR may hold the https address of a folder that is tried first: <address>/<id>/<file>, then
     <address>/<file>.
     """
+    from tsmzoo.cli._results import Download
     from tsmzoo.weights import cache
 
     zoo = load(registry_file)
@@ -43,7 +44,7 @@ def download_(
         try:
             path = fetch(entry)
         except ZooError as error:
-            # With several to fetch, one dead link must not keep the others away.
+            # One dead link must not prevent the other downloads.
             if len(entries) == 1:
                 raise
             failed.append(entry.id)
@@ -51,7 +52,7 @@ def download_(
             continue
         files = cache.local_paths(entry)
         size = sum(file.stat().st_size for file in files)
-        done.append({"id": entry.id, "path": str(path), "files": list(map(str, files)), "bytes": size})
+        done.append(Download(entry.id, str(path), list(map(str, files)), size))
         if not json:
             terminal.say(f"{entry.id}: {path}")
     if json:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Frames, Json, RegistryFile, Size, frames_of, load
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -32,18 +29,16 @@ def flops(
     zoo = load(registry_file)
     entries = list(zoo.models) if all_ else [zoo.find(model or "")]
     with terminal.stages() as stage:
-        documents = []
+        costs = []
         for entry in entries:
             stage(f"counting {entry.id}")
             # The table shows no videos, whose many frames take minutes to count.
-            counted = cost(
-                entry, size, frames_of(entry, frames), per_module=per_module, per_video=json or model is not None
-            )
-            documents.append(counted)
+            per_video = json or model is not None
+            costs.append(cost(entry, size, frames_of(entry, frames), per_module=per_module, per_video=per_video))
     if json:
-        terminal.print_json(documents if all_ else documents[0])
+        terminal.print_json(costs if all_ else costs[0])
     elif all_:
-        terminal.say(terminal.table(COLUMNS, [cells(document) for document in documents]))
+        terminal.say(terminal.table(COLUMNS, [cells(each) for each in costs]))
         terminal.say(f"GMACs: {CONVENTION}")
     else:
-        terminal.say(text(documents[0]))
+        terminal.say(text(costs[0]))

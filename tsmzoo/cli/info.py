@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Json, Labels, RegistryFile, Shift, WeightsFormat, load, names
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -36,20 +33,22 @@ def info(
     if weights is not None:
         from tsmzoo.catalog import stub
 
-        told = stub.document(zoo, weights, model, weights_format=weights_format, shift=shift, names=names(labels, None))
+        found = stub.describe(
+            zoo, weights, model, weights_format=weights_format, shift=shift, names=names(labels, None)
+        )
         if json:
-            terminal.print_json(told)
+            terminal.print_json(found)
         else:
-            print(stub.text(told))
+            print(stub.text(found))
         return
     if model is None:
         raise typer.BadParameter("name a model, or a checkpoint with --weights", param_hint="MODEL")
     if weights_format or labels or shift:
         raise typer.BadParameter("--weights-format, --labels and --shift are of a checkpoint: give --weights FILE")
-    from tsmzoo.catalog.info import card, text
+    from tsmzoo.catalog import info as model_info
 
-    document = card(zoo, zoo.find(model))
+    known = model_info.info(zoo, zoo.find(model))
     if json:
-        terminal.print_json(document)
+        terminal.print_json(known.document())
     else:
-        terminal.say(text(document))
+        terminal.say(model_info.text(known))

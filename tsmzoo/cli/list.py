@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Json, RegistryFile, load
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command("list")

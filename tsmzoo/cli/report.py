@@ -29,6 +29,7 @@ def report(
     """
     zoo = load(registry_file)
     from tsmzoo.benchmark import plots
+    from tsmzoo.cli._results import Pictures
 
     notes: list[str] = []
     with terminal.stages() as stage:
@@ -37,6 +38,6 @@ def report(
     for line in notes:
         terminal.note(line)
     if json:
-        terminal.print_json({"files": [str(path) for path in made]})
+        terminal.print_json(Pictures([str(path) for path in made]))
     else:
         terminal.say(joined(map(str, made)))

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tsmzoo.errors import VideoError
-from tsmzoo.recipe import Crops
+from tsmzoo.registry.recipes import Crops
 from tsmzoo.typing import Array
 
 Pipeline = Literal["mit", "mmaction2"]

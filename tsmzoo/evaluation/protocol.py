@@ -7,12 +7,11 @@ from typing import Literal
 
 import msgspec
 
-from tsmzoo import recipe
 from tsmzoo.artifact.contract import Contract
 from tsmzoo.data.sampling import DENSE_WINDOW, Wanted
 from tsmzoo.errors import DataError
-from tsmzoo.recipe import Crops, Protocol
-from tsmzoo.registry import Entry
+from tsmzoo.registry import Entry, recipes
+from tsmzoo.registry.recipes import Crops, Protocol
 
 #: For models whose figures name no protocol, by how they were trained to see a video.
 _DEFAULT = {
@@ -81,13 +80,13 @@ def choose(entry: Entry, contract: Contract | None, protocol: str | None, change
     published = dict.fromkeys(result.protocol for result in entry.results if result.protocol)
     names = [protocol] if protocol is not None else list(published) or [default(entry)]
     if contract is None:
-        return _resolve(*recipe.find_protocol(names[0]), entry, changes)
+        return _resolve(*recipes.find_protocol(names[0]), entry, changes)
     for name in names:
         with suppress(DataError):
-            plan = _resolve(*recipe.find_protocol(name), entry, changes)
+            plan = _resolve(*recipes.find_protocol(name), entry, changes)
             if _fits(plan, contract):
                 return plan
-    plan = _resolve(*recipe.find_protocol(names[0]), entry, changes)
+    plan = _resolve(*recipes.find_protocol(names[0]), entry, changes)
     if plan.sampling == "whole" and plan.size == contract.size:
         raise DataError(
             f"{contract.artifact or contract.model} takes {contract.frames} frames, protocol {plan.name} gives all of "
@@ -95,7 +94,7 @@ def choose(entry: Entry, contract: Contract | None, protocol: str | None, change
         )
     advice = f"export with --frames {plan.frames} --size {plan.size}"
     usual = default(entry)
-    followed = recipe.protocol(usual)
+    followed = recipes.protocol(usual)
     if _fits(_resolve(usual, followed, entry, Changes(frames=contract.frames)), contract):
         name = followed.short or usual
         advice += f", or measure it otherwise: --protocol {name} --frames {contract.frames}"
@@ -113,7 +112,7 @@ def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> Pla
         raise DataError(f"{entry.id} is online and protocol {name} leaves the frames to the model; give --frames")
     own_stride = entry.stride if protocol.sampling == "spread" else None
     clips, crops = asked.clips or protocol.clips, asked.crops or protocol.crops
-    if protocol.sampling not in recipe.STRIDED and clips > (most := 2 if protocol.sampling == "uniform" else 1):
+    if protocol.sampling not in recipes.STRIDED and clips > (most := 2 if protocol.sampling == "uniform" else 1):
         raise DataError(f"protocol {name} takes {most} clips at most; choose a dense one for {clips}")
     if protocol.sampling == "interleaved" and frames < 2:
         raise DataError(f"protocol {name} needs 2 frames at least, half of them centres and half starts")

@@ -10,8 +10,8 @@ from pathlib import Path
 from tsmzoo.data.dataset import Dataset, Video
 from tsmzoo.data.layouts import LAYOUTS
 from tsmzoo.errors import TrainingError
-from tsmzoo.recipe import Training
 from tsmzoo.registry import Entry
+from tsmzoo.registry.recipes import Training
 from tsmzoo.system import files
 
 #: Bytes by which two files of one name and size are told to be copies.

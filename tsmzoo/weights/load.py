@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -34,6 +33,8 @@ class Network:
     weights: Literal["published", "local", "random"]
     checkpoint: Checkpoint | None = None
     seed: int | None = None
+    #: The user's own checkpoint.
+    path: Path | None = None
 
 
 def load_network(
@@ -81,15 +82,9 @@ def load_network(
         shift_mismatch=loaded.shift_mismatch,
         shift=loaded.shift,
     )
-    return Network(entry, backbone, "published" if weights is None else "local", checkpoint)
-
-
-def weight_warnings(model: str, made_of: Network | Contract) -> Iterator[str]:
-    """Yield warnings that the answers of `model` mean little: random weights, or another shift in training."""
-    if made_of.weights == "random":
-        yield f"warning: the weights of {model} are RANDOM (seed {made_of.seed}); its answers mean nothing"
-    if made_of.checkpoint and made_of.checkpoint.shift_mismatch:
-        yield f"warning: {model} holds a BIDIRECTIONAL checkpoint; its answers are not the published ones"
+    return Network(
+        entry, backbone, "published" if weights is None else "local", checkpoint, path=path if weights else None
+    )
 
 
 def record_checkpoint_path(checkpoint: Checkpoint, path: str) -> None:

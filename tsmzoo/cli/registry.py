@@ -1,0 +1,43 @@
+"""Registries of one's own: registry check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tsmzoo.cli import _terminal as terminal
+from tsmzoo.cli._main import app
+from tsmzoo.cli._options import Json
+from tsmzoo.errors import RegistryError
+
+commands = typer.Typer(help="Check a registry of your own.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(commands, name="registry")
+
+
+@commands.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A registry, as --registry takes it.")],
+    json: Json = False,
+) -> None:
+    """Check a registry file, and count each model's parameters, GMACs and states.
+
+    What an entry lacks is printed as YAML to paste into it. Exit code 1 if anything is missing or not as counted.
+    Counting takes a second or two for each architecture.
+    """
+    import msgspec
+
+    from tsmzoo.catalog import check as catalog_check
+
+    with terminal.stages() as stage:
+        checks = catalog_check.check(file, stage)
+    if json:
+        terminal.print_json([msgspec.to_builtins(each) for each in checks])
+    else:
+        for each in checks:
+            terminal.say(each.text)
+    if faulty := [each.id for each in checks if each.missing or each.wrong]:
+        raise RegistryError(
+            f"{file}: {len(faulty)} of {len(checks)} entries are incomplete or wrong: {', '.join(faulty)}"
+        )
