@@ -26,10 +26,10 @@ with redirect_stderr(StringIO()):
     from tsmzoo.artifact import store
     from tsmzoo.artifact.contract import Contract, Verification
     from tsmzoo.errors import ArtifactError
-    from tsmzoo.export import export
-    from tsmzoo.export.check import reverify
-    from tsmzoo.export.plan import plan_export
-    from tsmzoo.export.verify import verify
+    from tsmzoo.exporting import export
+    from tsmzoo.exporting.check import reverify
+    from tsmzoo.exporting.plan import plan_export
+    from tsmzoo.exporting.verify import verify
     from tsmzoo.inference.model import Model
     from tsmzoo.inference.torch_runner import torch_model
     from tsmzoo.registry import Entry, recipes
