@@ -22,7 +22,7 @@ from tsmzoo.evaluation.html import _text
 from tsmzoo.formats import format_of
 from tsmzoo.live import video_writer
 from tsmzoo.live.watch import Answer
-from tsmzoo.weights import cache
+from tsmzoo.registry import paths
 
 ZOO = registry.load()
 FORMULA = "$\\frac{"
@@ -61,13 +61,13 @@ def test_without_a_home_only_the_cache_is_missing(monkeypatch: pytest.MonkeyPatc
     assert failed.exit_code == 1
     assert failed.stderr == "error: the cache ~/.cache/tsmzoo: no such home folder; set TSMZOO_CACHE to a folder\n"
     monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path))
-    assert cache.cache_dir() == tmp_path
+    assert paths.cache_dir() == tmp_path
 
 
 def test_the_home_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TSMZOO_CACHE", "~no-such-user/cache")
     with pytest.raises(DownloadError, match=r"^the cache ~no-such-user/cache: .*TSMZOO_CACHE"):
-        cache.cache_dir()
+        paths.cache_dir()
 
 
 def test_the_users_matplotlib_changes_no_picture(tmp_path: Path) -> None:

@@ -223,7 +223,11 @@ def _registry(zoo: Registry, entry: Entry, like: Entry, names: tuple[str, ...] |
     del defaults["mode"], defaults["modality"]
     return {
         "models": [
-            {key: value for key, value in msgspec.to_builtins(named).items() if value not in (defaults.get(key), [], None)}
+            {
+                key: value
+                for key, value in msgspec.to_builtins(named).items()
+                if value not in (defaults.get(key), [], None)
+            }
         ],
         "sources": {OWN: {"name": "your own", "citation": "none stated"}},
         "normalisations": {
