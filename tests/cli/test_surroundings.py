@@ -154,7 +154,7 @@ def test_a_label_of_two_lines_is_written_on_one() -> None:
 
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     words = f"mkdir -p {tmp_path}/gone && cd {tmp_path}/gone && rmdir ../gone && {sys.executable} -m tsmzoo"
-    env = os.environ | {"PYTHONPATH": str(Path(plots.__file__).parents[1]), "PYTHONSAFEPATH": "1"}
+    env = os.environ | {"PYTHONPATH": str(Path(plots.__file__).parents[2]), "PYTHONSAFEPATH": "1"}
     listed = subprocess.run(["bash", "-c", f"{words} list"], env=env, capture_output=True, text=True)
     assert (listed.returncode, listed.stderr) == (0, "")
     failed = subprocess.run(["bash", "-c", f"{words} flops tsm_r50_sthv2"], env=env, capture_output=True, text=True)
