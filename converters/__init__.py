@@ -1,4 +1,4 @@
-"""A folder a format: how a model is written in it, and how the file is checked and run.
+"""A folder for each format: what it can do, and how its files are written, checked, run and timed.
 
-Each offers what `tsmzoo.artifact.converter.Converter` asks.
+`__init__.py` holds its `tsmzoo.artifact.converter.Converter`, whose functions are in the modules beside it.
 """

@@ -17,7 +17,7 @@ from tsmzoo.data import layouts, motion
 from tsmzoo.evaluation import evaluate, metrics, predictions
 from tsmzoo.evaluation.evaluate import Settings
 from tsmzoo.evaluation.predictions import Prediction
-from tsmzoo.inference.model import ModelReference
+from tsmzoo.inference.reference import ModelReference
 from tsmzoo.models.flops import count
 from tsmzoo.registry.recipes import training
 from tsmzoo.weights import download

@@ -58,10 +58,10 @@ def test_wheel_holds_all_and_nothing_else(tmp_path: Path) -> None:
         "tsmzoo/recipes/export/onnx.yaml",
         "tsmzoo/recipes/eval/mit_uniform_1crop.yaml",
         "tsmzoo/recipes/train/tsm_mbv2_motion.yaml",
-        "tsmzoo/bundled/tsm_mbv2_motion.safetensors",
-        "converters/coreml/convert.py",
+        "tsmzoo/weights/bundled/tsm_mbv2_motion.safetensors",
+        "tsmzoo/converters/coreml/convert.py",
         "tsmzoo/models/resnet.py",
-        "tsmzoo/templates/class.kt",
+        "tsmzoo/converters/tflite/kit/class.kt",
     ):
         assert wanted in names
     tracked = {f"tsmzoo/{path.relative_to(ROOT / 'tsmzoo').as_posix()}" for path in (ROOT / "tsmzoo").rglob("*.py")}

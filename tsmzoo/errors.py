@@ -5,6 +5,7 @@
     ├── DownloadError      network, digest, cache
     ├── CheckpointError    a weights file that cannot or must not be loaded
     ├── ExportError        a conversion that is not possible
+    │   └── VerificationError   a file that differs from its network, and was not kept
     ├── ArtifactError      an exported file or its JSON that is missing, damaged or foreign
     ├── VideoError         a video that cannot be decoded
     ├── DataError          a list of videos that is missing, malformed or not the model's
@@ -15,6 +16,13 @@ ZooError is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tsmzoo.artifact.contract import Contract
 
 
 class ZooError(Exception):
@@ -35,6 +43,15 @@ class CheckpointError(ZooError):
 
 class ExportError(ZooError):
     """A model cannot be written in the format or form asked for."""
+
+
+class VerificationError(ExportError):
+    """A converted file differs from its network, and was not kept."""
+
+    def __init__(self, message: str, path: Path, contract: Contract) -> None:
+        super().__init__(message)
+        #: Where the file would have been, and its contract, whose verification says what differs.
+        self.path, self.contract = path, contract
 
 
 class ArtifactError(ZooError):

@@ -1,29 +1,22 @@
-"""Core ML: the functions and facts of `tsmzoo.artifact.converter.Converter`."""
+"""Core ML: ML Programs written by coremltools, run by Core ML on macOS and by our interpreter elsewhere."""
 
-from .convert import (
-    check,
-    clip_layout,
-    convert,
-    frame_layout,
-    libraries,
-    load,
-    packed_state,
-    pixel_dtype,
-    pixel_type,
-    precisions,
-    quantize,
+from tsmzoo.artifact.converter import Converter
+from tsmzoo.artifact.tensors import TensorConventions
+from tsmzoo.formats import Format
+
+CONVERTER = Converter(
+    format=Format.COREML,
+    conventions=TensorConventions(
+        # An image holds bytes. Clips are of rank 5, which no image is, and multi-arrays hold no bytes.
+        frame_dtype="uint8",
+        frame_type="image",
+        packed_state="packed_state",  # `state` is a word of ML Programs, which coremltools renames
+        kept_dtype="float16",  # Core ML keeps no others
+    ),
+    precisions=("fp32", "fp16"),
+    remarks={"fp16": "Core ML's own default"},
+    states=("explicit", "packed", "implicit"),
+    is_folder=True,
+    chooses_threads=True,
+    libraries=("torch", "coremltools"),
 )
-
-__all__ = [
-    "check",
-    "clip_layout",
-    "convert",
-    "frame_layout",
-    "libraries",
-    "load",
-    "packed_state",
-    "pixel_dtype",
-    "pixel_type",
-    "precisions",
-    "quantize",
-]

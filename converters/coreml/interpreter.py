@@ -19,7 +19,11 @@ from tsmzoo.text import of_error
 from tsmzoo.typing import Array
 
 from .ops import COMPUTED, DTYPES, EXACT
-from .program import STATE_OPERATIONS, Argument, MalformedProgram, Operation, Program, Type, read
+from .program import MalformedProgram, Operation, Program, Type, read
+
+#: A tensor that an operation takes: the name of one that is computed, or one that is known before.
+Argument = str | Tensor
+_STATE_OPERATIONS = ("read_state", "write_state")
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,10 @@ class _Step:
         return {each for each in flat if isinstance(each, str)}
 
     def run(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what the operation gives, by name. Raises _Bad where that is not what the program declares."""
+        """Return what the operation gives, by name.
+
+        Raises MalformedProgram if that is not what the program declares.
+        """
 
         def tensor(given: Argument) -> Tensor:
             value = values[given] if isinstance(given, str) else given
@@ -90,7 +97,10 @@ class _Scope:
         self._wide: dict[str, Tensor] = {}
 
     def bind(self, operation: Operation, function: Callable[..., Any], *, widen: bool) -> _Step:
-        """Return the operation with its constants in their places. Raises _Bad naming what `function` lacks."""
+        """Return the operation with its constants in their places.
+
+        Raises MalformedProgram naming what `function` lacks.
+        """
         parameters, hints = inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
         if unknown := operation.arguments.keys() - parameters.keys():
             raise MalformedProgram(f"{operation} has a parameter {min(unknown)!r}, which is not known here")
@@ -209,7 +219,7 @@ class ProgramRunner:
             step = self._step(operation, program, scope)
             if unknown := step.names() - defined:
                 raise MalformedProgram(f"{operation} needs {min(unknown)!r}, which nothing in front of it gives")
-            if step.names() or operation.kind in STATE_OPERATIONS:
+            if step.names() or operation.kind in _STATE_OPERATIONS:
                 steps.append(step)
                 defined |= {name for name, _ in operation.outputs}
             else:  # compressed weights, above all
@@ -234,7 +244,7 @@ class ProgramRunner:
         return value
 
     def _step(self, operation: Operation, program: Program, scope: _Scope) -> _Step:
-        if operation.kind in STATE_OPERATIONS:
+        if operation.kind in _STATE_OPERATIONS:
             given = operation.arguments.get("input", ())
             state = given[0] if len(given) == 1 else None
             if not isinstance(state, str) or state not in program.states:

@@ -2,11 +2,11 @@
 
 Source: coremltools' reference of MIL operations (coremltools 9, `converters/mil/mil/ops/defs`), whose names these
 functions and their parameters bear. What stands before the `*` are tensors, one or several; what stands behind it
-are constants of the program, whose types and ranges the annotations state and `mlprogram.py` enforces. A parameter
+are constants of the program, whose types and ranges the annotations state and `interpreter.py` enforces. A parameter
 with a default may be absent from a program.
 
 What the reference leaves open: in which precision an operation computes. Here each of `COMPUTED` works in fp32 on
-operands as they are stored, and `mlprogram.py` rounds the result once to the type that the program declares; each of
+operands as they are stored, and `interpreter.py` rounds the result once to the type that the program declares; each of
 `EXACT`, which move numbers, works in the operands' own type.
 """
 

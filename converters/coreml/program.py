@@ -16,7 +16,6 @@ import msgspec
 import numpy as np
 from coremltools.proto import FeatureTypes_pb2, MIL_pb2, Model_pb2
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from torch import Tensor
 
 from tsmzoo.errors import ArtifactError
 from tsmzoo.system import files
@@ -214,7 +213,7 @@ def _files(path: Path) -> tuple[Path, Callable[[str], bytes]]:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """Return the path of what a package calls `name`. Raises _Bad where that leads out of it."""
+    """Return the path of what a package calls `name`. Raises MalformedProgram if that leads out of it."""
     place = PurePosixPath(name)
     if not name or "\\" in name or place.is_absolute() or ".." in place.parts:
         raise MalformedProgram(f"names {name[:80]}, which is not in it")
@@ -222,7 +221,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _check_confined(path: Path) -> None:
-    """Raise _Bad where a package holds anything but folders and plain files, above all links."""
+    """Raise MalformedProgram if a package holds anything but folders and plain files, above all links."""
     for folder, names, plain in os.walk(path):
         for name in (*names, *plain):
             mode = Path(folder, name).lstat().st_mode
@@ -338,12 +337,3 @@ def _unpacked(raw: bytes, kind: Type) -> Array:
         values -= (values >= 1 << (bits - 1)) * (1 << bits)
     unpacked: Array = values.astype(numpy).reshape(kind.shape)
     return unpacked
-
-
-# --- running it ------------------------------------------------------------------------------------------------------
-
-#: A tensor that an operation takes: the name of one that is computed, or one that is known before.
-Argument = str | Tensor
-
-
-STATE_OPERATIONS = ("read_state", "write_state")

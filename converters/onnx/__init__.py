@@ -1,29 +1,14 @@
-"""ONNX: the functions and facts of `tsmzoo.artifact.converter.Converter`."""
+"""ONNX: written by torch.onnx, run by ONNX Runtime."""
 
-from .convert import (
-    check,
-    clip_layout,
-    convert,
-    frame_layout,
-    libraries,
-    load,
-    packed_state,
-    pixel_dtype,
-    pixel_type,
-    precisions,
-    quantize,
+from tsmzoo.artifact.converter import Converter
+from tsmzoo.artifact.tensors import TensorConventions
+from tsmzoo.formats import Format
+
+CONVERTER = Converter(
+    format=Format.ONNX,
+    conventions=TensorConventions(frame_dtype="uint8", clip_dtype="uint8"),
+    precisions=("fp32",),
+    states=("explicit", "packed"),
+    dynamic_batch=True,
+    libraries=("torch", "onnx", "onnxscript", "onnxruntime"),
 )
-
-__all__ = [
-    "check",
-    "clip_layout",
-    "convert",
-    "frame_layout",
-    "libraries",
-    "load",
-    "packed_state",
-    "pixel_dtype",
-    "pixel_type",
-    "precisions",
-    "quantize",
-]

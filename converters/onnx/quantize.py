@@ -18,14 +18,31 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+from tsmzoo.artifact.contract import Contract
 from tsmzoo.errors import ArtifactError
 from tsmzoo.typing import Array
 
 from ..costs import costs, probes
+from .convert import save
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 #: Nodes that compute, which is where rounding costs.
 _COSTLY = (*_WEIGHTED, "Add", "ReduceMean", "GlobalAveragePool")
+
+
+def quantize(
+    source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path, keep_float: int = 0
+) -> list[tuple[str, float]]:
+    """Write the float file `source` in the precision of `contract`, by onnxruntime's tools."""
+    model, costs = onnx.load_model(source), list[tuple[str, float]]()
+    if contract.precision == "fp16":
+        model = half(model)
+    elif contract.precision == "w8":
+        model = weights_in_bytes(model)
+    else:
+        model, costs = quantized(model, feeds, keep_float)
+    save(model, contract, out)
+    return costs
 
 
 def half(model: onnx.ModelProto) -> onnx.ModelProto:

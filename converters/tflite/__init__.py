@@ -1,31 +1,14 @@
-"""TFLite: the functions and facts of `tsmzoo.artifact.converter.Converter`."""
+"""TFLite: written by litert-torch, run by the LiteRT interpreter."""
 
-from .convert import (
-    SIGNATURE,
-    check,
-    clip_layout,
-    convert,
-    frame_layout,
-    libraries,
-    load,
-    packed_state,
-    pixel_dtype,
-    pixel_type,
-    precisions,
-    quantize,
+from tsmzoo.artifact.converter import Converter
+from tsmzoo.artifact.tensors import TensorConventions
+from tsmzoo.formats import Format
+
+CONVERTER = Converter(
+    format=Format.TFLITE,
+    conventions=TensorConventions(frame_layout="NHWC", clip_layout="THWC", frame_dtype="uint8", clip_dtype="uint8"),
+    precisions=("fp32",),
+    states=("explicit", "packed"),
+    gpu_safe=True,
+    libraries=("torch", "litert-torch", "litert-converter", "ai-edge-litert"),
 )
-
-__all__ = [
-    "SIGNATURE",
-    "check",
-    "clip_layout",
-    "convert",
-    "frame_layout",
-    "libraries",
-    "load",
-    "packed_state",
-    "pixel_dtype",
-    "pixel_type",
-    "precisions",
-    "quantize",
-]

@@ -10,8 +10,11 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tsmzoo.artifact.contract import METADATA_KEY
 from tsmzoo.typing import Array
 
+#: The one signature of our files.
+SIGNATURE = "serving_default"
 _OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
 
 
@@ -29,7 +32,7 @@ _TABLES: dict[str, tuple[_Field | None, ...]] = {
     "Tensor": ((4,), 1, 4, _TEXT, "Quantization", 1, None, (4,), 1, None, None),
     "Quantization": ((4,), (4,), (4,), (8,), 1, None, 4),
     "Operator": (4, (4,), (4,), 1, "Options", None, 1, (1,), (4,), None, None, 1, None, 4),
-    #: Of every other kind of operator that `tflite.py` lets pass: numbers only.
+    #: Of every other kind of operator that `runtime.py` lets pass: numbers only.
     "Options": (8,) * 16,
     "ReshapeOptions": ((4,),),
     "FullyConnectedOptions": (1, 1, 1, 1, 1),
@@ -251,3 +254,16 @@ def write(model: Any) -> bytes:
     builder = _Builder(sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None) + 2**20)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
+
+
+def with_metadata(content: bytes, text: str) -> bytes:
+    model = read(content)
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(text.encode(), np.uint8)
+    entry.name, entry.buffer = METADATA_KEY, len(model.buffers)
+    model.buffers.append(buffer)
+    older = [item for item in model.metadata or [] if item.name.decode() == METADATA_KEY]
+    for item in older:
+        model.buffers[item.buffer].data = None
+    model.metadata = [*(item for item in model.metadata or [] if item not in older), entry]
+    return write(model)

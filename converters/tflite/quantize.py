@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,8 @@ from tsmzoo.artifact.contract import Contract
 from tsmzoo.typing import Array
 
 from ..costs import costs, probes
-from .flatbuffer import constant, operator_name, read, write
+from .flatbuffer import SIGNATURE, constant, operator_name, read, with_metadata, write
 
-_SIGNATURE = "serving_default"
 #: Operators that hand on numbers as they are, and how many of their inputs are numbers (the rest are shapes).
 _MOVES = {
     "SLICE": 1,
@@ -41,6 +41,15 @@ _MOVES = {
 _NOT = "no_quantize"
 #: Operators that compute, which is where rounding costs.
 _COSTLY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "ADD", "MEAN")
+
+
+def quantize(
+    source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path, keep_float: int = 0
+) -> list[tuple[str, float]]:
+    """Write the float file `source` in the precision of `contract`, by ai-edge-quantizer."""
+    content, costs = quantized(source.read_bytes(), contract, feeds, keep_float)
+    out.write_bytes(with_metadata(content, contract.embedded()))
+    return costs
 
 
 def quantized(
@@ -87,7 +96,7 @@ def _ranges(content: bytes, contract: Contract, feeds: Sequence[dict[str, Array]
     work.load_quantization_recipe(recipe.static_wi8_ai8())
     # One step gives the form; the numbers are ours, since the library forgets: it takes moving averages, which
     # clip what is rare (on the bundled online model a cosine of 0.98 with the float logits, 0.9998 so).
-    ranges: dict[str, Any] = work.calibrate({_SIGNATURE: list(feeds[:1])}, num_threads=1)
+    ranges: dict[str, Any] = work.calibrate({SIGNATURE: list(feeds[:1])}, num_threads=1)
     _widen(content, feeds, ranges)
     _share_scales(read(content), contract, ranges)
     return ranges
@@ -107,7 +116,7 @@ def _costs(
     steps, answer = probes(feeds), contract.outputs[0].name
 
     def logits(content: bytes) -> Array:
-        run = Interpreter(model_content=content, num_threads=1).get_signature_runner(_SIGNATURE)
+        run = Interpreter(model_content=content, num_threads=1).get_signature_runner(SIGNATURE)
         return np.concatenate([run(**inputs)[answer] for inputs in steps])
 
     return costs(names, logits(content), lambda kept: logits(_applied(content, contract, ranges, kept)))
@@ -144,7 +153,7 @@ def _normalisation(model: Any) -> list[str]:
 def _widen(content: bytes, feeds: Sequence[dict[str, Array]], ranges: dict[str, Any]) -> None:
     """Set the ranges to the least and the largest number of each tensor over all of `feeds`."""
     interpreter = Interpreter(model_content=content, num_threads=1, experimental_preserve_all_tensors=True)
-    run = interpreter.get_signature_runner(_SIGNATURE)
+    run = interpreter.get_signature_runner(SIGNATURE)
     tensors = {
         each["index"]: ranges[each["name"]] for each in interpreter.get_tensor_details() if ranges.get(each["name"])
     }

@@ -1,11 +1,11 @@
-"""What evaluation costs beside decoding: videos a second of three ways over the same files and frames, as ratios.
+"""The cost of evaluation beside decoding: videos per second of three ways over the same files and frames, as ratios.
 
-- `decode`: PyAV alone decodes up to the last frame that is wanted, and converts the wanted ones.
+- `decode`: PyAV alone decodes up to the last frame that is needed, and converts the needed ones.
 - `plain`: decodes and converts all frames, then samples, resizes and runs the model, one video at a time.
 - `tsmzoo`: what `tsmzoo eval` does.
 
-Sixteen H.264 videos of 300 frames, 340 x 256, a key frame every so many; two processes each, started and warmed up
-before; rounds take turns.
+Sixteen H.264 videos of 300 frames, 340 x 256, at two distances between key frames; two processes each, started and
+warmed up before; rounds take turns.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from tsmzoo.data import motion, sampling, transforms
 from tsmzoo.data.dataset import Video
 from tsmzoo.evaluation import predict, protocol
 from tsmzoo.evaluation.protocol import Changes
-from tsmzoo.inference.model import ModelReference
-from tsmzoo.inference.runner import clips_logits
+from tsmzoo.inference.reference import ModelReference
 
 MODEL = "tsm_mbv2_motion"
 PROCESSES, VIDEOS, ROUNDS = 2, 16, 5
@@ -74,7 +73,7 @@ def plain(video: Video) -> int:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     chosen = [Image.fromarray(frames[index]) for index in sampling.centres(len(frames), PLAN.frames)]
     clip = np.stack([transforms.prepared(image, PLAN.short_side, PLAN.size) for image in chosen])
-    return int(clips_logits(*_opened, clip[None]).argmax())
+    return int(_opened.clip_logits(clip[None]).argmax())
 
 
 def tsmzoo(chunk: tuple[Video, ...]) -> int:

@@ -1,8 +1,9 @@
-"""How long an export takes, and how much memory: the whole command, from start-up to the verified file, and its parts.
+"""Time and memory of an export: the whole command, from start-up to the verified file, and its parts.
 
-Each once, so seconds are to the tenth part at best. Imports are those of torch and of the format's libraries;
-conversion is theirs (torch.export and lowering), verification is ours. Aimed at were 10 s for the online MobileNetV2 to
-TFLite and 20 s for ResNet-50: what litert-torch imports and does, three traces of the graph among it, takes longer.
+Each was run once, so seconds are good to a tenth of their value at best. Imports are those of torch and of the format's
+libraries; conversion is theirs (torch.export and lowering); verification is ours. The aims were 10 s for the online
+MobileNetV2 to TFLite and 20 s for ResNet-50. What litert-torch imports and does, three traces of the graph among it,
+takes longer.
 """
 
 from __future__ import annotations

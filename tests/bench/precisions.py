@@ -1,6 +1,6 @@
-"""What fewer bits cost and give, by format: time, size, error and top-1 of exported files.
+"""Cost and effect of lower precision, by format: time, size, error and top-1 of exported files.
 
-Ratios are to fp32 of the format. The error is the largest of any output on noise; top-1 is that of the file's own
+Ratios are to fp32 of the same format. The error is the largest of any output on noise. Top-1 is that of the file's own
 report, on clips of the bundled task that training never saw. Core ML is not timed: off macOS an interpreter runs it.
 """
 

@@ -1,6 +1,6 @@
-"""3-D networks as the 2-D ones that are exported, beside the same network in 3-D, as its publisher built it.
+"""3-D networks in the 2-D form that is exported, beside the same network in 3-D, as its publisher built it.
 
-Weights are random, which changes no time. Ratios are of ours to the 3-D form.
+Weights are random, which does not change the time. Ratios are of ours to the 3-D form.
 """
 
 from __future__ import annotations

@@ -91,17 +91,17 @@ def test_torch_takes_frames_size_and_profiles_modules() -> None:
     ids=lambda value: str(value) if isinstance(value, str) else " ".join(value) or "explicit",
 )
 def test_a_file_runs_as_verify_runs_it(format_: Format, options: list[str], tmp_path: Path) -> None:
-    from tsmzoo.inference import runner
     from tsmzoo.inference.model import open_file
 
     path = tmp_path / f"m{format_.suffix}"
     words = ["export", MODEL, "--to", format_, "--weights", "random", "-o", str(path), *options]
     assert CliRunner().invoke(app, words).exit_code == 0
     session, _ = worker.load(Job(subject=str(path)))
-    opened, contract = open_file(path, 1)
+    model = open_file(path, 1)
+    contract = model.contract
     pixels = arrays.from_layout(sessions._pixels(contract), contract.main_input.layout)
     before = None
-    for outputs in runner.stream(opened, contract, [pixels] * 6):
+    for outputs in model.run_stream([pixels] * 6):
         answer = session.run().copy()
         assert before is None or not np.array_equal(answer, before)
         before = answer

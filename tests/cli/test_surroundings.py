@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import subprocess
@@ -18,10 +17,10 @@ from tsmzoo import registry
 from tsmzoo.benchmark import plots
 from tsmzoo.benchmark.plots import Point
 from tsmzoo.errors import DownloadError, ExportError
-from tsmzoo.evaluation.html import _text
+from tsmzoo.evaluation.html import printable
 from tsmzoo.formats import format_of
 from tsmzoo.live import video_writer
-from tsmzoo.live.watch import Answer
+from tsmzoo.live.answer import Answer
 from tsmzoo.registry import paths
 
 ZOO = registry.load()
@@ -140,8 +139,8 @@ def test_rows_that_bench_never_prints(odd: dict[str, Any], tmp_path: Path) -> No
 
 
 def test_a_page_shows_odd_names() -> None:
-    cell = _text("<b>\udcff\x1b[2J\x00\n")
-    assert html.unescape(cell) == r"<b>\xff\x1b[2J\x00\n"
+    cell = printable("<b>\udcff\x1b[2J\x00\n")
+    assert cell == r"<b>\xff\x1b[2J\x00\n"
     cell.encode()
 
 

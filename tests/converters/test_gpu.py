@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
-from tsmzoo.converters.tflite import convert, gpu_delegate
+from tsmzoo.converters.tflite import convert, flatbuffer, gpu_delegate, runtime
 from tsmzoo.converters.tflite.flatbuffer import operator_name, read, write
 
 from tsmzoo.artifact.store import read_contract
@@ -418,9 +418,9 @@ def test_a_file_is_held_to_gpu_safe(exported: Callable[..., Path], tmp_path: Pat
     path = exported(ONLINE, "--precision", "fp32")
     content, contract = path.read_bytes(), msgspec.structs.replace(read_contract(path), gpu_safe=True)
     out = tmp_path / "m.tflite"
-    out.write_bytes(convert._with_metadata(content, contract.embedded()))
+    out.write_bytes(flatbuffer.with_metadata(content, contract.embedded()))
     with pytest.raises(ArtifactError, match=r"output next_state_0 is part .* in spite of --gpu-safe"):
-        convert.check(out, contract)
-    out.write_bytes(convert._with_metadata(gpu_delegate.decouple(content), contract.embedded()))
-    structure, advice = convert.check(out, contract)
+        runtime.check(out, contract)
+    out.write_bytes(flatbuffer.with_metadata(gpu_delegate.decouple(content), contract.embedded()))
+    structure, advice = runtime.check(out, contract)
     assert ("nothing known against LiteRT's GPU delegate" in structure) == (not advice)

@@ -28,8 +28,8 @@ with redirect_stderr(StringIO()):
     from tsmzoo.errors import ArtifactError
     from tsmzoo.export import export
     from tsmzoo.export.verify import verify
-    from tsmzoo.inference.describe import describe
-    from tsmzoo.inference.torch_runner import TorchRunner
+    from tsmzoo.inference.model import Model
+    from tsmzoo.inference.torch_runner import torch_model
     from tsmzoo.registry import Entry, recipes
     from tsmzoo.weights.load import Network, load_network
 
@@ -54,9 +54,8 @@ def make(folder: Path, entry: Entry, weights: str | None, **options: Any) -> Mad
 
 
 def compared(made: Made, path: Path, steps: int = 16) -> Verification:
-    plain = describe(ZOO, made.network, dynamic_batch=True)
     tolerance = TARGET.tolerance[made.contract.precision]
-    reference, candidate = (TorchRunner(made.network, plain), plain), (ProgramRunner(path), made.contract)
+    reference, candidate = torch_model(ZOO, made.network), Model(ProgramRunner(path), made.contract)
     return verify(reference, candidate, tolerance=tolerance, steps=steps)
 
 
@@ -465,10 +464,10 @@ def test_a_change_of_the_file_is_seen(
     print(f"{mutation.__name__}: {len(verdicts) - len(unseen)} of {len(verdicts)} seen")
 
 
-def test_the_changes_are_as_many_as_the_readme_says(online: Made) -> None:
+def test_the_changes_are_as_many_as_the_documentation_says(online: Made) -> None:
     count = sum(len(places(online, mutation)) for mutation in MUTATIONS)
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    assert f"{count - len(EQUIVALENT)} of {count} changes" in readme
+    page = (Path(__file__).resolve().parents[2] / "docs" / "measurements.md").read_text(encoding="utf-8")
+    assert f"{count - len(EQUIVALENT)} of {count} changes" in page
 
 
 def test_the_unchanged_file_is_not_refused(online: Made, tmp_path: Path) -> None:

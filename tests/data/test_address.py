@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from tsmzoo import cli
 from tsmzoo.data import address, decode, motion
 from tsmzoo.errors import VideoError
-from tsmzoo.live import stream
+from tsmzoo.live import network_source
 
 MODEL = "tsm_mbv2_motion_online"
 SECRET = "hunter2"
@@ -111,7 +111,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for less."""
     monkeypatch.setattr(decode, "TIMEOUTS", (2.0, 2.0))
-    monkeypatch.setattr(stream, "_WAIT", 0.05)
+    monkeypatch.setattr(network_source, "_WAIT", 0.05)
 
 
 def run(place: str, *options: str, model: str = MODEL) -> Result:
@@ -171,10 +171,10 @@ def test_a_camera_that_goes_away_is_connected_to_again_a_few_times(server: str, 
     assert result.exit_code == 1
     lines = result.stderr.splitlines()
     assert [line.rpartition("; ")[2] for line in lines[:-1]] == [
-        f"connecting again ({number} of {stream.TRIES})" for number in range(1, stream.TRIES + 1)
+        f"connecting again ({number} of {network_source.TRIES})" for number in range(1, network_source.TRIES + 1)
     ]
-    assert lines[-1].endswith(f"and {stream.TRIES} new connections did not last; check what sends it")
-    assert Served.asked.count("/mjpeg") == 1 + stream.TRIES
+    assert lines[-1].endswith(f"and {network_source.TRIES} new connections did not last; check what sends it")
+    assert Served.asked.count("/mjpeg") == 1 + network_source.TRIES
     found = times(result)
     assert found == sorted(set(found))
     assert found[-1] > 3  # of all four connections
@@ -286,7 +286,7 @@ def test_a_playlist_is_live_until_it_is_closed(server: str, closed: bool) -> Non
     (Served.folder / "live.m3u8").write_text("\n".join(lines) + "\n")
     place = address.parse(f"{server}/live.m3u8")
     assert place is not None
-    live = stream.Live(place, lambda _: None)
+    live = network_source.NetworkSource(place, lambda _: None)
     try:
         assert live.endless is not closed
     finally:
@@ -299,9 +299,9 @@ def test_a_live_playlist_that_goes_away_is_connected_to_again(server: str) -> No
     place = address.parse(f"{server}/gone.m3u8")
     assert place is not None
     notes: list[str] = []
-    frames = stream.Live(place, notes.append).frames()
+    frames = network_source.NetworkSource(place, notes.append).frames()
     next(frames)
     path.unlink()
     with pytest.raises(VideoError, match="3 new connections did not last"):
         list(frames)
-    assert len(notes) == stream.TRIES
+    assert len(notes) == network_source.TRIES

@@ -78,7 +78,7 @@ def test_a_sequence_is_found_in_order(wanted: list[str], tmp_path: Path) -> None
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "img_00077.jpg").mkdir()
     assert names(tmp_path) == wanted
-    assert [frame.image().size for frame in source.source(str(tmp_path)).frames()] == [(8, 6)] * len(wanted)
+    assert [frame.image().size for frame in source.open_source(str(tmp_path)).frames()] == [(8, 6)] * len(wanted)
     assert select.pick(Video("v", tmp_path, 0), lambda total: [total - 1])[0] == len(wanted)
 
 
@@ -269,7 +269,7 @@ def test_exif_puts_images_upright_for_every_reader(number: int, ending: str, tmp
     for index in (1, 2):
         Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / f"{index}.{ending}", exif=exif, quality=95)
     _, pictures = select.pick(Video("v", tmp_path, 0), range)
-    of_run = [frame.image() for frame in source.source(str(tmp_path)).frames()]
+    of_run = [frame.image() for frame in source.open_source(str(tmp_path)).frames()]
     (of_clip, _) = select.first(tmp_path, 40, 40)
     quarters = np.ix_((5, -6), (5, -6))
     np.testing.assert_allclose(pictures[1][quarters].astype(int), upright[quarters], atol=10)

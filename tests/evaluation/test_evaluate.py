@@ -1083,7 +1083,7 @@ def test_what_a_file_does_not_take_is_refused(exported: Callable[[str, str], Pat
 
 
 def test_progress_is_told_by_videos(clips: Path, few: Path, tmp_path: Path) -> None:
-    from tsmzoo.inference.model import ModelReference
+    from tsmzoo.inference.reference import ModelReference
 
     seen: list[tuple[str, int, int]] = []
     notes: list[str] = []

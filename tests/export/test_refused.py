@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -14,11 +15,9 @@ import torch
 from typer.testing import CliRunner, Result
 
 from tsmzoo.artifact import store
-from tsmzoo.artifact.contract import DType, Layout
 from tsmzoo.cli import app
 from tsmzoo.data import motion
 from tsmzoo.export import calibration
-from tsmzoo.export import export as exporter
 from tsmzoo.registry import recipes
 
 if TYPE_CHECKING:
@@ -49,24 +48,15 @@ class Direct:
 
 
 class Fake:
-    """A converter that writes a few bytes."""
+    """The modules of a converter that writes a few bytes."""
 
-    frame_layout: Layout = "NCHW"
-    clip_layout: Layout = "NTCHW"
-    pixel_type: Literal["tensor", "image"] = "tensor"
-    packed_state = "state"
-    precisions = ("fp32",)
-    libraries = ("torch",)
     turned = 0.0
-
-    def pixel_dtype(self, _: str) -> DType:
-        return "uint8"
 
     def convert(self, model: nn.Module, _: Contract, out: Path) -> None:
         self.model = model
         out.write_bytes(b"a file")
 
-    def quantise(self, source: Path, _: Contract, _feeds: Sequence[Any], out: Path, _keep: int = 0) -> list[Any]:
+    def quantize(self, source: Path, _: Contract, _feeds: Sequence[Any], out: Path, _keep: int = 0) -> list[Any]:
         out.write_bytes(source.read_bytes()[:3])
         return []
 
@@ -80,7 +70,8 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     converter = Fake()
-    monkeypatch.setattr(exporter, "load_converter", lambda _: converter)
+    for module in ("convert", "quantize", "runtime"):
+        monkeypatch.setitem(sys.modules, f"tsmzoo.converters.tflite.{module}", converter)  # type: ignore[arg-type]
     target = recipes.target
     monkeypatch.setattr(calibration, "STREAMS", 1)
     monkeypatch.setattr(recipes, "target", lambda name: msgspec.structs.replace(target(name), steps=2))

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from tsmzoo import registry
 from tsmzoo.artifact.arrays import feed, logits, probabilities, unpacked
 from tsmzoo.artifact.contract import Contract, Tensor
+from tsmzoo.artifact.converter import converter_of
 from tsmzoo.artifact.store import read_contract
 from tsmzoo.cli import app
 from tsmzoo.errors import ArtifactError
@@ -25,10 +26,11 @@ from tsmzoo.export.export import plan
 from tsmzoo.export.graph.deploy import Deployed
 from tsmzoo.export.graph.states import Packed, Stateful
 from tsmzoo.export.verify import moving_noise, verify
+from tsmzoo.formats import Format
 from tsmzoo.inference.describe import describe
-from tsmzoo.inference.runner import stream, streams_logits
-from tsmzoo.inference.torch_runner import TorchRunner
-from tsmzoo.live.smoothing import Smoothing, decide
+from tsmzoo.inference.model import Model, open_file
+from tsmzoo.inference.smoothing import Smoothing, decide
+from tsmzoo.inference.torch_runner import TorchRunner, torch_model
 from tsmzoo.models.wrappers import StreamStep
 from tsmzoo.registry import Entry, recipes
 from tsmzoo.typing import Array
@@ -110,7 +112,7 @@ def test_a_packed_step_is_the_step(network: Network) -> None:
 
 
 def test_a_step_that_keeps_its_states_is_the_step(network: Network) -> None:
-    contract = describe(ZOO, network, state="implicit")
+    contract = describe(ZOO, network, converter_of(Format.COREML), state="implicit")
     assert [tensor.name for tensor in (*contract.inputs, *contract.outputs)] == ["frame", "logits"]
     assert contract.states == ()
     assert [part.name for part in contract.parts] == [f"state_{index}" for index in range(10)]
@@ -146,8 +148,7 @@ class Forgetful:
 def test_each_stream_of_a_file_that_keeps_its_states_begins_anew(network: Network, stubborn: bool) -> None:
     plain, kept = describe(ZOO, network), describe(ZOO, network, state="implicit")
     runner = Forgetful(TorchRunner(network, plain), plain, stubborn=stubborn)
-    batched = describe(ZOO, network, dynamic_batch=True)
-    report = verify((TorchRunner(network, batched), batched), (runner, kept), tolerance=1e-4, steps=4)
+    report = verify(torch_model(ZOO, network), Model(runner, kept), tolerance=1e-4, steps=4)
     assert report.status == ("failed" if stubborn else "passed")
     assert [case.steps for case in report.cases] == [4, 4]
     assert report.cases[0].max_rel_error < 1e-4  # the first began from zero either way
@@ -195,36 +196,28 @@ def test_a_packed_file_of_probabilities_answers_as_torch(packed: Path, bundled: 
 
 def test_whoever_wants_logits_of_a_file_of_probabilities_gets_them(packed: Path, bundled: Network) -> None:
     """But for the constant that softmax forgets: so views are averaged and streams smoothed as ever."""
-    from tsmzoo.inference.model import open_file
-
-    runner, contract = open_file(packed)
-    clips = moving_noise(6, 6, 3, contract.size)[None]
-    plain = describe(ZOO, bundled, dynamic_batch=True)
-    wanted = streams_logits(TorchRunner(bundled, plain), plain, clips)
-    found = streams_logits(runner, contract, clips)
-    differences = (found - wanted)[0]
+    model = open_file(packed)
+    clips = moving_noise(6, 6, 3, model.contract.size)[None]
+    differences = (model.frame_logits(clips) - torch_model(ZOO, bundled).frame_logits(clips))[0]
     assert np.abs(differences - differences.mean(1, keepdims=True)).max() < 1e-3
 
 
 def test_a_packed_state_in_another_order_fails(packed: Path, bundled: Network) -> None:
-    from tsmzoo.inference.model import open_file
-
-    runner, contract = open_file(packed)
+    model = open_file(packed)
 
     class Swapped:
         runtime = "swapped"
 
         def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-            outputs = runner.run(inputs)
-            states = list(unpacked(outputs["next_state"], contract.parts).values())
+            outputs = model.runner.run(inputs)
+            states = list(unpacked(outputs["next_state"], model.contract.parts).values())
             states[1], states[2] = states[2], states[1]  # of one shape
             together = np.concatenate([state.reshape(1, -1) for state in states], 1)
             return {**outputs, "next_state": together}
 
-    plain = describe(ZOO, bundled, dynamic_batch=True)
-    reference = TorchRunner(bundled, plain), plain
-    assert verify(reference, (runner, contract), tolerance=1e-4, steps=4).status == "passed"
-    report = verify(reference, (Swapped(), contract), tolerance=1e-4, steps=4)
+    reference = torch_model(ZOO, bundled)
+    assert verify(reference, model, tolerance=1e-4, steps=4).status == "passed"
+    report = verify(reference, Model(Swapped(), model.contract), tolerance=1e-4, steps=4)
     assert report.status == "failed"
 
 
@@ -382,10 +375,7 @@ def test_a_deployed_form_makes_them(network: Network) -> None:
 
 
 def test_a_stream_is_read_from_the_packed_state_by_names(packed: Path) -> None:
-    from tsmzoo.inference.model import open_file
-
     pixels = moving_noise(1, 2, 3, 64)
-    runner, contract = open_file(packed)
-    *_, last = stream(runner, contract, (frame[None] for frame in pixels))
+    *_, last = open_file(packed).run_stream(frame[None] for frame in pixels)
     assert {f"next_state_{index}" for index in range(10)} <= set(last)
     assert last["next_state_0"].shape == (1, 1, 16, 16)

@@ -11,10 +11,10 @@ from PIL import Image
 from tsmzoo import registry
 from tsmzoo.artifact.arrays import probabilities
 from tsmzoo.data import motion
-from tsmzoo.inference.model import ModelReference
+from tsmzoo.inference.reference import ModelReference
+from tsmzoo.inference.smoothing import OFFLINE, ONLINE, Decision, Smoothing, decide, default_smoothing
 from tsmzoo.live import watch
 from tsmzoo.live.scenes import CUT, difference, thumbnail
-from tsmzoo.live.smoothing import OFFLINE, ONLINE, Decision, Smoothing, decide, default_smoothing
 from tsmzoo.live.source import Frame
 
 
@@ -148,14 +148,15 @@ def test_cuts_between_drawn_scenes_are_found_and_little_else() -> None:
 
 def test_a_bundled_model_is_right_more_often_where_it_forgets_at_cuts() -> None:
     frames, classes, _ = streamed(100, 40, 41)
-    runner, contract = ModelReference("tsm_mbv2_motion_online").open(registry.load())
+    model = ModelReference("tsm_mbv2_motion_online").open(registry.load())
+    contract = model.contract
 
     def right(cut: float) -> float:
         pictures = [
             Frame(number / 4, lambda frame=frame: Image.fromarray(frame)) for number, frame in enumerate(frames)
         ]
         smoothing = default_smoothing("online", contract.target_fps)
-        seen = watch.watch(runner, contract, pictures, smoothing, fps=contract.target_fps, cut=cut)
+        seen = watch.watch(model, pictures, smoothing, fps=contract.target_fps, cut=cut)
         return float(
             np.mean([answer.shown == wanted for (_, answer), wanted in zip(seen, classes, strict=True) if answer])
         )

@@ -32,8 +32,8 @@ from tsmzoo.cli import app
 from tsmzoo.data import decode, sampling, seek, transforms
 from tsmzoo.errors import VideoError
 from tsmzoo.live import video_writer
+from tsmzoo.live.answer import Answer, Summary
 from tsmzoo.live.pacing import FramePacer
-from tsmzoo.live.watch import Answer
 from tsmzoo.models.wrappers import ClipModel
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -726,9 +726,9 @@ def test_options_that_a_model_does_not_take_are_refused(
 
 def test_a_view_says_what_is_there() -> None:
     answer = Answer(1.5, 1, [(1, 0.75), (0, 0.25)], ("red [b]", "green"), 3.0, 4.0, True, 12.5, 0.75)
-    tally = screen.Tally()
-    tally.add(answer)
-    label, *bars, state, _ = screen.view(answer, tally).splitlines()
+    summary = Summary()
+    summary.add(answer)
+    label, *bars, state, _ = screen.view(answer, summary).splitlines()
     assert label.strip() == "green 75%"
     assert [bar.split()[0] for bar in bars] == ["75.0%", "25.0%"]
     assert bars[1].endswith("red [b]")

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 import yaml
 
@@ -150,6 +151,14 @@ def test_models_that_others_rely_on(name: str, params: int, classes: int, frames
     entry = ZOO.find(name)
     assert (entry.params, entry.classes, entry.frames) == (params, classes, frames)
     assert entry.recommended
+
+
+def test_entries_are_written_alike() -> None:
+    """In the order of the schema, and without what is so anyway."""
+    defaults = {field.encode_name: field.default for field in msgspec.structs.fields(Entry)} | {"classes": None}
+    for item in registry.document(paths.DATA / "registry.yaml")["models"]:
+        assert list(item) == [key for key in defaults if key in item], item["id"]
+        assert not [key for key in item if key == "classes" or item[key] == defaults[key]], item["id"]
 
 
 def test_every_entry_of_the_file_is_loaded() -> None:

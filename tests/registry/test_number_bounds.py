@@ -13,7 +13,7 @@ from tsmzoo import models, registry
 from tsmzoo.artifact.contract import Case, Contract, Tensor, Verification
 from tsmzoo.cli import app
 from tsmzoo.errors import RegistryError, ZooError
-from tsmzoo.inference.model import resized
+from tsmzoo.inference.reference import resized
 from tsmzoo.models.flops import count
 from tsmzoo.registry import recipes
 

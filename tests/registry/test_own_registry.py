@@ -57,8 +57,8 @@ def test_own_registry_on_top(tmp_path: Path) -> None:
     own = write(
         tmp_path / "own.yaml",
         {
-            "models": [OWN, OWN | {"id": "tsm_mbv2_online", "labels": "cats", "classes": 2}],
-            "labels": {"cats": {"classes": 2, "order": "cat, dog"}},
+            "models": [OWN, OWN | {"id": "tsm_mbv2_online", "labels": "own-cats", "classes": 2}],
+            "labels": {"own-cats": {"classes": 2, "order": "cat, dog"}},
             "aliases": {"mine": "my_tsm", "tsm_r50_sthv2": "my_tsm"},
         },
     )
@@ -194,7 +194,10 @@ def test_the_usual_may_be_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_classes_of_labels_of_ones_own(tmp_path: Path) -> None:
-    own = {"models": [without("classes") | {"labels": "cats"}], "labels": {"cats": {"classes": 2, "order": "cat, dog"}}}
+    own = {
+        "models": [without("classes") | {"labels": "own-cats"}],
+        "labels": {"own-cats": {"classes": 2, "order": "cat, dog"}},
+    }
     below = write(tmp_path / "below.yaml", {"labels": own["labels"]})
     for files in (
         [write(tmp_path / "own.yaml", own)],
@@ -217,7 +220,9 @@ def test_classes_of_labels_of_ones_own(tmp_path: Path) -> None:
             {"models": [without("params", "gmacs")]}, ("`params` and `gmacs`", "registry check"), id="no figures"
         ),
         pytest.param(
-            {"models": [without("classes") | {"labels": "cats"}]}, ("'my_tsm'", "labels", "'cats'"), id="of none"
+            {"models": [without("classes") | {"labels": "own-cats"}]},
+            ("'my_tsm'", "labels", "'own-cats'"),
+            id="of none",
         ),
         pytest.param({"models": [without("classes") | {"labels": ["k400"]}]}, ("$.labels",), id="list of labels"),
         pytest.param({"models": [without("id")]}, ("number 1", "`id`"), id="no id"),
@@ -234,7 +239,7 @@ def test_classes_of_labels_of_ones_own(tmp_path: Path) -> None:
         pytest.param({"models": [OWN | {"results": [{"top1": 70}]}]}, ("$.results[0]", "`protocol`"), id="result"),
         pytest.param({"models": [OWN, OWN]}, ("'my_tsm'", "twice"), id="duplicate"),
         pytest.param({"models": [OWN | {"source": "nobody"}]}, ("'my_tsm'", "source", "'nobody'", "mit"), id="source"),
-        pytest.param({"models": [OWN | {"labels": "cats"}]}, ("'my_tsm'", "labels", "'cats'"), id="labels"),
+        pytest.param({"models": [OWN | {"labels": "own-cats"}]}, ("'my_tsm'", "labels", "'own-cats'"), id="labels"),
         pytest.param(
             {"models": [OWN | {"normalisation": "x"}]}, ("'my_tsm'", "normalisation", "'x'"), id="normalisation"
         ),
@@ -287,7 +292,7 @@ def test_classes_of_labels_of_ones_own(tmp_path: Path) -> None:
         ),
         pytest.param({"aliases": ["a"]}, ("$.aliases",), id="aliases as a list"),
         pytest.param({"modells": []}, ("modells",), id="unknown table"),
-        pytest.param({"labels": {"cats": {"classes": 2}}}, ("$.labels", "`order`"), id="labels without order"),
+        pytest.param({"labels": {"own-cats": {"classes": 2}}}, ("$.labels", "`order`"), id="labels without order"),
         pytest.param([OWN], ("mapping",), id="list"),
         pytest.param("text", ("mapping",), id="text"),
         pytest.param(None, ("mapping",), id="empty"),

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from tsmzoo import registry
 from tsmzoo.artifact.contract import Verification
+from tsmzoo.artifact.converter import converter_of
 from tsmzoo.benchmark import plots
 from tsmzoo.cli import app
 from tsmzoo.data import decode, motion
@@ -134,7 +135,7 @@ def _kit(clips: Path, model: Path | None = None, format_: str = "onnx") -> Case:
         (folder / "kit").mkdir()
 
     entry = msgspec.structs.replace(ZOO.find(MODEL), size=32)
-    contract = describe.describe(ZOO, load_network(entry, "random"), format_=Format(format_))
+    contract = describe.describe(ZOO, load_network(entry, "random"), converter_of(Format(format_)))
     contract = msgspec.structs.replace(
         contract,
         artifact=f"m{Format(format_).suffix}",
@@ -166,10 +167,14 @@ CASES = {
     "kit of a package": _kit_of_a_package,
     "data": _data,
 }
+#: Those that run a whole command for each call that may fail.
+_COMMANDS = ("page", "run", "report", "data")
 
 
 @pytest.mark.parametrize("how", ["fail", "end"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in _COMMANDS else name for name in CASES]
+)
 def test_any_call_may_fail_or_be_the_last(
     name: str, how: str, clips: Path, disk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,7 +75,8 @@ def test_a_pipe_that_does_not_block_gets_all() -> None:
 def test_a_terminal_is_sent_no_sequences_of_others() -> None:
     """A bar's title is the user's text: brackets in it are no markup, and escapes none."""
     code = (
-        "import sys\nfrom tsmzoo import streams, terminal\nstreams.prepare()\n"
+        "import sys\n"
+        "from tsmzoo.cli import _terminal as terminal\nfrom tsmzoo.system import streams\nstreams.prepare()\n"
         "with terminal.steps_bar() as bar: bar('[/red]\\x1b[2J\\x07' + 'x' * 5000, 1, 2)\n"
         "with terminal.stages() as stage: stage('[/red]\\x1b[2J\\x07' + 'x' * 5000)\n"
         "with terminal.download_bar('[/red]\\x1b[2J\\x07') as bar: bar(1, 2)\n"
@@ -92,13 +93,13 @@ def test_a_terminal_is_sent_no_sequences_of_others() -> None:
 
 def test_the_live_view_shows_labels_as_text() -> None:
     code = (
-        "from tsmzoo import show\nfrom tsmzoo.live.watch import Answer\n"
+        "from tsmzoo.cli import _screen as screen\nfrom tsmzoo.live.answer import Answer, Summary\n"
         "bad = '[/red]\\x1b[2J\\x07\\n' + 'x' * 100_000\n"
         "answer = Answer(0.0, 0, [(0, 0.9)], (bad,), 1.0, 1.0, probability=0.9)\n"
-        "tally = show.Tally()\ntally.add(answer)\n"
-        "with show.screen(live=True) as view: view(answer, tally)\n"
-        "with show.screen(live=False) as view: view(answer, tally)\n"
-        "print(show.text('a', 'step', 'r', tally))\nprint('end')"
+        "summary = Summary()\nsummary.add(answer)\n"
+        "with screen.screen(live=True) as view: view(answer, summary)\n"
+        "with screen.screen(live=False) as view: view(answer, summary)\n"
+        "print(screen.text('a', 'step', 'r', summary))\nprint('end')"
     )
     seen = on_terminal([sys.executable, "-c", code], TERM="xterm")
     assert seen.endswith("end\r\n")

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tsmzoo import registry
 from tsmzoo.data import dataset, decode, layouts, orientation
 from tsmzoo.registry import recipes
-from tsmzoo.training import clips, loop, train
+from tsmzoo.training import run, train, unreadable
 
 Record = Callable[[Path, int, int], Path]
 BROKEN: dict[str, Callable[[Path], Any]] = {
@@ -173,7 +173,9 @@ def test_folders_of_images_are_looked_into_at_both_ends(
 # --- lost while it is trained ----------------------------------------------------------------------------------------
 
 
-def fit(folder: Path, zoo: Path, out: Path, at: int | None = None, act: Any = None, **changes: Any) -> dict[str, Any]:
+def fit(
+    folder: Path, zoo: Path, out: Path, at: int | None = None, act: Any = None, **changes: Any
+) -> train.TrainingResult:
     """Train, and `act` as step `at` begins."""
     plain: dict[str, Any] = {"name": "mine", "model": "tiny", "weights": "random", "epochs": 2, "batch": 4, "lr": 0.05}
     plain |= {"schedule": "cosine", "dropout": 0.5, "scales": (1.0,), "hflip": True, "frames": 2}
@@ -186,7 +188,7 @@ def fit(folder: Path, zoo: Path, out: Path, at: int | None = None, act: Any = No
     read = layouts.read(folder / "data"), layouts.read(folder / "val")
     strict = changes.get("strict", False)
     loaded = registry.load(zoo)
-    return train.train(loaded, how, *read, out, progress=progress, notify=print, strict=strict)[1]
+    return train.train(loaded, how, *read, out, progress=progress, notify=print, strict=strict)
 
 
 def interrupt() -> None:
@@ -197,8 +199,8 @@ def test_a_video_lost_in_training_is_replaced_and_named(
     tiny_zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = fit(tmp_path, tiny_zoo, tmp_path / "out", 2, (tmp_path / "data" / "0.mp4").unlink)
-    assert last["skipped_videos"] == [{"list": "training", "video": "0.mp4", "why": "is missing"}]
-    assert (last["epoch"], last["skipped"], last["val_videos"]) == (2, 1, 6)
+    assert last.skipped_videos == (train.UnreadableVideo("training", "0.mp4", "is missing"),)
+    assert (last.epoch, last.skipped, last.val_videos) == (2, 1, 6)
     assert "0.mp4 (is missing); others took their place" in capsys.readouterr().out
     assert all("0.mp4" not in line for line in (tmp_path / "out" / "registry.yaml").read_text().splitlines())
 
@@ -219,7 +221,7 @@ def test_a_run_that_lost_a_video_ends_as_one_that_was_interrupted_too(tiny_zoo: 
         else:
             last = fit(tmp_path, tiny_zoo, out, 1, gone.unlink)
         gone.write_bytes(content)
-        assert [row["video"] for row in last["skipped_videos"]] == ["5.mp4", "0.mp4"]
+        assert [row.video for row in last.skipped_videos] == ["5.mp4", "0.mp4"]
     assert same_weights(tmp_path / "one", tmp_path / "two")
     assert metrics(tmp_path / "one")[-1] == metrics(tmp_path / "two")[-1]
 
@@ -233,15 +235,15 @@ def test_a_video_that_was_mended_is_left_out_of_a_run_that_began_without_it(tiny
         fit(tmp_path, tiny_zoo, tmp_path / "two", 3, interrupt)
     video.write_bytes(content)
     last = fit(tmp_path, tiny_zoo, tmp_path / "two")
-    assert [row["video"] for row in last["skipped_videos"]] == ["5.mp4"]
+    assert [row.video for row in last.skipped_videos] == ["5.mp4"]
     assert same_weights(tmp_path / "one", tmp_path / "two")
 
 
 def test_validation_counts_what_it_measured(tiny_zoo: Path, tmp_path: Path) -> None:
     last = fit(tmp_path, tiny_zoo, tmp_path / "out", 1, (tmp_path / "val" / "4.mp4").unlink)
-    assert (last["val_videos"], last["skipped"]) == (5, 0)
-    assert last["val_top1"] in {round(100 * right / 5, 2) for right in range(6)}
-    assert [(row["list"], row["video"]) for row in last["skipped_videos"]] == [("validation", "4.mp4")]
+    assert (last.val_videos, last.skipped) == (5, 0)
+    assert last.val_top1 in {round(100 * right / 5, 2) for right in range(6)}
+    assert [(row.list, row.video) for row in last.skipped_videos] == [("validation", "4.mp4")]
 
 
 def test_a_disk_that_goes_away_is_one_line_and_the_run_goes_on_later(tiny_zoo: Path, tmp_path: Path) -> None:
@@ -268,14 +270,14 @@ def test_workers_and_memory_lose_the_same(tiny_zoo: Path, tmp_path: Path) -> Non
         fit(tmp_path, tiny_zoo, tmp_path / name, frames=6, **changes)
         for name, changes in (("plain", {}), ("workers", {"workers": 2}))
     ]
-    assert [(row["list"], row["video"]) for row in lasts[0]["skipped_videos"]] == [
+    assert [(row.list, row.video) for row in lasts[0].skipped_videos] == [
         ("training", "2.mp4"),
         ("validation", "2.mp4"),
     ]
-    assert lasts[0]["skipped_videos"] == lasts[1]["skipped_videos"]
+    assert lasts[0].skipped_videos == lasts[1].skipped_videos
     assert same_weights(tmp_path / "plain", tmp_path / "workers")
     held = fit(tmp_path, tiny_zoo, tmp_path / "memory", frames=6, in_memory=True)
-    assert held["skipped_videos"] == lasts[0]["skipped_videos"]
+    assert held.skipped_videos == lasts[0].skipped_videos
 
 
 def test_a_state_of_the_version_before_is_resumed(tiny_zoo: Path, tmp_path: Path) -> None:
@@ -284,9 +286,9 @@ def test_a_state_of_the_version_before_is_resumed(tiny_zoo: Path, tmp_path: Path
     fit(tmp_path, tiny_zoo, tmp_path / "one")
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, tiny_zoo, tmp_path / "two", 3, interrupt)
-    kept = torch.load(tmp_path / "two" / loop.RESUME, weights_only=True)
+    kept = torch.load(tmp_path / "two" / run.RESUME, weights_only=True)
     assert kept.pop("skipped") == kept.pop("lost") == {"training": {}, "validation": {}}
-    torch.save(kept, tmp_path / "two" / loop.RESUME)  # to a path, as it did
+    torch.save(kept, tmp_path / "two" / run.RESUME)  # to a path, as it did
     lines = metrics(tmp_path / "two")
     for line in lines:
         for key in ("val_videos", "skipped"):
@@ -304,7 +306,7 @@ def test_the_probe_reads_no_more_than_it_must(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(orientation, "as_image", lambda frame: made.append(1) or plain(frame))
     listed = layouts.read(tmp_path / "data").videos
     counted: list[int] = []
-    assert clips.probe(listed, counted.append) == {}
+    assert unreadable.probe(listed, counted.append) == {}
     assert (len(made), counted) == (10, [10])
 
 
@@ -342,7 +344,7 @@ def test_the_probe_decodes_one_frame_in_one_thread(tmp_path: Path, monkeypatch: 
             yield frame
 
     monkeypatch.setattr(decode, "_decoded", counted)
-    assert clips.probe(layouts.read(tmp_path / "data").videos, lambda _: None) == {}
+    assert unreadable.probe(layouts.read(tmp_path / "data").videos, lambda _: None) == {}
     assert seen == [1] * 10
 
 
@@ -357,10 +359,10 @@ def test_a_lack_of_the_machine_is_no_fault_of_a_video(
 
     listed = layouts.read(tmp_path / "data").videos
     monkeypatch.setattr(Path, "open", lacking)
-    assert len(clips.probe(listed, lambda _: None)) == broken
+    assert len(unreadable.probe(listed, lambda _: None)) == broken
     monkeypatch.undo()
     monkeypatch.setattr(decode, "_container", lacking)
-    assert len(clips.probe(listed, lambda _: None)) == broken
+    assert len(unreadable.probe(listed, lambda _: None)) == broken
 
 
 def test_a_video_whose_pictures_change_their_size_is_replaced_and_named(train_tiny: Any, tmp_path: Path) -> None:
@@ -378,5 +380,5 @@ def test_a_video_whose_pictures_change_their_size_is_replaced_and_named(train_ti
     result = train_tiny("--json", frames=8)
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)["skipped_videos"]
-    assert row["video"] == "3.mp4"
-    assert "its pictures are" in row["why"]
+    assert row.video == "3.mp4"
+    assert "its pictures are" in row.why

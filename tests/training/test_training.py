@@ -37,7 +37,7 @@ from tsmzoo.data.encode import encode
 from tsmzoo.models.wrappers import ClipModel
 from tsmzoo.registry import Entry
 from tsmzoo.registry.recipes import Training
-from tsmzoo.training import loop
+from tsmzoo.training import layers, loop, schedule
 from tsmzoo.training import train as training_train
 from tsmzoo.training.clips import ClipSet
 from tsmzoo.weights import checkpoint, key_maps
@@ -201,14 +201,16 @@ def timeless(out: Path) -> list[dict[str, Any]]:
 def test_the_rate_is_as_by_hand(changes: dict[str, Any], rates: dict[float, float]) -> None:
     recipe = made(lr=0.4, epochs=10, **changes)
     assert {epoch: pytest.approx(rate, abs=1e-12) for epoch, rate in rates.items()} == {
-        epoch: loop.rate(recipe, epoch) for epoch in rates
+        epoch: schedule.learning_rate(recipe, epoch) for epoch in rates
     }
 
 
 @pytest.mark.parametrize("warmup", [1.0, 2.5])
 def test_a_run_may_be_warm_up_alone(warmup: float) -> None:
     recipe = made(lr=0.4, epochs=1, warmup=warmup)
-    assert [loop.rate(recipe, epoch) for epoch in (0, 0.5, 1)] == pytest.approx([0, 0.2 / warmup, 0.4 / warmup])
+    assert [schedule.learning_rate(recipe, epoch) for epoch in (0, 0.5, 1)] == pytest.approx(
+        [0, 0.2 / warmup, 0.4 / warmup]
+    )
 
 
 @pytest.mark.parametrize("partial", [False, True], ids=["all norms", "partial"])
@@ -218,7 +220,7 @@ def test_every_learned_parameter_is_in_the_group_it_belongs_to(model: str, parti
     norms = [name for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d)]
     frozen = {f"{norm}.{part}" for norm in norms[1:] for part in ("weight", "bias")} if partial else set()
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    groups = loop.parameter_groups(net, made(partial_bn=partial, classifier_rate=0.25, weight_decay=0.125))
+    groups = schedule.parameter_groups(net, made(partial_bn=partial, classifier_rate=0.25, weight_decay=0.125))
     found = {
         names[id(parameter)]: (group["scale"], group["weight_decay"])
         for group in groups
@@ -240,7 +242,7 @@ def test_the_first_norm_is_that_of_the_first_convolution() -> None:
     for model, first in (("tsm_mbv2_motion", "features.0.1"), ("tsm_r50_jester_8f_mm0", "bn1")):
         net = models.build(ZOO.find(model))
         net.train()
-        loop.freeze_batch_norms(net)
+        layers.freeze_batch_norms(net)
         norms = {name: module for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d)}
         assert [name for name, module in norms.items() if module.training] == [first]
         assert len(norms) > 50
@@ -476,7 +478,7 @@ def test_two_colours_are_learned(train: Train, tmp_path: Path) -> None:
     moments = [epoch + step / STEPS for epoch in range(6) for step in (1, 2, 3)]
     assert [line["epoch"] for line in lines] == pytest.approx(moments, abs=1e-3)
     recipe = made(**changes)
-    assert [line["lr"] for line in lines] == pytest.approx([loop.rate(recipe, epoch) for epoch in moments])
+    assert [line["lr"] for line in lines] == pytest.approx([schedule.learning_rate(recipe, epoch) for epoch in moments])
     assert ["val_top1" in line for line in lines] == [False, False, True] * 6
     assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
 
@@ -623,8 +625,8 @@ def test_a_clip_too_short_for_a_network_is_one_line(train: Train) -> None:
 def test_validation_takes_as_many_clips_as_their_frames_allow(
     zoo: registry.Registry, data: Path, val: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches = Mock(wraps=loop._batches)
-    monkeypatch.setattr(loop, "_batches", batches)
+    batches = Mock(wraps=loop.batches)
+    monkeypatch.setattr(loop, "batches", batches)
     monkeypatch.setattr(loop, "_FRAMES", 12)
     for frames, size in ((4, 3), (16, 1)):
         fit(zoo, made(frames=frames), data, val, tmp_path / str(frames))
@@ -1030,16 +1032,16 @@ def test_two_processes_take_the_step_of_one(train: Train, alike: Path, zoo_file:
 PROBE = """
 import os, sys
 import torch
-from tsmzoo import loop
 from tsmzoo.cli import main
+from tsmzoo.training import loop
 
-measure = loop._top1
+measure = loop.validate
 
 def probe(model, *rest):
     torch.save(model.state_dict(), os.path.join(sys.argv[sys.argv.index("-o") + 1], os.environ["RANK"] + ".pt"))
     return measure(model, *rest)
 
-loop._top1 = probe
+loop.validate = probe
 main()
 """
 
@@ -1068,7 +1070,7 @@ def test_both_processes_measure_the_network_that_is_kept(zoo_file: Path, data: P
 def test_settled_batch_norms_hold_the_mean_of_all_batches() -> None:
     net = torch.nn.Sequential(torch.nn.BatchNorm2d(3, momentum=0.1), torch.nn.Dropout(0.5))
     batches = [torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(seed)) + seed for seed in range(4)]
-    loop.recompute_bn_stats(net, net, iter(batches))
+    layers.recompute_bn_stats(net, net, iter(batches))
     norm = net[0]
     assert torch.allclose(
         norm.running_mean, torch.stack([clips.mean((0, 2, 3)) for clips in batches]).mean(0), atol=1e-6

@@ -23,10 +23,10 @@ from tsmzoo import models, registry
 from tsmzoo.artifact.store import read_contract
 from tsmzoo.cli import app
 from tsmzoo.data import motion
-from tsmzoo.errors import CheckpointError
+from tsmzoo.errors import CheckpointError, RegistryError
 from tsmzoo.models.wrappers import StreamStep
 from tsmzoo.training import train
-from tsmzoo.weights.checkpoint import classes, load, save
+from tsmzoo.weights.checkpoint import count_classes, load, save
 from tsmzoo.weights.load import load_network
 
 ZOO = registry.load()
@@ -291,7 +291,7 @@ def test_the_registrys_key_is_checked(key: str, uni: Path, tmp_path: Path) -> No
     printed["models"][0]["shift"] = key
     (mine := tmp_path / "mine.yaml").write_text(yaml.safe_dump(printed))
     if key == "sideways":
-        with pytest.raises(registry.RegistryError, match=r"Invalid enum value 'sideways' - at `\$\.shift`"):
+        with pytest.raises(RegistryError, match=r"Invalid enum value 'sideways' - at `\$\.shift`"):
             registry.load(mine)
         return
     entry = registry.load(mine).find("uni_best")
@@ -299,7 +299,7 @@ def test_the_registrys_key_is_checked(key: str, uni: Path, tmp_path: Path) -> No
         assert load_network(entry).checkpoint
         printed["models"][0] |= {"mode": "offline", "frames": 8, "sampling": "uniform", "states": []}
         mine.write_text(yaml.safe_dump(printed))
-        with pytest.raises(registry.RegistryError, match="shift uni is for mode online"):
+        with pytest.raises(RegistryError, match="shift uni is for mode online"):
             registry.load(mine)
     else:
         with pytest.raises(CheckpointError, match="is a bidirectional checkpoint"):
@@ -309,7 +309,7 @@ def test_the_registrys_key_is_checked(key: str, uni: Path, tmp_path: Path) -> No
 def test_a_recipes_weights_of_other_classes_keep_all_but_the_classifier(uni: Path, tmp_path: Path) -> None:
     path = five(uni, tmp_path)
     entry = ZOO.find(ONLINE)
-    assert classes(models.build(entry), entry, path) == 5
+    assert count_classes(models.build(entry), entry, path) == 5
     recipe = msgspec.convert(
         {
             **{"name": "mine", "model": ONLINE, "weights": str(path), "epochs": 1, "batch": 2, "lr": 0.1},

@@ -22,6 +22,8 @@ Layout = Literal["NCHW", "NHWC", "NTCHW", "THWC", "NC"]
 DType = Literal["uint8", "float32", "float16"]
 #: How the states of an online model are handed on: as inputs and outputs, as one of each, or kept by the file itself.
 State = Literal["explicit", "packed", "implicit"]
+#: Whether pixels are normalized inside the file or by who calls it.
+Preprocess = Literal["embedded", "external"]
 #: What makes probabilities of logits: classes exclude one another, or each may hold.
 Activation = Literal["softmax", "sigmoid"]
 
@@ -151,7 +153,7 @@ class Contract(_Record, frozen=True, kw_only=True):
     dataset: str
     format: str
     precision: str
-    preprocess: Literal["embedded", "external"]
+    preprocess: Preprocess
     state: State = "explicit"
     #: What turns logits into probabilities.
     activation: Activation = "softmax"
@@ -205,6 +207,11 @@ class Contract(_Record, frozen=True, kw_only=True):
     def answer(self) -> str:
         """`logits`, or `probabilities` of a file that makes them itself."""
         return self.outputs[0].name
+
+    @property
+    def kept_states(self) -> tuple[Tensor, ...]:
+        """The states that the file keeps itself."""
+        return self.parts if self.state == "implicit" else ()
 
     def initial_states(self, batch: int = 1) -> dict[str, Array]:
         """Return the states of the first step of `batch` streams, in the file's own layout."""

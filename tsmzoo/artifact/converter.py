@@ -1,31 +1,25 @@
-"""The interface between the formats and everything else: what a converter offers, what a runner does."""
+"""The interface between the formats and everything else: what a format can do, and what runs a file."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast
-
-from tsmzoo.errors import ExportError
-from tsmzoo.formats import Format
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import nn
-
-    from tsmzoo.artifact.contract import Contract, DType, Layout
-    from tsmzoo.typing import Array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tsmzoo.artifact import store
-from tsmzoo.artifact.contract import Contract, check_consistent
-from tsmzoo.formats import format_of
+from tsmzoo.artifact.contract import Contract, State, check_consistent
+from tsmzoo.artifact.tensors import TensorConventions
+from tsmzoo.errors import ExportError
+from tsmzoo.formats import Format, format_of
 from tsmzoo.system.quiet import quiet
 from tsmzoo.typing import Array
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from tsmzoo.benchmark.sessions import Session
 
 
 class Runner(Protocol):
@@ -47,29 +41,44 @@ class StatefulRunner(Runner, Protocol):
         ...
 
 
-class Converter(Protocol):
-    """A module of `converters/`."""
+@dataclass(frozen=True)
+class Converter:
+    """A format: what it can do, and the functions that do it.
 
-    frame_layout: Layout
-    clip_layout: Layout
-    #: What an input of bytes is.
-    pixel_type: Literal["tensor", "image"]
-    #: The name of a packed state's input.
-    packed_state: str
-    #: What `convert` writes; other precisions are made by `quantise` from the last of these.
+    What it can do is told without importing a library. Each function is imported when it is called, from a module of
+    the format's folder in `converters/`: `convert` from convert.py, `quantize` from quantize.py, `check` and `load`
+    from runtime.py, `session` from session.py. All raise ExportError naming the extra that is missing.
+    """
+
+    format: Format
+    conventions: TensorConventions
+    #: What `convert` writes; other precisions are made by `quantize` from the last of these.
     precisions: tuple[str, ...]
+    #: How states can be handed on.
+    states: tuple[State, ...]
     #: Libraries whose versions belong in the contract.
     libraries: tuple[str, ...]
+    #: Takes any number of clips or streams a call, if asked to.
+    dynamic_batch: bool = False
+    #: Sets outputs apart from what the network goes on with, if asked to.
+    gpu_safe: bool = False
+    #: A file of this format is a folder.
+    is_folder: bool = False
+    #: Its runtime takes as many threads as it likes, whatever it is told.
+    chooses_threads: bool = False
+    #: What a report says of a precision.
+    remarks: Mapping[str, str] = field(default_factory=dict)
 
-    def pixel_dtype(self, mode: str) -> DType:
-        """Return the type of `frame` (online) or `clip` (offline) where preprocessing is embedded."""
-        ...
+    def require(self, *modules: str) -> None:
+        """Import modules of the format's folder now. Raises ExportError naming the extra that is missing."""
+        for module in modules:
+            self._module(module)
 
     def convert(self, model: nn.Module, contract: Contract, out: Path) -> None:
         """Write `model`, a form of tsmzoo.models.wrappers, to `out` with the tensors that `contract` lists."""
-        ...
+        self._call("convert", "convert", model, contract, out)
 
-    def quantise(
+    def quantize(
         self, source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path, keep_float: int = 0
     ) -> list[tuple[str, float]]:
         """Write the float file `source` in the precision of `contract` to `out`.
@@ -78,49 +87,81 @@ class Converter(Protocol):
         stay float, and what each costs is returned, the kept ones first: by how much of their range the logits'
         error falls without it.
         """
-        ...
+        costs: list[tuple[str, float]] = self._call("quantize", "quantize", source, contract, feeds, out, keep_float)
+        return costs
 
     def check(self, path: Path, contract: Contract) -> tuple[list[str], list[str]]:
         """Check the file without running it; return what was found to hold, and advice.
 
         Advice is what keeps the file from a phone's accelerator, or what it needs there, a sentence each.
 
-        Raises ArtifactError where the file, or the copy of the contract in it, and `contract` disagree, or
+        Raises ArtifactError if the file, or the copy of the contract in it, and `contract` disagree, or
         a rule of the format is broken.
         """
-        ...
+        found: tuple[list[str], list[str]] = self._call("runtime", "check", path, contract)
+        return found
 
     def load(self, path: Path, contract: Contract, threads: int | None = None) -> Runner:
-        """Return the file ready to run.
+        """Return the file ready to run, with `threads` threads; default: as many as the runtime likes.
 
-        Without `threads` the runtime takes as many as it likes; Core ML always does.
-
-        Raises ArtifactError where the runtime rejects the file.
+        Raises ArtifactError if the runtime rejects the file.
         """
-        ...
+        runner: Runner = self._call("runtime", "load", path, contract, threads)
+        return runner
+
+    def session(self, path: Path, contract: Contract, threads: int) -> Session:
+        """Return the file ready to be timed. Raises ArtifactError if the runtime rejects it."""
+        session: Session = self._call("session", "session", path, contract, threads)
+        return session
+
+    def _module(self, name: str) -> Any:
+        try:
+            return importlib.import_module(f"tsmzoo.converters.{self.format}.{name}")
+        except ModuleNotFoundError as error:
+            raise self._missing(error) from None
+
+    def _call(self, module: str, function: str, *arguments: object) -> Any:
+        try:
+            return getattr(self._module(module), function)(*arguments)
+        except ModuleNotFoundError as error:  # of what a function imports itself
+            raise self._missing(error) from None
+
+    def _missing(self, error: ModuleNotFoundError) -> ExportError:
+        return ExportError(
+            f"{self.format} needs {error.name}, which is not installed: pip install 'tsmzoo[{self.format}]'"
+        )
+
+
+def converter_of(format_: Format) -> Converter:
+    """Return the converter of `format_`; no library of its is imported yet."""
+    converter: Converter = importlib.import_module(f"tsmzoo.converters.{format_}").CONVERTER
+    return converter
+
+
+def formats_that(can: Callable[[Converter], bool]) -> str:
+    """Return the names of the formats that can do something, for an error."""
+    return " or ".join(format_ for format_ in Format if can(converter_of(format_)))
 
 
 def load_converter(format_: Format) -> Converter:
-    """Import the converter of `format_`. Raises ExportError naming the extra that is missing."""
-    try:
-        return cast("Converter", importlib.import_module(f"tsmzoo.converters.{format_}"))
-    except ModuleNotFoundError as error:
-        raise missing_extra(format_, error) from None
+    """Return the converter of `format_` with what it writes and runs files by imported.
 
-
-def missing_extra(format_: Format, error: ModuleNotFoundError) -> ExportError:
-    """Return the error that names the extra to install."""
-    return ExportError(f"{format_} needs {error.name}, which is not installed: pip install 'tsmzoo[{format_}]'")
+    Raises ExportError naming the extra that is missing.
+    """
+    converter = converter_of(format_)
+    converter.require("convert", "runtime")
+    return converter
 
 
 def open_artifact(path: Path) -> tuple[Contract, Converter]:
     """Return the contract and the converter of an exported file whose digest is still the contract's.
 
-    Raises ArtifactError where the file was changed since or its contract contradicts itself, or ExportError where its
+    Raises ArtifactError if the file was changed since or its contract contradicts itself, or ExportError if its
     extra is missing.
     """
-    format_ = format_of(path)
+    converter = converter_of(format_of(path))
     contract = store.opened(path)
     check_consistent(path, contract)
     with quiet():
-        return contract, load_converter(format_)
+        converter.require("runtime")
+    return contract, converter

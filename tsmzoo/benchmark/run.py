@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
+from tsmzoo.artifact.converter import converter_of
 from tsmzoo.errors import ZooError
 from tsmzoo.formats import Format, format_of, is_artifact
 from tsmzoo.registry import ShiftName
@@ -292,7 +293,7 @@ def _row(timing: Timing, first: Timing) -> BenchmarkRow:
         precision=timing.loaded.precision,
         weights=timing.loaded.weights,
         input_shape=list(timing.loaded.input_shape),
-        threads=None if timing.job.kind == Format.COREML else timing.job.threads,
+        threads=None if _chooses_threads(timing.job) else timing.job.threads,
         runs=len(timing.rounds),
         passes=len(times),
         per="frame" if online else "clip",
@@ -314,6 +315,11 @@ def _operators(operators: Sequence[Operator], total: float) -> list[OperatorRow]
         OperatorRow(o.kind, o.name, o.calls, round(o.ms, 4), round(o.ms / total, 4) if total else 0.0)
         for o in operators
     ]
+
+
+def _chooses_threads(job: Job) -> bool:
+    """Return whether the runtime takes as many threads as it likes."""
+    return job.kind != "torch" and converter_of(Format(job.kind)).chooses_threads
 
 
 def interpreted(runtime: str) -> bool:

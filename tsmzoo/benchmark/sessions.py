@@ -1,9 +1,7 @@
-"""A session per runtime, set up to be timed: inputs bound once, states fed back."""
+"""What is timed: a file or network set up once, its states fed back. Those of files are in `converters/`."""
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -14,11 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.artifact.converter import load_converter
-from tsmzoo.benchmark import litert_profile
 from tsmzoo.benchmark.run import Job, Loaded, Operator, Profile
 from tsmzoo.errors import ArtifactError
-from tsmzoo.formats import Format
 from tsmzoo.system.quiet import quiet
 from tsmzoo.text import of_error
 from tsmzoo.typing import Array
@@ -38,106 +33,6 @@ class Session(Protocol):
         ...
 
 
-class OnnxSession:
-    """ONNX Runtime, inputs and outputs bound; two sets of states take turns, so that none is copied."""
-
-    def __init__(self, path: Path, contract: Contract, threads: int, profile: Path | None = None) -> None:
-        import onnxruntime
-
-        self._opened = (path, contract, threads)
-        self.runtime = f"onnxruntime {onnxruntime.__version__}"
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        # Else its threads spin on into the next file's turn.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if profile:
-            options.enable_profiling, options.profile_file_prefix = True, str(profile)
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises plain RuntimeErrors of its own
-            raise _rejected(path, "ONNX Runtime", error) from None
-        self._pixels = _pixels(contract)
-        self._frame = self._pixels.copy()
-        # Bound by address: they live as long as the session does.
-        self._logits = np.empty(contract.outputs[0].lengths(), "float32")
-        self._states = (contract.initial_states(), contract.initial_states())
-        self._bindings = [self._bound(contract, *self._states), self._bound(contract, *reversed(self._states))]
-
-    def _bound(self, contract: Contract, states: dict[str, Array], next_states: dict[str, Array]) -> Any:
-        binding = self._session.io_binding()
-        for name, array in ((contract.main_input.name, self._frame), *states.items()):
-            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        outputs = {pair.output: next_states[pair.input] for pair in contract.states}
-        for name, array in ((contract.outputs[0].name, self._logits), *outputs.items()):
-            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        return binding
-
-    def run(self) -> Any:
-        np.copyto(self._frame, self._pixels)
-        self._session.run_with_iobinding(self._bindings[0])
-        self._bindings.reverse()
-        return self._logits
-
-    def profile(self, passes: int) -> Profile | None:
-        """By node of the graph as ONNX Runtime rewrote it."""
-        with tempfile.TemporaryDirectory() as folder:
-            session = OnnxSession(*self._opened, Path(folder) / "profile")
-            timed(session, passes + 1)
-            events = json.loads(Path(session._session.end_profiling()).read_text(encoding="utf-8"))
-        # Of the first pass, which warms up, nothing.
-        begun = sorted(event["ts"] for event in events if event["name"] == "model_run")[1]
-        return _profile(
-            [
-                (event["args"]["op_name"], event["name"].removesuffix("_kernel_time"), event["dur"] / 1e3, 1)
-                for event in events
-                if event["name"].endswith("_kernel_time") and event["ts"] >= begun
-            ],
-            passes,
-        )
-
-
-class TfliteSession:
-    """The LiteRT interpreter, by its tensors' indices: by the signature a small network takes 1.2 times as long."""
-
-    def __init__(self, path: Path, contract: Contract, threads: int) -> None:
-        from importlib.metadata import version
-
-        from ai_edge_litert.interpreter import Interpreter
-
-        self._opened = (path, threads)
-        self.runtime = f"ai-edge-litert {version('ai-edge-litert')}"
-        try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
-            signature = self._interpreter.get_signature_runner()
-        except (ValueError, RuntimeError) as error:
-            raise _rejected(path, "LiteRT", error) from None
-        inputs, outputs = signature.get_input_details(), signature.get_output_details()
-        self._pixels, self._frame = _pixels(contract), inputs[contract.main_input.name]["index"]
-        self._answer = outputs[contract.outputs[0].name]["index"]
-        self._states = [(inputs[pair.input]["index"], outputs[pair.output]["index"]) for pair in contract.states]
-        for tensor in contract.inputs[1:]:
-            self._interpreter.set_tensor(inputs[tensor.name]["index"], np.zeros(tensor.lengths(), tensor.dtype))
-
-    def run(self) -> Any:
-        self._interpreter.set_tensor(self._frame, self._pixels)
-        self._interpreter.invoke()
-        for state, next_state in self._states:
-            # Two copies; a view of either tensor takes as long to get.
-            self._interpreter.set_tensor(state, self._interpreter.get_tensor(next_state))
-        return self._interpreter.get_tensor(self._answer)
-
-    def profile(self, passes: int) -> Profile | None:
-        """By node of the graph as XNNPACK rewrote it; the states are not fed back."""
-        with quiet():  # it logs what it makes
-            told = litert_profile.profile(*self._opened, passes)
-        if told is None:
-            return None
-        counted, nodes = told
-        return _profile(nodes, counted)
-
-
 class TorchSession:
     """The network itself, not folded, not rewritten."""
 
@@ -145,7 +40,7 @@ class TorchSession:
         import torch
 
         from tsmzoo import registry
-        from tsmzoo.inference.model import resized
+        from tsmzoo.inference.reference import resized
         from tsmzoo.models.wrappers import ClipModel, StreamStep, state_shapes
         from tsmzoo.weights.load import load_network
 
@@ -235,24 +130,7 @@ class TorchSession:
         )
 
 
-class CoremlSession:
-    """Core ML on a Mac, which takes as many threads as it likes; elsewhere our interpreter."""
-
-    def __init__(self, path: Path, contract: Contract) -> None:
-        runner = load_converter(Format.COREML).load(path, contract)
-        self.runtime, self._runner, self._contract = runner.runtime, runner, contract
-        self._inputs = {contract.main_input.name: _pixels(contract), **contract.initial_states()}
-
-    def run(self) -> Any:
-        outputs = self._runner.run(self._inputs)
-        self._inputs |= {pair.input: outputs[pair.output] for pair in self._contract.states}
-        return outputs[self._contract.outputs[0].name]
-
-    def profile(self, passes: int) -> Profile | None:  # noqa: ARG002 - as the others take it
-        return None
-
-
-def _pixels(contract: Contract) -> Array:
+def pixels(contract: Contract) -> Array:
     """Return noise as the file's main input takes it."""
     tensor, random = contract.main_input, np.random.default_rng(0)
     shape = tensor.lengths()
@@ -261,7 +139,7 @@ def _pixels(contract: Contract) -> Array:
     return random.standard_normal(shape).astype(tensor.dtype)
 
 
-def _rejected(path: Path, runtime: str, error: Exception) -> ArtifactError:
+def rejected(path: Path, runtime: str, error: Exception) -> ArtifactError:
     return ArtifactError(f"{path}: {runtime} rejects it ({of_error(error)}); export it again")
 
 
@@ -269,7 +147,7 @@ def _slowest(operators: Iterable[Operator]) -> tuple[Operator, ...]:
     return tuple(sorted(operators, key=lambda operator: -operator.ms))
 
 
-def _profile(events: Iterable[tuple[str, str, float, int]], passes: int) -> Profile:
+def profile_of(events: Iterable[tuple[str, str, float, int]], passes: int) -> Profile:
     """Sum an operator's kind, node, milliseconds and calls, over the kinds and over the nodes."""
     kinds, nodes, counts = Counter[str](), Counter[tuple[str, str]](), Counter[Any]()
     for kind, name, ms, calls in events:

@@ -14,21 +14,14 @@ from typing import Any
 import msgspec
 
 from tsmzoo.artifact import store
-from tsmzoo.artifact.converter import missing_extra
+from tsmzoo.artifact.converter import converter_of
 from tsmzoo.benchmark.run import Job, Loaded, encoded
-from tsmzoo.benchmark.sessions import CoremlSession, OnnxSession, Session, TfliteSession, TorchSession, timed
+from tsmzoo.benchmark.sessions import Session, TorchSession, timed
 from tsmzoo.errors import ArtifactError, ZooError
-from tsmzoo.formats import Format, format_of
+from tsmzoo.formats import Format
+from tsmzoo.inference.model import check_file
 from tsmzoo.system.quiet import quiet
 from tsmzoo.text import of_error
-
-#: Libraries that are imported before the memory is first read, by kind of job.
-_LIBRARIES = {
-    "torch": ("torch", "tsmzoo.inference.model"),
-    "onnx": ("onnxruntime",),
-    "tflite": ("ai_edge_litert.interpreter",),
-    "coreml": ("coremltools", "tsmzoo.converters.coreml.convert"),
-}
 
 
 def peak() -> float:
@@ -57,27 +50,20 @@ def cores(threads: int, allowed: Iterable[int]) -> set[int]:
 
 def load(job: Job) -> tuple[Session, Loaded]:
     """Load the file or model of `job`; return it ready to run, and its description. Raises ZooError."""
-    kind = job.kind
-    try:
-        for library in _LIBRARIES[kind]:
-            importlib.import_module(library)
-    except ModuleNotFoundError as error:
-        if kind == "torch":
-            raise
-        raise missing_extra(Format(kind), error) from None
-    path = Path(job.subject)
-    # Read as late as possible, so that it is the file that runs, but before the memory is read.
-    contract = None if kind == "torch" else store.opened(path)
-    before = peak()
+    # The runtime is imported before the memory is first read.
     session: Session
-    if contract is None:
+    if job.kind == "torch":
+        for library in ("torch", "tsmzoo.inference.torch_runner"):
+            importlib.import_module(library)
+        before = peak()
         session = TorchSession(job)
         loaded = session.loaded
     else:
-        if format_of(path) == Format.COREML:
-            session = CoremlSession(path, contract)
-        else:
-            session = {"onnx": OnnxSession, "tflite": TfliteSession}[kind](path, contract, job.threads)
+        path, converter = Path(job.subject), converter_of(Format(job.kind))
+        converter.require("session")
+        contract = store.opened(path)  # as late as can be: this is the file that runs
+        before = peak()
+        session = converter.session(path, contract, job.threads)
         loaded = Loaded(
             runtime=session.runtime,
             model=contract.model,
@@ -122,8 +108,6 @@ def main() -> None:
             os.sched_setaffinity(0, cores(job.threads, os.sched_getaffinity(0)))
     try:
         if job.check:
-            from tsmzoo.inference.model import check_file  # torch, which no file is measured with
-
             check_file(Path(job.subject))
             answer(None)
             return

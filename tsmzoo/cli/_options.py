@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tsmzoo.cli import _terminal as terminal
 from tsmzoo.errors import VideoError, ZooError
 
 if TYPE_CHECKING:
+    from tsmzoo.inference.reference import ModelReference
     from tsmzoo.registry import Entry, Registry, ShiftName
-    from tsmzoo.typing import Array
-    from tsmzoo.weights.load import Network
 
 
 def _place(text: str) -> Path:
@@ -86,20 +84,6 @@ def load(registry_file: Path | None) -> Registry:
     return registry.load(*([registry_file] if registry_file else []))
 
 
-def with_model_of(zoo: Registry, artifact: Path, registry_file: Path | None, *, first: bool = True) -> Registry:
-    """Return `zoo` with the model of an exported file, and note on the `first` process where it is from."""
-    from tsmzoo.artifact.contract import check_consistent
-    from tsmzoo.artifact.store import read_contract
-    from tsmzoo.weights import load as weight_load
-
-    contract = read_contract(artifact)
-    check_consistent(artifact, contract)  # before it is asked whose it is
-    zoo, path = weight_load.with_model_of(zoo, artifact, contract, replace=registry_file is None)
-    if path is not None and first:
-        terminal.note(f"note: {artifact}: is of {contract.model}, as it stands in {path}")
-    return zoo
-
-
 def own_checkpoint(weights: str | None, classes: int | None, labels: Path | None, shift: ShiftName | None) -> None:
     """Refuse what is said of a checkpoint of one's own where the published one is taken, whose facts are known."""
     options = {"--classes": classes, "--labels": labels, "--shift": shift}
@@ -111,9 +95,9 @@ def own_checkpoint(weights: str | None, classes: int | None, labels: Path | None
 
 
 def frames_of(entry: Entry, frames: int | None) -> int | None:
-    if frames is not None and entry.mode == "online" and frames != 1:
-        raise ZooError(f"{entry.id} is online and takes one frame a step; leave out --frames")
-    return frames
+    from tsmzoo.inference import reference
+
+    return reference.frames_of(entry, frames)
 
 
 def names(labels: Path | None, classes: int | None) -> tuple[str, ...] | None:
@@ -128,42 +112,33 @@ def names(labels: Path | None, classes: int | None) -> tuple[str, ...] | None:
     return found
 
 
-def obtained(
-    entry: Entry,
+def reference(
+    model: str,
     weights: str | None,
     seed: int,
-    weights_format: str | None = None,
-    *,
-    shift: ShiftName | None = None,
-    allow_mismatch: bool = False,
-) -> Network:
-    from tsmzoo.weights.load import load_network, warnings
+    weights_format: str | None,
+    classes: int | None,
+    labels: Path | None,
+    shift: ShiftName | None,
+    allow_shift_mismatch: bool,
+    frames: int | None = None,
+    size: int | None = None,
+) -> ModelReference:
+    """Return what the options say of a model."""
+    from tsmzoo.inference.reference import ModelReference
 
-    with terminal.download_bar(entry.id) as progress:
-        network = load_network(
-            entry,
-            weights,
-            seed=seed,
-            weights_format=weights_format,
-            shift=shift,
-            allow_shift_mismatch=allow_mismatch,
-            progress=progress,
-            notify=terminal.note,
-        )
-    for warning in warnings(entry.id, network):
-        terminal.note(warning)
-    return network
-
-
-def video_of(clip: Path | None, entry: Entry, size: int, template: str | None = None) -> Array | None:
-    """Return the frames of --clip as `entry` takes them at `size`."""
-    if clip is None:
-        return None
-    if entry.modality == "flow":
-        raise ZooError(f"{entry.id} sees optical flow, not video; leave out --clip")
-    from tsmzoo.data import select
-
-    return select.first(clip, max(entry.short_side, size), size, template)
+    return ModelReference(
+        model,
+        weights,
+        seed,
+        weights_format,
+        shift,
+        allow_shift_mismatch,
+        classes,
+        names(labels, classes),
+        frames,
+        size,
+    )
 
 
 def number(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Print the report of `export` and `verify`."""
+"""Print the result of `export` and `verify`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 from tsmzoo.cli import _terminal as terminal
 
 if TYPE_CHECKING:
-    from tsmzoo.artifact.contract import Contract, Verification
+    from tsmzoo.artifact.contract import Contract
+    from tsmzoo.export.report import Artifact
 
 
-def print_report(
-    path: Path, contract: Contract, report: Verification, seconds: float, *, json: bool, kit: Path | None = None
-) -> None:
-    from tsmzoo.export import report as report_
+def print_report(artifact: Artifact, contract: Contract, *, json: bool) -> None:
+    from tsmzoo.export.report import text
 
     if json:
-        document = report_.document(path, contract, report, seconds)
-        terminal.print_json(document | ({"kit": str(kit)} if kit else {}))
-    else:
-        terminal.say(report_.text(path, contract, report, seconds))
-        if kit:
-            terminal.say(f"  kit in {kit}: its README.md says how to use it")
+        terminal.print_json(artifact)
+        return
+    terminal.say(text(Path(artifact.path), contract, artifact.verification, artifact.seconds))
+    if artifact.kit:
+        terminal.say(f"  kit in {artifact.kit}: its README.md says how to use it")

@@ -1,80 +1,34 @@
-"""What `run` prints: the label and the running top-5 of a video as it goes by, and the sum of it at the end."""
+"""What `run` prints: the label and the top-5 of a video as it goes by, and a summary at the end."""
 
 from __future__ import annotations
 
-import statistics
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tsmzoo.cli._terminal import say
 from tsmzoo.text import CELL, joined, one_line
 
 if TYPE_CHECKING:
-    from tsmzoo.live.watch import Answer
+    from tsmzoo.live.answer import Answer, Summary
 
 _BAR = 30
-#: Times that the median is of: a camera has no end, memory has.
-_TIMES = 10_000
-
-
-@dataclass
-class Tally:
-    """What is kept of the answers so far."""
-
-    steps: int = 0
-    resets: int = 0
-    last: Answer | None = None
-    #: Milliseconds of the model; the first call pays for allocations that no other does.
-    first: float = 0.0
-    times: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
-
-    def add(self, answer: Answer) -> None:
-        """Count an answer."""
-        if self.steps:
-            self.times.append(answer.ms)
-        else:
-            self.first = answer.ms
-        self.steps, self.resets, self.last = self.steps + 1, self.resets + answer.reset, answer
-
-    @property
-    def median_ms(self) -> float:
-        return statistics.median(self.times or [self.first])
-
-
-def document(answer: Answer) -> dict[str, Any]:
-    """Return a decision as JSON has it."""
-    return {
-        "time": round(answer.time, 3),
-        "label": answer.label,
-        "index": answer.shown,
-        "probability": None if answer.probability is None else round(answer.probability, 4),
-        "top5": [
-            {"label": answer.names[index], "index": index, "probability": round(value, 4)}
-            for index, value in answer.top
-        ],
-        "reset": answer.reset,
-        "latency_ms": round(answer.latency_ms, 2),
-        "model_ms": round(answer.ms, 2),
-    }
 
 
 @contextmanager
-def screen(*, live: bool) -> Iterator[Callable[[Answer, Tally], None]]:
-    """Give a function that shows an answer: a view that changes in place where `live`, else lines."""
+def screen(*, live: bool) -> Iterator[Callable[[Answer, Summary], None]]:
+    """Give a function that shows an answer: in a view that changes in place if `live`, else as lines."""
     if live:
         from rich.live import Live
         from rich.text import Text
 
         with Live(refresh_per_second=12, transient=True) as display:
             # As text: brackets in a label are no markup.
-            yield lambda answer, tally: display.update(Text(view(answer, tally)))
+            yield lambda answer, summary: display.update(Text(view(answer, summary)))
         return
     last: tuple[int, int | None] | None = None
 
-    def line(answer: Answer, _: Tally) -> None:
+    def line(answer: Answer, _: Summary) -> None:
         """Print a line a second, and one where the label changes."""
         nonlocal last
         now = (int(answer.time), answer.shown)
@@ -94,15 +48,15 @@ def _line(answer: Answer) -> str:
     return f"{answer.time:7.2f} s  {_decision(answer)}{'  (new scene)' if answer.reset else ''}  [{top}]"
 
 
-def view(answer: Answer, tally: Tally) -> str:
-    """Return what stands on a terminal after an answer."""
+def view(answer: Answer, summary: Summary) -> str:
+    """Return the view on a terminal after an answer."""
     speed = f"{answer.fps:.1f} fps   " if answer.fps else ""
-    resets = f"   {_count(tally.resets, 'reset')}" if tally.resets else ""
+    resets = f"   {_count(summary.resets, 'reset')}" if summary.resets else ""
     return joined(
         [
             f"  {_decision(answer)}",
             *_bars(answer),
-            f"  {answer.time:.2f} s   {speed}{answer.ms:.1f} ms   {_count(tally.steps, 'step')}{resets}",
+            f"  {answer.time:.2f} s   {speed}{answer.ms:.1f} ms   {_count(summary.steps, 'step')}{resets}",
             "  r: begin anew   Ctrl-C: end",
         ]
     )
@@ -119,14 +73,14 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def summary(head: str, unit: str, runtime: str, tally: Tally) -> str:
-    """Return the end of a video in a line."""
-    resets = f", {_count(tally.resets, 'reset')}" if tally.resets else ""
-    return f"{head}: {_count(tally.steps, unit)}{resets}, {tally.median_ms:.1f} ms per {unit} (median, {runtime})"
+def summary_line(head: str, unit: str, runtime: str, summary: Summary) -> str:
+    """Return the summary of a run in a line."""
+    resets = f", {_count(summary.resets, 'reset')}" if summary.resets else ""
+    return f"{head}: {_count(summary.steps, unit)}{resets}, {summary.median_ms:.1f} ms per {unit} (median, {runtime})"
 
 
-def text(head: str, unit: str, runtime: str, tally: Tally) -> str:
-    """Return the end of a video to read: the line, and what the model last held it to be."""
-    assert tally.last is not None
-    top = [f"  {value:6.1%}  {one_line(tally.last.names[index], CELL)}" for index, value in tally.last.top]
-    return joined([summary(head, unit, runtime, tally), f"  {_decision(tally.last)}", *top])
+def text(head: str, unit: str, runtime: str, summary: Summary) -> str:
+    """Return the summary of a run as lines: counts and speed, the last decision and its top-5."""
+    assert summary.last is not None
+    top = [f"  {value:6.1%}  {one_line(summary.last.names[index], CELL)}" for index, value in summary.last.top]
+    return joined([summary_line(head, unit, runtime, summary), f"  {_decision(summary.last)}", *top])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -14,14 +13,15 @@ from tsmzoo.data import layouts, motion
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.data.encode import encode
 from tsmzoo.errors import DataError
-from tsmzoo.evaluation import evaluate, report
+from tsmzoo.evaluation import evaluate, report, scoring
 from tsmzoo.evaluation.evaluate import Settings
 from tsmzoo.export import export
-from tsmzoo.export.report import document, text
+from tsmzoo.export.report import Artifact, document, text
 from tsmzoo.formats import Format
-from tsmzoo.inference.model import ModelReference, open_file
+from tsmzoo.inference.model import open_file
+from tsmzoo.inference.reference import ModelReference
+from tsmzoo.inference.smoothing import Smoothing
 from tsmzoo.live import source, watch
-from tsmzoo.live.smoothing import Smoothing
 from tsmzoo.models.flops import count
 from tsmzoo.registry import Registry, recipes
 from tsmzoo.weights.load import load_network
@@ -61,7 +61,7 @@ class Demo(msgspec.Struct, frozen=True, kw_only=True):
 
     models: list[DemoRow]
     #: The exported file, as `export` describes it.
-    artifact: dict[str, Any]
+    artifact: Artifact
     #: The label after each frame of the scene, played forwards and backwards.
     streamed: list[list[str | None]]
 
@@ -105,7 +105,7 @@ def demo(
 
     say(f"$ tsmzoo run {artifact} VIDEO      # one scene forwards, then backwards, each frame answered")
     frames, _ = motion.scene(SCENE, SEED)
-    runner, streamed = open_file(artifact)
+    streamed = open_file(artifact)
     answers = []
     for name, order in (("forwards", frames), ("backwards", frames[::-1])):
         path = folder / f"{name}.mp4"
@@ -114,7 +114,7 @@ def demo(
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}); give another folder with --keep") from None
         seen = watch.watch(
-            runner, streamed, source.source(str(path)).frames(), _AT_ONCE, fps=streamed.target_fps, cut=0
+            streamed, source.open_source(str(path)).frames(), _AT_ONCE, fps=streamed.contract.target_fps, cut=0
         )
         answers.append([answer for _, answer in seen if answer])
     for ahead, back in zip(*answers, strict=True):
@@ -134,15 +134,15 @@ def _measure(
     counted = count(entry)
     path = folder / "predictions" / f"{name}.jsonl"  # apart: NAME.json is the exported file's
     evaluate.evaluate(zoo, ModelReference(name), listed, Settings(workers=0), path, progress=progress)
-    measured = report.summary([zoo], report.score([path]), None)
+    measured = report.summary([zoo], scoring.score([path]))
     return DemoRow(
         model=name,
         shift=entry.shift,
         macs_per_clip=round(counted.gmacs * FRAMES / entry.frames * 1e9),
         params=round(counted.mparams * 1e6),
-        top1=measured["top1"],
-        ci95=measured["ci95"],
-        videos=measured["videos"],
+        top1=measured.top1,
+        ci95=list(measured.ci95),
+        videos=measured.videos,
     )
 
 

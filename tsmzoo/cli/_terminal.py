@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any
 
 from tsmzoo.system.streams import own_stderr
@@ -94,10 +94,10 @@ def table(columns: dict[str, str], rows: list[list[str]]) -> str:
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[str], None]]:
+def stages() -> Iterator[Callable[..., None]]:
     """Give a function that shows what is going on, with a spinner; silent where stderr is no terminal."""
     if not sys.stderr.isatty():
-        yield lambda _: None
+        yield lambda *_: None
         return
     from rich.console import Console
     from rich.text import Text
@@ -105,7 +105,7 @@ def stages() -> Iterator[Callable[[str], None]]:
     with own_stderr() as handle:
         console = Console(file=handle, force_terminal=True)
         with console.status("starting") as status:
-            yield lambda text: status.update(Text(one_line(text, BESIDE)))
+            yield lambda text, *_: status.update(Text(one_line(text, BESIDE)))
 
 
 @contextmanager
@@ -196,6 +196,28 @@ def videos_bar(*, show: bool = True) -> Iterator[Callable[[str, int, int], None]
         yield lambda text, done, total: progress.update(
             task, description=one_line(text, BESIDE), completed=done, total=total
         )
+
+
+class Display(ExitStack):
+    """Shows progress: a download as a bar of bytes, everything else as `shown` does; one at a time."""
+
+    def __init__(self, shown: Callable[[], AbstractContextManager[Callable[[str, int, int], None]]]) -> None:
+        super().__init__()
+        self._shown = shown
+        self._show: Callable[[str, int, int], None] | None = None
+        self._download = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        download = what.removeprefix("downloading ") if what.startswith("downloading ") else ""
+        if self._show is None or self._download != download:
+            self.close()
+            self._download = download
+            if download:
+                bar = self.enter_context(download_bar(download))
+                self._show = lambda _, done, total: bar(done, total or None)
+            else:
+                self._show = self.enter_context(self._shown())
+        self._show(what, done, total)
 
 
 @contextmanager

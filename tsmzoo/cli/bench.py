@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,13 +20,9 @@ from tsmzoo.cli._options import (
     Size,
     Weights,
     WeightsFormat,
-    frames_of,
-    load,
-    names,
     own_checkpoint,
+    reference,
 )
-from tsmzoo.cli.download import fetch
-from tsmzoo.errors import ZooError
 from tsmzoo.formats import is_artifact
 
 
@@ -71,42 +65,20 @@ def bench(
     if len(models) > 1 and (weights not in (None, "random") or classes or labels or shift):
         raise typer.BadParameter("one checkpoint is not that of several models; leave out --weights, or give random")
     own_checkpoint(weights, classes, labels, shift)
-    zoo = load(registry_file)
+    from tsmzoo import api
     from tsmzoo.benchmark import run
 
-    if threads > (cores := os.cpu_count() or threads):
-        terminal.note(f"{threads} threads on {cores} cores wait for each other; take --threads {cores}")
-    jobs = []
-    for subject in subjects:
-        if is_artifact(subject):
-            jobs.append(run.Job(subject=subject, threads=threads))
-            continue
-        if Path(subject).exists():
-            raise ZooError(f"{subject}: is neither a model nor a file that export wrote (.onnx, .tflite, .mlpackage)")
-        entry = zoo.find(subject)
-        if weights is None:
-            fetch(entry)  # here, where its progress is seen
-        job = run.Job(
-            subject=subject,
+    own = (weights, seed, weights_format, classes, labels, shift, allow_shift_mismatch, frames, size)
+    with terminal.Display(terminal.steps_bar) as progress:
+        rows = api.benchmark(
+            [subject if is_artifact(subject) else reference(subject, *own) for subject in subjects],
+            runs=runs,
             threads=threads,
-            weights=weights,
-            seed=seed,
-            weights_format=weights_format,
-            shift=shift,
-            allow_shift_mismatch=allow_shift_mismatch,
-            classes=classes,
-            labels=names(labels, classes),
-            frames=frames_of(entry, frames),
-            size=size,
-            registries=(str(registry_file),) if registry_file else (),
+            profile=profile,
+            registry=registry_file,
+            progress=progress,
+            notify=terminal.note,
         )
-        jobs.append(job)
-    with terminal.steps_bar() as progress:
-        run.check(jobs, progress=progress)
-        rows = run.rows(run.run_benchmark(jobs, runs=runs, profile=profile, progress=progress))
-    for row in rows:
-        if run.interpreted(row.runtime):
-            terminal.note(f"{row.artifact}: an interpreter ran it; its times say nothing of a phone")
     if json:
         terminal.print_json(rows)
         return

@@ -24,12 +24,10 @@ from tsmzoo.cli._options import (
     Split,
     Weights,
     WeightsFormat,
-    load,
-    names,
     numbers,
     own_checkpoint,
     place,
-    with_model_of,
+    reference,
 )
 from tsmzoo.errors import ZooError
 
@@ -86,26 +84,21 @@ def eval_(
     levels, factors = numbers("--observe", observe), numbers("--weights-of-scores", weights_of_scores)
     if not all(level.is_integer() and 1 <= level <= 100 for level in levels):
         raise typer.BadParameter(f"{observe!r} must be whole percents, 1…100", param_hint="--observe")
-    from contextlib import ExitStack
-
-    from tsmzoo.data import layouts
-    from tsmzoo.evaluation import evaluate, report
-    from tsmzoo.evaluation.evaluate import Settings
-    from tsmzoo.evaluation.html import check, write
-    from tsmzoo.evaluation.protocol import Changes
+    from tsmzoo import api
+    from tsmzoo.evaluation import report
+    from tsmzoo.evaluation.evaluate import is_saved
     from tsmzoo.formats import is_artifact
-    from tsmzoo.inference.model import ModelReference
     from tsmzoo.system import processes
 
-    live = [model for model in models if not evaluate.is_saved(model)]
+    live = [model for model in models if not is_saved(model)]
     if live and data is None:
         raise typer.BadParameter("give the folder of the data with --data")
-    options: dict[str, object] = {"--data": data, "--list": list_file, "--format": layout, "--images": images}
-    options |= {"--protocol": protocol, "--clips": clips, "--crops": crops, "--frames": frames, "--observe": observe}
-    options |= {"--predictions": predictions, "--weights": weights, "--weights-format": weights_format}
-    options |= {"--classes": classes, "--labels": labels, "--shift": shift}
-    options["--allow-shift-mismatch"] = allow_shift_mismatch or None
-    given = [name for name, value in options.items() if value is not None]
+    asked: dict[str, object] = {"--data": data, "--list": list_file, "--format": layout, "--images": images}
+    asked |= {"--protocol": protocol, "--clips": clips, "--crops": crops, "--frames": frames, "--observe": observe}
+    asked |= {"--predictions": predictions, "--weights": weights, "--weights-format": weights_format}
+    asked |= {"--classes": classes, "--labels": labels, "--shift": shift}
+    asked["--allow-shift-mismatch"] = allow_shift_mismatch or None
+    given = [name for name, value in asked.items() if value is not None]
     if not live and given:
         raise typer.BadParameter(f"saved predictions are scored as they are; leave out {' and '.join(given)}")
     if factors and len(factors) != len(models):
@@ -116,55 +109,30 @@ def eval_(
         own_checkpoint(weights, classes, labels, shift)
     elif live and weights is not None:
         raise ZooError(f"{live[0]} holds its own weights; leave out --weights, or give a model's id")
-    if html is not None:
-        check(html)
-    zoo, first = load(registry_file), processes.is_first()
-    zoos = [
-        with_model_of(zoo, Path(model), registry_file, first=first) if is_artifact(model) else zoo for model in models
-    ]
-    settings = Settings(
-        protocol=protocol,
-        changes=Changes(clips=clips, crops=int(crops) if crops else None, frames=frames),  # type: ignore[arg-type]
-        observe=tuple(sorted({int(level) for level in levels} - {100})),  # the whole is scored anyway
-        strict=strict,
-        workers=workers,
-        registries=(registry_file,) if registry_file else (),  # exported files need none to be run
-    )
-    with ExitStack() as stack:
-        listed = layouts.read(data, list_file, layout, split, images=images) if data is not None and live else None
-        if first and listed is not None:
-            for line in layouts.notes(listed):
-                terminal.note(line)
-        places = evaluate.places(models, predictions, stack)
-        speed = None
-        progress = stack.enter_context(terminal.videos_bar(show=first))
-        for number, (model, path) in enumerate(zip(models, places, strict=True)):
-            if listed is not None and model in live:
-                subject = ModelReference(
-                    model, weights, seed, weights_format, shift, allow_shift_mismatch, classes, names(labels, classes)
-                )
-                zoos[number] = subject.adapted(zoos[number])
-                notify = terminal.note if first else terminal.silent
-                try:
-                    speed = evaluate.evaluate(
-                        zoos[number], subject, listed, settings, path, progress=progress, notify=notify
-                    )
-                except KeyboardInterrupt:
-                    kept = f"; run it again to go on from {path}" if predictions else "; --predictions FILE keeps them"
-                    notify(f"stopped before the last video{kept}")
-                    raise
-        if not first:
-            return
-        found = report.score(places, factors)
-        if strict and found.skipped:
-            video, why = found.skipped[0]
-            raise ZooError(
-                f"--strict: {video} was skipped before ({why}); mend it and delete {found.skipping} to try again"
-            )
-        document = report.summary(zoos, found, speed) | {"left_out": list(listed.left_out) if listed else []}
-    if html is not None:
-        write(html, document, found)  # first: nobody may be there to read the rest
+    options = (weights, seed, weights_format, classes, labels, shift, allow_shift_mismatch)
+    with terminal.videos_bar(show=processes.is_first()) as progress:
+        result = api.evaluate(
+            [reference(model, *options) if model in live else model for model in models],
+            data,
+            list_file=list_file,
+            layout=layout,
+            split=split,
+            images=images,
+            protocol=protocol,
+            clips=clips,
+            crops=int(crops) if crops else None,  # type: ignore[arg-type]  # one of those above
+            frames=frames,
+            observe=[int(level) for level in levels],
+            factors=factors,
+            predictions=predictions,
+            html=html,
+            strict=strict,
+            workers=workers,
+            registry=registry_file,
+            progress=progress,
+            notify=terminal.note,
+        )
     if json:
-        terminal.print_json(document)
+        terminal.print_json(result)
     else:
-        terminal.say(report.text(document))
+        terminal.say(report.text(result))

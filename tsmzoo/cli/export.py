@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -26,19 +26,13 @@ from tsmzoo.cli._options import (
     Weights,
     WeightsFormat,
     choice,
-    frames_of,
-    load,
-    names,
-    obtained,
     own_checkpoint,
     place,
-    video_of,
+    reference,
 )
-from tsmzoo.formats import Format
-
-if TYPE_CHECKING:
-    from tsmzoo.artifact.contract import Contract
 from tsmzoo.cli._report import print_report
+from tsmzoo.errors import VerificationError
+from tsmzoo.formats import Format
 
 
 @app.command()
@@ -115,56 +109,36 @@ def export(
         raise typer.BadParameter("a recipe says which format it writes; leave out --to", param_hint="--to")
     own_checkpoint(weights, classes, labels, shift)
     start = time.perf_counter()
-    zoo = load(registry_file)
-    from tsmzoo import registry
-    from tsmzoo.export import export as exporter
-    from tsmzoo.export.kit import vector
-    from tsmzoo.export.kit.kit import check, check_plan, write
-    from tsmzoo.inference.model import resized
-    from tsmzoo.registry import recipes
-    from tsmzoo.weights.load import remember, remember_registry
+    from tsmzoo import api
+    from tsmzoo.export.report import document
 
-    zoo = registry.with_classes(zoo, model, classes, names(labels, classes))
-    entry = zoo.find(model)
-    entry = resized(entry, frames_of(entry, frames), size)
-    target = recipes.target(to or recipe_name or "")
-    if kit is not None:
-        check(kit)
-    with terminal.stages() as stage:
-        stage(f"loading the {target.format} converter")
-        plan = exporter.plan(
-            entry,
-            target,
-            out=out,
-            precision=precision,  # type: ignore[arg-type]  # checked above, as are those below
-            preprocess=preprocess,  # type: ignore[arg-type]
-            state=state,  # type: ignore[arg-type]
-            gpu_safe=gpu_safe,
-            softmax=softmax,
-            dynamic_batch=dynamic_batch,
-            calibrate=calibrate,
-            images=images,
-            notify=terminal.note,
-            keep_float=keep_float,
-        )
-    if kit is not None:
-        check_plan(plan, kit)
-    pixels = video_of(clip, zoo.find(model), entry.size, images)
-    network = obtained(entry, weights, seed, weights_format, shift=shift, allow_mismatch=allow_shift_mismatch)
-
-    def refused(contract: Contract) -> None:
-        if contract.verification and contract.verification.quality:  # what real clips showed, good or bad
-            print_report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json)
-
-    with terminal.stages() as stage:
-        contract = exporter.export(zoo, network, plan, video=pixels, stage=stage, refused=refused)
-        if network.weights == "local" and contract.checkpoint and weights:
-            remember(contract.checkpoint, weights)  # for `verify`
-        if registry_file is not None:
-            remember_registry(contract, registry_file)
-        if kit is not None:
-            stage("writing the kit")
-            answering = vector.answering(zoo, network, plan.out, contract, plan.converter)
-            write(kit, plan.out, contract, vector.vector(contract, answering))
-    assert contract.verification is not None
-    print_report(plan.out, contract, contract.verification, time.perf_counter() - start, json=json, kit=kit)
+    with terminal.Display(terminal.stages) as progress:
+        try:
+            artifact = api.export(
+                reference(
+                    model, weights, seed, weights_format, classes, labels, shift, allow_shift_mismatch, frames, size
+                ),
+                to or recipe_name or "",
+                out,
+                precision=precision,  # type: ignore[arg-type]  # checked above, as are those below
+                preprocess=preprocess,  # type: ignore[arg-type]
+                state=state,  # type: ignore[arg-type]
+                gpu_safe=gpu_safe,
+                softmax=softmax,
+                dynamic_batch=dynamic_batch,
+                calibrate=calibrate,
+                keep_float=keep_float,
+                clip=clip,
+                images=images,
+                kit=kit,
+                registry=registry_file,
+                progress=progress,
+                notify=terminal.note,
+            )
+        except VerificationError as error:
+            verification = error.contract.verification
+            if verification and verification.quality:  # what real clips showed, good or bad
+                failed = document(error.path, error.contract, verification, time.perf_counter() - start)
+                print_report(failed, error.contract, json=json)
+            raise
+    print_report(artifact, artifact.contract, json=json)

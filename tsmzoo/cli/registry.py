@@ -16,11 +16,6 @@ commands = typer.Typer(help="Check a registry of your own.", no_args_is_help=Tru
 app.add_typer(commands, name="registry")
 
 
-@commands.callback()
-def _group() -> None:
-    """Check a registry of your own."""
-
-
 @commands.command()
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A registry, as --registry takes it.")],

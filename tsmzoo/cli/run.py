@@ -20,7 +20,6 @@ from tsmzoo.cli._options import (
     Shift,
     Weights,
     WeightsFormat,
-    load,
     names,
     number,
     own_checkpoint,
@@ -120,15 +119,15 @@ def run(
     """
     if not is_artifact(model):
         own_checkpoint(weights, classes, labels, shift)
-    zoo = load(registry_file)
-    from contextlib import nullcontext
+    from contextlib import closing, nullcontext
 
+    from tsmzoo import api
     from tsmzoo.cli import _screen as cli_screen
-    from tsmzoo.inference.model import ModelReference
+    from tsmzoo.live import answer as live_answer
     from tsmzoo.live import session, video_writer
-    from tsmzoo.live import source as live_source
+    from tsmzoo.live.source import open_source
 
-    settings = session.Settings(
+    options = session.LiveOptions(
         window=window,
         threshold=threshold,
         hold=hold,
@@ -140,31 +139,49 @@ def run(
     )
     if save is not None:
         video_writer.check(save, video)
-    with terminal.download_bar(model) as progress:
-        subject = ModelReference(
-            model, weights, seed, weights_format, shift, allow_shift_mismatch, classes, names(labels, classes)
+    with terminal.download_bar(model) as bar:
+        opened = api.load(
+            model,
+            weights=weights,
+            seed=seed,
+            weights_format=weights_format,
+            classes=classes,
+            labels=names(labels, classes),
+            shift=shift,
+            allow_shift_mismatch=allow_shift_mismatch,
+            registry=registry_file,
+            progress=lambda _, done, total: bar(done, total or None),
+            notify=terminal.note,
         )
-        runner, contract = subject.open(zoo, progress=progress, notify=terminal.note)
-    session.check(settings, contract)
+    contract = opened.contract
+    session.check(options, contract)
     step = contract.target_fps if contract.mode == "online" else None
-    source = live_source.source(video, fps, step, template=images, notify=terminal.note)
+    source = open_source(video, fps, step, template=images, notify=terminal.note)
+    summary = live_answer.Summary()
     on_terminal = sys.stdout.isatty() and not json
-    lines = nullcontext(lambda answer, _: terminal.print_json_line(cli_screen.document(answer)))
+    lines = nullcontext(lambda answer, _: terminal.print_json_line(live_answer.record(answer)))
     with (
         terminal.interruptible() as stopped,
         terminal.keys(live=on_terminal) as pressed,
-        lines if json else cli_screen.screen(live=on_terminal) as screen,
+        lines if json else cli_screen.screen(live=on_terminal) as show,
+        closing(
+            session.play(opened, source, options, stopped=stopped, reset_requested=lambda: "r" in pressed())
+        ) as answers,
     ):
-        tally = session.play(
-            runner, contract, source, settings, show=screen, stopped=stopped, asked=lambda: "r" in pressed()
-        )
-    if tally.last is None:
+        for answer in answers:
+            summary.add(answer)
+            show(answer, summary)
+    if summary.last is None:
         terminal.note(f"{source.name}: ended before the first answer")
         return
-    about = (f"{contract.model} on {source.name}", "frame" if contract.mode == "online" else "clip", runner.runtime)
+    about = (
+        f"{contract.model} on {source.name}",
+        "frame" if contract.mode == "online" else "clip",
+        opened.runner.runtime,
+    )
     if json:
-        terminal.note(cli_screen.summary(*about, tally))
+        terminal.note(cli_screen.summary_line(*about, summary))
     else:
-        terminal.say(cli_screen.text(*about, tally))
+        terminal.say(cli_screen.text(*about, summary))
     if save is not None:
         terminal.note(f"saved {save}")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,16 +18,10 @@ from tsmzoo.cli._options import (
     RegistryFile,
     Shift,
     Weights,
-    load,
     names,
-    video_of,
-    with_model_of,
 )
-from tsmzoo.errors import ZooError
-
-if TYPE_CHECKING:
-    pass
 from tsmzoo.cli._report import print_report
+from tsmzoo.errors import ZooError
 
 
 @app.command()
@@ -45,22 +38,25 @@ def verify(
     json: Json = False,
 ) -> None:
     """Compare a file with its torch model over a stream, or find that it was changed."""
-    start = time.perf_counter()
+    from tsmzoo import api
     from tsmzoo.artifact import store
-    from tsmzoo.export.export import reverify
 
-    zoo = with_model_of(load(registry_file), artifact, registry_file)
-
-    pixels = None
     if classes is not None or labels is not None:
         contract = store.read_contract(artifact)
         if classes not in (None, contract.classes) or names(labels, classes) not in (None, contract.labels):
             raise ZooError(f"{artifact}: has other classes than were given; leave out --classes and --labels")
-    if clip is not None:
-        contract = store.read_contract(artifact)
-        pixels = video_of(clip, zoo.find(contract.model), contract.size, images)
-    with terminal.stages() as stage:
-        contract, report = reverify(zoo, artifact, weights=weights, shift=shift, steps=steps, video=pixels, stage=stage)
-    print_report(artifact, contract, report, time.perf_counter() - start, json=json)
-    if report.status == "failed":
-        raise ZooError(f"{artifact}: failed its verification: {report.reason}; export it again")
+    with terminal.stages() as progress:
+        result = api.verify(
+            artifact,
+            weights=weights,
+            shift=shift,
+            steps=steps,
+            clip=clip,
+            images=images,
+            registry=registry_file,
+            progress=progress,
+            notify=terminal.note,
+        )
+    print_report(result, result.contract, json=json)
+    if not result.passed:
+        raise ZooError(f"{artifact}: failed its verification: {result.verification.reason}; export it again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,18 +18,19 @@ import torch
 
 from tsmzoo import __version__
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.artifact.converter import Runner
 from tsmzoo.data import layouts
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.errors import ArtifactError, DataError
 from tsmzoo.evaluation import predict, predictions, report
 from tsmzoo.evaluation.predictions import Header, Store
 from tsmzoo.evaluation.protocol import Changes, Plan, choose
-from tsmzoo.inference.model import ModelReference
+from tsmzoo.inference.model import Model
+from tsmzoo.inference.reference import ModelReference, resized
+from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.registry import Registry
 from tsmzoo.system import files, processes
+from tsmzoo.typing import Notify, Progress, silent
 
-Progress = Callable[[str, int, int], None]
 #: Each holds torch and the model.
 _MOST_WORKERS = 16
 _UNCHANGED = Changes()
@@ -57,13 +58,13 @@ class Settings:
 
 def evaluate(
     zoo: Registry,
-    subject: ModelReference,
+    subject: ModelReference | Model,
     dataset: Dataset,
     settings: Settings,
     path: Path,
     *,
-    progress: Progress = lambda *_: None,
-    notify: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
+    notify: Notify = silent,
 ) -> float | None:
     """Write the predictions of `subject` for all of `dataset` to `path`, going on where a run before stopped.
 
@@ -71,10 +72,10 @@ def evaluate(
     that this process and its workers reached, None where all was there. Raises DataError where model and data do not
     fit, or a video cannot be decoded and `strict` is set.
     """
-    if not subject.is_file:
+    if isinstance(subject, ModelReference) and not subject.is_file:
         _check_origin(dataset, zoo.find(subject.model).id, zoo.find(subject.model).dataset)  # before a download
-    opened, followed = _opened(zoo, subject, settings, progress, notify)
-    runner, contract = opened
+    model, followed = _opened(zoo, subject, settings, progress, notify)
+    contract = model.contract
     dataset = fitted(zoo, dataset, contract)
     for line in report.warnings(zoo, contract.model, contract.weights, dataset.split):
         notify(f"warning: {line}")
@@ -82,8 +83,12 @@ def evaluate(
         notify(f"warning: {dataset.list_path} is a list for training; the accuracy on it is not that on other videos")
     rank, count = processes.rank(), processes.count()
     chunks = predict.chunked(dataset.videos, followed)
-    header = _header(contract, followed, settings.observe, dataset, runner.runtime)
-    job = predict.Job(subject, settings.registries, followed, settings.observe, settings.strict)
+    header = _header(contract, followed, settings.observe, dataset, model.runner.runtime)
+    # What is open here is nowhere else.
+    reference, settings = (
+        (subject, settings) if isinstance(subject, ModelReference) else (None, replace(settings, workers=0))
+    )
+    job = predict.Job(reference, settings.registries, followed, settings.observe, settings.strict)
     with predictions.exclusive(path, rank):
         with processes.gathered():
             store = Store(path, header, [[video.name for video in chunk] for chunk in chunks], rank, count)
@@ -91,7 +96,7 @@ def evaluate(
             mine = [chunks[number] for number in share if number not in store.done]
             videos, left = sum(len(chunks[number]) for number in share), sum(map(len, mine))
             begun, done = time.monotonic(), videos - left
-            for predicted in predict.predict(job, opened, mine, _workers(settings, mine)):
+            for predicted in predict.predict(job, model, mine, _workers(settings, mine)):
                 store.append(predicted)
                 done += len(predicted)
                 progress(contract.model, done, videos)
@@ -102,26 +107,33 @@ def evaluate(
 
 
 def _opened(
-    zoo: Registry, subject: ModelReference, settings: Settings, progress: Progress, notify: Callable[[str], None]
-) -> tuple[tuple[Runner, Contract], Plan]:
+    zoo: Registry, subject: ModelReference | Model, settings: Settings, progress: Progress, notify: Notify
+) -> tuple[Model, Plan]:
     """Return what is evaluated, ready to run in one thread, and the plan for it."""
-    if subject.is_file:
-        runner, contract = subject.open(zoo, threads=1, notify=notify)
+    if isinstance(subject, Model) and subject.network is not None:
+        entry = zoo.find(subject.network.entry.id)
+        followed = choose(entry, None, settings.protocol, settings.changes)
+        entry = resized(entry, followed.frames, followed.size)
+        return torch_model(zoo, replace(subject.network, entry=entry), threads=1), followed
+    if isinstance(subject, Model) or subject.is_file:
+        model = subject if isinstance(subject, Model) else subject.open(zoo, threads=1, notify=notify)
+        contract = model.contract
         entry = zoo.find(contract.model)
         if (entry.mode, entry.channels) != (contract.mode, len(contract.mean)):
-            raise ArtifactError(f"{subject.model}: is no file of {entry.id}, which its contract names; export it again")
-        return (runner, contract), choose(entry, contract, settings.protocol, settings.changes)
+            raise ArtifactError(
+                f"{contract.artifact if isinstance(subject, Model) else subject.model}: is no file of {entry.id}, "
+                "which its contract names; export it again"
+            )
+        return model, choose(entry, contract, settings.protocol, settings.changes)
     entry = zoo.find(subject.model)
     followed = choose(entry, None, settings.protocol, settings.changes)
-    opened = subject.open(
+    model = predict.as_planned(subject, followed).open(
         zoo,
-        frames=followed.frames,
-        size=followed.size,
         threads=1,
         progress=lambda done, total: progress("downloading", done, total or 0),
         notify=notify,
     )
-    return opened, followed
+    return model, followed
 
 
 def _workers(settings: Settings, mine: Sequence[Any]) -> int:

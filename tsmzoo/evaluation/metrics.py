@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 from tsmzoo.typing import Array
 
@@ -46,7 +47,7 @@ class Tally:
 
 def interval(right: int, of: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share."""
-    z, share = 1.959964, right / of
+    z, share = NormalDist().inv_cdf(0.975), right / of
     middle = (share + z * z / (2 * of)) / (1 + z * z / of)
     half = z / (1 + z * z / of) * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
     return max(0.0, middle - half), min(1.0, middle + half)

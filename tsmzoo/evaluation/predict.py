@@ -14,21 +14,19 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from tsmzoo import registry
-from tsmzoo.artifact.contract import Contract
-from tsmzoo.artifact.converter import Runner
 from tsmzoo.data import sampling, select, transforms
 from tsmzoo.data.dataset import Video
 from tsmzoo.errors import DataError, VideoError
 from tsmzoo.evaluation.predictions import Prediction, rows
 from tsmzoo.evaluation.protocol import Plan
-from tsmzoo.inference.model import ModelReference
-from tsmzoo.inference.runner import clips_logits, streams_logits
+from tsmzoo.inference.model import Model
+from tsmzoo.inference.reference import ModelReference
 from tsmzoo.system import processes
 from tsmzoo.typing import Array
 
@@ -42,7 +40,8 @@ _FRAMES = 128
 class Job:
     """All that a process needs to score videos."""
 
-    subject: ModelReference
+    #: None for one that only this process has.
+    subject: ModelReference | None
     #: Registries on top of tsmzoo's own.
     registries: tuple[Path, ...]
     plan: Plan
@@ -52,22 +51,25 @@ class Job:
     strict: bool = False
 
 
+def as_planned(subject: ModelReference, plan: Plan) -> ModelReference:
+    """Return `subject` at the frames and size of `plan`; a file has its own."""
+    return subject if subject.is_file else replace(subject, frames=plan.frames, size=plan.size)
+
+
 def chunked(videos: tuple[Video, ...], plan: Plan) -> list[tuple[Video, ...]]:
     """Return the list in chunks, each of which is scored at once."""
     size = max(1, _at_once(plan.frames) // plan.views)
     return [videos[start : start + size] for start in range(0, len(videos), size)]
 
 
-def predict(
-    job: Job, opened: tuple[Runner, Contract], chunks: list[tuple[Video, ...]], workers: int
-) -> Iterator[list[Prediction]]:
+def predict(job: Job, model: Model, chunks: list[tuple[Video, ...]], workers: int) -> Iterator[list[Prediction]]:
     """Yield the predictions of each chunk, in order, computed in `workers` processes.
 
-    With 0 they are computed in this one, by what is `opened` of the job's subject. Raises DataError where a process
-    dies, or with `strict` where a video cannot be decoded.
+    With 0 they are computed in this one, by `model`: the job's subject, opened. Raises DataError where a process dies,
+    or with `strict` where a video cannot be decoded.
     """
     if not workers or not chunks:
-        score = _Scorer(job, *opened)
+        score = _Scorer(job, model)
         for chunk in chunks:
             yield score(chunk)
         return
@@ -105,7 +107,8 @@ def _start(job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
     processes.follow_parent()
     zoo = registry.load(*job.registries)
-    _scorer = _Scorer(job, *job.subject.open(zoo, frames=job.plan.frames, size=job.plan.size, threads=1))
+    assert job.subject is not None
+    _scorer = _Scorer(job, as_planned(job.subject, job.plan).open(zoo, threads=1))
 
 
 def _score(chunk: tuple[Video, ...]) -> list[Prediction]:
@@ -115,8 +118,8 @@ def _score(chunk: tuple[Video, ...]) -> list[Prediction]:
 class _Scorer:
     """A model, opened, and the plan it follows."""
 
-    def __init__(self, job: Job, runner: Runner, contract: Contract) -> None:
-        self._job, self._runner, self._contract = job, runner, contract
+    def __init__(self, job: Job, model: Model) -> None:
+        self._job, self._model = job, model
 
     def __call__(self, chunk: tuple[Video, ...]) -> list[Prediction]:
         """Return a prediction of each video; one that cannot be decoded is skipped and says why."""
@@ -140,38 +143,38 @@ class _Scorer:
 
     @property
     def _online(self) -> bool:
-        return self._contract.mode == "online"
+        return self._model.contract.mode == "online"
 
     def _answers(self, seen: list[Views]) -> list[tuple[list[list[float]], dict[str, list[list[float]]]]]:
         """Return, of each video, the logits of its views, and those after each observed part of it."""
         if not seen:
             return []
         levels = self._job.observe
-        whole = _run(self._runner, self._contract, [video.whole for video in seen])
+        whole = _run(self._model, [video.whole for video in seen])
         if self._online:
             return [
                 (rows(answer.mean(1)), {str(level): rows(_so_far(answer, video, level)) for level in levels})
                 for answer, video in zip(whole, seen, strict=True)
             ]
-        parts = {level: _run(self._runner, self._contract, [video.parts[level] for video in seen]) for level in levels}
+        parts = {level: _run(self._model, [video.parts[level] for video in seen]) for level in levels}
         return [
             (rows(answer), {str(level): rows(parts[level][index]) for level in levels})
             for index, answer in enumerate(whole)
         ]
 
 
-def _run(runner: Runner, contract: Contract, videos: list[Array]) -> list[Array]:
+def _run(model: Model, videos: list[Array]) -> list[Array]:
     """Return the logits of each video's views; of an online model, after each frame: V, (T,) classes."""
-    answer = streams_logits if contract.mode == "online" else clips_logits
+    answer = model.frame_logits if model.contract.mode == "online" else model.clip_logits
     if len({views_.shape[1] for views_ in videos}) > 1:  # those that are seen whole
-        return [logits for views_ in videos for logits in _run(runner, contract, [views_])]
+        return [logits for views_ in videos for logits in _run(model, [views_])]
     clips = np.concatenate(videos)
     step = _at_once(clips.shape[1])
-    logits = np.concatenate(
-        [answer(runner, contract, clips[start : start + step]) for start in range(0, len(clips), step)]
-    )
+    logits = np.concatenate([answer(clips[start : start + step]) for start in range(0, len(clips), step)])
     if not np.isfinite(logits).all():
-        raise DataError(f"{contract.model}: its answers are not finite numbers; mend its weights or export it again")
+        raise DataError(
+            f"{model.contract.model}: its answers are not finite numbers; mend its weights or export it again"
+        )
     return np.split(logits, np.cumsum([len(views_) for views_ in videos])[:-1])
 
 

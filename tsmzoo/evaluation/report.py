@@ -1,116 +1,130 @@
-"""What predictions amount to: accuracies beside the published figure, as a document and as text."""
+"""The result of an evaluation: accuracy beside the published figure, as a struct and as text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 
-from tsmzoo.errors import DataError
-from tsmzoo.evaluation import metrics, predictions
+from tsmzoo.evaluation import metrics
 from tsmzoo.evaluation.metrics import Tally
-from tsmzoo.evaluation.predictions import Header, Prediction
-from tsmzoo.evaluation.protocol import Changes
-from tsmzoo.registry import Registry, recipes
+from tsmzoo.evaluation.predictions import Header
+from tsmzoo.evaluation.protocol import Changes, Plan
+from tsmzoo.evaluation.scoring import Scored
+from tsmzoo.registry import Registry, Result, recipes
 from tsmzoo.registry.recipes import STRIDED
 from tsmzoo.text import joined
 
-#: Classes and confusions that the report names.
+#: Classes, confusions and skipped videos that the report names.
 _NAMED = 5
 
 
-@dataclass
-class Scored:
-    """What predictions amount to."""
+class PublishedAccuracy(Result, frozen=True, kw_only=True):
+    """A published accuracy, compared with the measured one."""
 
-    headers: list[Header]
-    #: Factors of the members' scores.
-    factors: tuple[float, ...]
-    tally: Tally
-    #: Of each member alone, where there are several.
-    members: list[Tally]
-    #: After so many percent of the videos.
-    observed: dict[int, Tally]
-    #: Name and reason.
-    skipped: list[tuple[str, str]]
-    #: The predictions that lack the first of them.
-    skipping: Path | None = None
+    #: It was published under the protocol that was followed.
+    same_protocol: bool
+    #: It lies inside the 95 % interval; None if the protocol is another or no top-1 was published.
+    inside: bool | None
 
 
-def score(paths: Sequence[Path], factors: Sequence[float] = ()) -> Scored:
-    """Score saved predictions; those of several files are added, each times its factor (two streams, ensembles).
+class ObservedAccuracy(msgspec.Struct, frozen=True):
+    """Accuracy after the first `percent` of each video."""
 
-    What is added is what each protocol averages; logits of one and probabilities of another both become
-    probabilities. Raises DataError where the files are not of the same videos and classes, or nothing could be
-    decoded.
+    percent: int
+    top1: float
+
+
+class ClassAccuracy(msgspec.Struct, frozen=True, rename={"name": "class"}):
+    """Accuracy on the videos of one class."""
+
+    name: str
+    top1: float
+    videos: int
+
+
+class Confusion(msgspec.Struct, frozen=True, rename={"name": "class"}):
+    """How many videos of a class were taken for another class."""
+
+    name: str
+    taken_for: str
+    videos: int
+
+
+class MemberAccuracy(msgspec.Struct, frozen=True):
+    """Accuracy of one model among several whose scores are added."""
+
+    model: str
+    protocol: str
+    factor: float
+    top1: float
+    top5: float
+    mean_class: float
+
+
+class SkippedVideo(msgspec.Struct, frozen=True):
+    """A video that could not be decoded."""
+
+    video: str
+    why: str
+
+
+class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Accuracy of a model over a data set under a protocol; `eval --json` is its serialization.
+
+    Accuracies are percents, 0…100, rounded to two decimals. If the scores of several models were added, what
+    describes one model (`format`, `plan`, `weights` …) describes the first.
     """
-    headers = [predictions.read_header(path) for path in paths]
-    factors = tuple(factors) or (1.0,) * len(paths)
-    if len(factors) != len(paths):
-        raise DataError(f"{len(paths)} sets of predictions, but {len(factors)} weights of scores; give one each")
-    for path, header in zip(paths[1:], headers[1:], strict=True):
-        if header.classes != headers[0].classes:
-            raise DataError(f"{path}: has other classes, or another order of them, than {paths[0]}")
-    plans = [header.plan for header in headers]
-    if len({followed.average for followed in plans}) > 1:
-        plans = [msgspec.structs.replace(followed, average="probabilities") for followed in plans]
-    levels = headers[0].observe if all(header.observe == headers[0].observe for header in headers) else ()
-    found = Scored(headers, factors, Tally(), [Tally() for _ in paths], {level: Tally() for level in levels}, [])
-    for row in _together(paths, headers):
-        if bad := next((each for each in zip(row, paths, strict=True) if each[0].skipped is not None), None):
-            prediction, path = bad
-            found.skipped.append((prediction.video, str(prediction.skipped)))
-            found.skipping = found.skipping or path
-            continue
-        label = row[0].label
-        for path, each in zip(paths, row, strict=True):
-            if (width := len(each.logits[0])) != (first := len(row[0].logits[0])):
-                raise DataError(f"{path}: has {width} logits of {each.video}, {paths[0]} has {first}; predict again")
-        parts = [predictions.scores(each.logits, how) for each, how in zip(row, plans, strict=True)]
-        found.tally.add(np.tensordot(factors, parts, 1), label)
-        for member, part in zip(found.members, parts, strict=True):
-            member.add(part, label)
-        for level, tally in found.observed.items():
-            early = [predictions.scores(each.observed[str(level)], how) for each, how in zip(row, plans, strict=True)]
-            tally.add(np.tensordot(factors, early, 1), label)
-    for path, header in zip(paths, headers, strict=True):
-        if (there := len(found.tally.labels) + len(found.skipped)) != header.videos:
-            raise DataError(f"{path}: holds {there} of {header.videos} videos; run it again to go on")
-    if not found.tally.labels:
-        raise DataError(f"none of the {len(found.skipped)} videos could be scored; {': '.join(found.skipped[0])}")
-    return found
+
+    model: str
+    format: str
+    precision: str
+    #: The library that ran the model, and the processor.
+    runtime: str
+    protocol: str
+    plan: Plan
+    dataset: str
+    #: Videos that were scored, and that could not be decoded.
+    videos: int
+    skipped: int
+    top1: float
+    top5: float
+    #: Mean of the accuracies of the classes.
+    mean_class: float
+    #: Wilson's 95 % interval of top-1.
+    ci95: tuple[float, float]
+    published: tuple[PublishedAccuracy, ...]
+    #: What is known to differ from how a published figure was measured.
+    differences: tuple[str, ...]
+    #: Accuracy after parts of each video, if it was asked for.
+    observed: tuple[ObservedAccuracy, ...]
+    #: The five classes and confusions that cost most.
+    worst_classes: tuple[ClassAccuracy, ...]
+    confusions: tuple[Confusion, ...]
+    #: Each of the models whose scores were added; none for one model.
+    members: tuple[MemberAccuracy, ...]
+    #: Speed of this run; None if all predictions were there.
+    videos_per_s: float | None
+    weights: str
+    weights_sha256: str | None
+    artifact_sha256: str | None
+    list_file: str | None
+    split: int | None
+    list_sha256: str
+    #: The libraries that decoded and resized the videos.
+    decoder: str
+    skipped_videos: tuple[SkippedVideo, ...]
+    #: What of the data set was not listed, in words.
+    left_out: tuple[str, ...] = ()
 
 
-def _together(paths: Sequence[Path], headers: Sequence[Header]) -> Iterator[list[Prediction]]:
-    """Yield the predictions of all files for one video after the other, in the order of the first file."""
-    others = [predictions.Index(path, header) for path, header in zip(paths[1:], headers[1:], strict=True)]
-    seen: set[str] = set()
-    for first in predictions.read(paths[0], headers[0]):
-        if first.video in seen:
-            raise DataError(f"{paths[0]}: has {first.video} twice; predict again")
-        seen.add(first.video)
-        row = [first]
-        for path, other in zip(paths[1:], others, strict=True):
-            prediction = other.get(first.video)
-            if prediction is None:
-                raise DataError(f"{path}: lacks {first.video}, which {paths[0]} has; predict over one list")
-            if prediction.label != first.label:
-                raise DataError(f"{path}: says another class of {first.video} than {paths[0]}; predict over one list")
-            row.append(prediction)
-        yield row
-    if any(len(other) != len(seen) for other in others):
-        raise DataError(f"{paths[0]}: has {len(seen)} videos, others more; predict over one list")
-
-
-def summary(zoos: Sequence[Registry], scored: Scored, videos_per_s: float | None) -> dict[str, Any]:
-    """Return the document that `eval` prints, of members each in a registry of its own; accuracies in percent."""
+def summary(
+    zoos: Sequence[Registry], scored: Scored, videos_per_s: float | None = None, left_out: Sequence[str] = ()
+) -> EvaluationResult:
+    """Return the result of an evaluation; `zoos` are the registries of the models, one for each."""
     first, tally = scored.headers[0], scored.tally
     right, of = sum(place == 0 for place in tally.places), len(tally.places)
-    ci = tuple(round(100 * end, 2) for end in metrics.interval(right, of))
+    low, high = (_percent(end) for end in metrics.interval(right, of))
     by_class = tally.by_class()
 
     def name(label: int) -> str:
@@ -119,52 +133,48 @@ def summary(zoos: Sequence[Registry], scored: Scored, videos_per_s: float | None
     missed = [label for label, (right, of) in by_class.items() if right < of]
     worst = sorted(missed, key=lambda label: (by_class[label][0] / by_class[label][1], label))[:_NAMED]
     alone = len(scored.headers) == 1
-    return {
-        "model": first.model if alone else _sum(scored),
-        "format": first.format,
-        "precision": first.precision,
-        "runtime": first.runtime,
-        "protocol": first.plan.name if alone else " + ".join(dict.fromkeys(h.plan.name for h in scored.headers)),
-        "plan": msgspec.to_builtins(first.plan),
-        "dataset": first.dataset,
-        "videos": of,
-        "skipped": len(scored.skipped),
+    observed = sorted((scored.observed | ({100: tally} if scored.observed else {})).items())
+    members = zip(scored.headers, scored.factors, scored.members, strict=True)
+    return EvaluationResult(
+        model=first.model if alone else _sum(scored),
+        format=first.format,
+        precision=first.precision,
+        runtime=first.runtime,
+        protocol=first.plan.name if alone else " + ".join(dict.fromkeys(h.plan.name for h in scored.headers)),
+        plan=first.plan,
+        dataset=first.dataset,
+        videos=of,
+        skipped=len(scored.skipped),
         **_accuracies(tally),
-        "ci95": list(ci),
-        "published": _published(zoos[0], first, ci) if alone else [],
-        "differences": _differences(zoos, scored),
-        "observed": [
-            {"percent": level, "top1": _percent(early.top(1))}
-            for level, early in sorted((scored.observed | ({100: tally} if scored.observed else {})).items())
-        ],
-        "worst_classes": [
-            {
-                "class": name(label),
-                "top1": _percent(by_class[label][0] / by_class[label][1]),
-                "videos": by_class[label][1],
-            }
+        ci95=(low, high),
+        published=_published(zoos[0], first, low, high) if alone else (),
+        differences=_differences(zoos, scored),
+        observed=tuple(ObservedAccuracy(level, _percent(early.top(1))) for level, early in observed),
+        worst_classes=tuple(
+            ClassAccuracy(name(label), _percent(by_class[label][0] / by_class[label][1]), by_class[label][1])
             for label in worst
-        ],
-        "confusions": [
-            {"class": name(label), "taken_for": name(answer), "videos": times}
+        ),
+        confusions=tuple(
+            Confusion(name(label), name(answer), times)
             for (label, answer), times in tally.confusions().most_common(_NAMED)
-        ],
-        "members": []
+        ),
+        members=()
         if alone
-        else [
-            {"model": header.model, "protocol": header.plan.name, "factor": factor, **_accuracies(member)}
-            for header, factor, member in zip(scored.headers, scored.factors, scored.members, strict=True)
-        ],
-        "videos_per_s": None if videos_per_s is None else round(videos_per_s, 2),
-        "weights": first.weights,
-        "weights_sha256": first.weights_sha256,
-        "artifact_sha256": first.artifact_sha256,
-        "list_file": first.list_file,
-        "split": first.split,
-        "list_sha256": first.list_sha256,
-        "decoder": first.decoder,
-        "skipped_videos": [{"video": name, "why": why} for name, why in scored.skipped],
-    }
+        else tuple(
+            MemberAccuracy(header.model, header.plan.name, factor, **_accuracies(member))
+            for header, factor, member in members
+        ),
+        videos_per_s=None if videos_per_s is None else round(videos_per_s, 2),
+        weights=first.weights,
+        weights_sha256=first.weights_sha256,
+        artifact_sha256=first.artifact_sha256,
+        list_file=first.list_file,
+        split=first.split,
+        list_sha256=first.list_sha256,
+        decoder=first.decoder,
+        skipped_videos=tuple(SkippedVideo(name, why) for name, why in scored.skipped),
+        left_out=tuple(left_out),
+    )
 
 
 def _accuracies(tally: Tally) -> dict[str, float]:
@@ -186,19 +196,18 @@ def _sum(scored: Scored) -> str:
     )
 
 
-def _published(zoo: Registry, header: Header, ci: tuple[float, ...]) -> list[dict[str, Any]]:
-    """Return the published figures, those of the protocol that was followed with whether they lie in the interval."""
+def _published(zoo: Registry, header: Header, low: float, high: float) -> tuple[PublishedAccuracy, ...]:
+    """Return the published figures of a model, each with whether it lies in the interval from `low` to `high`."""
     entry = zoo.by_id.get(header.model)
     rows = []
     for result in entry.results if entry else ():
         same = result.protocol == header.plan.name  # which names what was changed, too
-        inside = ci[0] <= result.top1 <= ci[1] if same and result.top1 is not None else None
-        rows.append(msgspec.to_builtins(result) | {"same_protocol": same, "inside": inside})
-    return rows
+        inside = low <= result.top1 <= high if same and result.top1 is not None else None
+        rows.append(PublishedAccuracy(**msgspec.structs.asdict(result), same_protocol=same, inside=inside))
+    return tuple(rows)
 
 
-def _differences(zoos: Sequence[Registry], scored: Scored) -> list[str]:
-    """Return what is known to differ from how a published figure was measured."""
+def _differences(zoos: Sequence[Registry], scored: Scored) -> tuple[str, ...]:
     found = []
     for zoo, header in zip(zoos, scored.headers, strict=True):
         entry = zoo.by_id.get(header.model)
@@ -219,11 +228,11 @@ def _differences(zoos: Sequence[Registry], scored: Scored) -> list[str]:
             found += entry.doubt
     if scored.skipped:
         found.append(f"{len(scored.skipped)} of {scored.headers[0].videos} listed videos were skipped")
-    return list(dict.fromkeys(found))
+    return tuple(dict.fromkeys(found))
 
 
 def warnings(zoo: Registry, model: str, weights: str, split: int | None) -> list[str]:
-    """Return what makes a figure on an official split too high: the videos of the others were trained on."""
+    """Return a warning if a model is tested on another official split than its own: it was trained on those videos."""
     entry = zoo.by_id.get(model)
     if entry is None or entry.split in (None, split) or split is None or weights != "published":
         return []
@@ -233,48 +242,45 @@ def warnings(zoo: Registry, model: str, weights: str, split: int | None) -> list
     ]
 
 
-def text(document: dict[str, Any]) -> str:
-    """Return the same to read."""
-    d = document
-    what = f"{d['model']} ({d['format']} {d['precision']})" if not d["members"] else d["model"]
-    speed = f", {d['videos_per_s']:.1f} videos/s" if d["videos_per_s"] else ""
+def text(result: EvaluationResult) -> str:
+    """Return the result as lines to read."""
+    r = result
+    what = f"{r.model} ({r.format} {r.precision})" if not r.members else r.model
+    speed = f", {r.videos_per_s:.1f} videos/s" if r.videos_per_s else ""
     lines = [
-        f"{what}: top-1 {d['top1']:.2f} % (95 % interval {d['ci95'][0]:.2f}…{d['ci95'][1]:.2f}), "
-        f"top-5 {d['top5']:.2f} %, mean of classes {d['mean_class']:.2f} %",
-        f"  {d['videos']} videos of {d['dataset']}, {d['skipped']} skipped{speed}",
-        f"  list {d['list_file'] or 'of an older run'}{f', split {split}' if (split := d['split']) else ''}, "
-        f"sha256 {d['list_sha256'][:12]}…",
-        f"  {d['protocol']}: {_in_words(d['plan'])}",
-        f"  {d['decoder']}; {d['runtime']}",
+        f"{what}: top-1 {r.top1:.2f} % (95 % interval {r.ci95[0]:.2f}…{r.ci95[1]:.2f}), "
+        f"top-5 {r.top5:.2f} %, mean of classes {r.mean_class:.2f} %",
+        f"  {r.videos} videos of {r.dataset}, {r.skipped} skipped{speed}",
+        f"  list {r.list_file or 'of an older run'}{f', split {r.split}' if r.split else ''}, "
+        f"sha256 {r.list_sha256[:12]}…",
+        f"  {r.protocol}: {_in_words(r.plan)}",
+        f"  {r.decoder}; {r.runtime}",
     ]
-    lines += [
-        f"  {m['factor']:g} x {m['model']}: top-1 {m['top1']:.2f} %, top-5 {m['top5']:.2f} %" for m in d["members"]
-    ]
-    for row in d["published"]:
-        verdict = {True: "inside the interval", False: "OUTSIDE the interval", None: "not this protocol"}[row["inside"]]
-        lines.append(f"  published: top-1 {row['top1']} under {row['protocol']}: {verdict}")
-    lines += [f"  differs: {difference}" for difference in d["differences"]]
-    if d["observed"]:
-        curve = ", ".join(f"{row['percent']} % {row['top1']:.2f}" for row in d["observed"])
+    lines += [f"  {m.factor:g} x {m.model}: top-1 {m.top1:.2f} %, top-5 {m.top5:.2f} %" for m in r.members]
+    for row in r.published:
+        verdict = {True: "inside the interval", False: "OUTSIDE the interval", None: "not this protocol"}[row.inside]
+        lines.append(f"  published: top-1 {row.top1} under {row.protocol}: {verdict}")
+    lines += [f"  differs: {difference}" for difference in r.differences]
+    if r.observed:
+        curve = ", ".join(f"{row.percent} % {row.top1:.2f}" for row in r.observed)
         lines.append(f"  top-1 after so much of each video: {curve}")
-    if d["worst_classes"]:
-        worst = ", ".join(f"{row['class']} {row['top1']:.0f} %" for row in d["worst_classes"])
+    if r.worst_classes:
+        worst = ", ".join(f"{row.name} {row.top1:.0f} %" for row in r.worst_classes)
         lines.append(f"  worst classes: {worst}")
-    if d["confusions"]:
-        taken = ", ".join(f"{row['class']} for {row['taken_for']} ({row['videos']})" for row in d["confusions"])
+    if r.confusions:
+        taken = ", ".join(f"{row.name} for {row.taken_for} ({row.videos})" for row in r.confusions)
         lines.append(f"  most often taken: {taken}")
-    lines += [f"  skipped {row['video']}: {row['why']}" for row in d["skipped_videos"][:_NAMED]]
-    if len(d["skipped_videos"]) > _NAMED:
-        lines.append(f"  … and {len(d['skipped_videos']) - _NAMED} more; --json names all")
+    lines += [f"  skipped {row.video}: {row.why}" for row in r.skipped_videos[:_NAMED]]
+    if len(r.skipped_videos) > _NAMED:
+        lines.append(f"  … and {len(r.skipped_videos) - _NAMED} more; --json names all")
     return joined(lines)
 
 
-def _in_words(followed: dict[str, Any]) -> str:
-    p = followed
-    stride = f" every {p['stride']}" if p["sampling"] in STRIDED else ""
-    most = " at most" if p["sampling"] == "whole" else ""
-    crops = "1 crop" if p["crops"] == 1 else f"{p['crops']} crops"
+def _in_words(p: Plan) -> str:
+    stride = f" every {p.stride}" if p.sampling in STRIDED else ""
+    most = " at most" if p.sampling == "whole" else ""
+    crops = "1 crop" if p.crops == 1 else f"{p.crops} crops"
     return (
-        f"{p['clips']} clip{'s' if p['clips'] > 1 else ''} of {p['frames']} frames{most}, {p['sampling']}{stride}; "
-        f"short side {p['short_side']}, {crops} of {p['size']}; mean of {p['average']}"
+        f"{p.clips} clip{'s' if p.clips > 1 else ''} of {p.frames} frames{most}, {p.sampling}{stride}; "
+        f"short side {p.short_side}, {crops} of {p.size}; mean of {p.average}"
     )

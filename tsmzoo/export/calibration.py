@@ -14,13 +14,12 @@ import numpy as np
 from PIL import Image
 
 from tsmzoo.artifact.arrays import feed
-from tsmzoo.artifact.contract import Contract, Quality
-from tsmzoo.artifact.converter import Runner
+from tsmzoo.artifact.contract import Quality
 from tsmzoo.data import motion, sampling, select, transforms
 from tsmzoo.data.dataset import Video
 from tsmzoo.data.layouts import folders
 from tsmzoo.errors import DataError, ExportError, VideoError
-from tsmzoo.inference.runner import clips_logits, streams_logits
+from tsmzoo.inference.model import Model
 from tsmzoo.registry import Entry
 from tsmzoo.typing import Array
 
@@ -137,12 +136,13 @@ def _prepared(entry: Entry, pictures: Sequence[Array]) -> Array:
     )
 
 
-def feeds(runner: Runner, contract: Contract, clips: Array) -> list[dict[str, Array]]:
+def feeds(model: Model, clips: Array) -> list[dict[str, Array]]:
     """Return the inputs of every step of `clips`, N, T, C, H, W: an online model's states are those it produced."""
-    return [step for clip in clips for step in _steps(runner, contract, clip)]
+    return [step for clip in clips for step in _steps(model, clip)]
 
 
-def _steps(runner: Runner, contract: Contract, clip: Array) -> Iterator[dict[str, Array]]:
+def _steps(model: Model, clip: Array) -> Iterator[dict[str, Array]]:
+    contract = model.contract
     name = contract.main_input.name
     if contract.mode == "offline":
         yield {name: feed(clip[None], contract)}
@@ -151,22 +151,20 @@ def _steps(runner: Runner, contract: Contract, clip: Array) -> Iterator[dict[str
     for pixels in clip:
         inputs = {name: feed(pixels[None], contract), **states}
         yield inputs
-        outputs = runner.run(inputs)
+        outputs = model.runner.run(inputs)
         states = {pair.input: outputs[pair.output] for pair in contract.states}
 
 
-def compare_quality(
-    float_: tuple[Runner, Contract], candidate: tuple[Runner, Contract], given: CalibrationData
-) -> Quality:
+def compare_quality(float_: Model, candidate: Model, given: CalibrationData) -> Quality:
     """Compare a file with the float one on real clips: first classes, scores where labels are known, a long stream."""
-    answer = clips_logits if candidate[1].mode == "offline" else streams_logits
-    before, after = (answer(*each, given.scored) for each in (float_, candidate))
     drift: tuple[float, ...] = ()
-    if candidate[1].mode == "online":
+    if candidate.contract.mode == "online":
+        before, after = (model.frame_logits(given.scored).mean(1) for model in (float_, candidate))
         streams = _long_streams(given.scored)
-        one, other = streams_logits(*float_, streams), streams_logits(*candidate, streams)
+        one, other = float_.frame_logits(streams), candidate.frame_logits(streams)
         drift = tuple(float(step) for step in _cosines(one, other).mean(0))
-        before, after = before.mean(1), after.mean(1)
+    else:
+        before, after = (model.clip_logits(given.scored) for model in (float_, candidate))
     labels = given.labels
     return Quality(
         data=given.about,

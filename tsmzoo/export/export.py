@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tsmzoo.artifact import arrays, store
-from tsmzoo.artifact.contract import Contract, Quality, State, Tensor, Verification
-from tsmzoo.artifact.converter import Converter, load_converter, missing_extra
-from tsmzoo.errors import ArtifactError, ExportError
+from tsmzoo.artifact.contract import Contract, Preprocess, Quality, State, Tensor, Verification
+from tsmzoo.artifact.converter import Converter, converter_of, formats_that, load_converter, open_artifact
+from tsmzoo.errors import ArtifactError, ExportError, VerificationError
 from tsmzoo.export import calibration
 from tsmzoo.export.calibration import CalibrationData, load_calibration
 from tsmzoo.export.graph.conv3d_to_2d import flatten
@@ -22,9 +22,10 @@ from tsmzoo.export.graph.fold_batchnorm import fold_batch_norm
 from tsmzoo.export.graph.split_channels import apart
 from tsmzoo.export.graph.states import Packed, Stateful
 from tsmzoo.export.verify import verify, with_structure
-from tsmzoo.formats import Format, format_of
-from tsmzoo.inference.describe import Preprocess, describe
-from tsmzoo.inference.torch_runner import TorchRunner
+from tsmzoo.formats import format_of
+from tsmzoo.inference.describe import describe
+from tsmzoo.inference.model import Model
+from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.models.wrappers import ClipModel, SingleClip, StreamStep
 from tsmzoo.registry import Entry, Registry, ShiftName, recipes, with_classes
 from tsmzoo.registry.recipes import Precision, QualityThreshold, Target
@@ -32,11 +33,10 @@ from tsmzoo.system import files
 from tsmzoo.system.quiet import quiet
 from tsmzoo.typing import Array
 from tsmzoo.weights.key_maps import RULES
-from tsmzoo.weights.load import Network, load_network, recall
+from tsmzoo.weights.load import Network, load_network, recorded_checkpoint_path
 
 if TYPE_CHECKING:
     from torch import nn
-from tsmzoo.artifact.converter import open_artifact
 
 #: Told what is going on, a few words at a time.
 Stage = Callable[[str], None]
@@ -95,16 +95,21 @@ def plan(
         softmax=target.softmax if softmax is None else softmax,
     )
     format_, precision = target.format, target.precision
-    if target.state == "implicit" and format_ != Format.COREML:
-        raise ExportError(f"implicit states are for coreml; {format_} files keep none, take --state packed or explicit")
-    if target.state == "implicit" and precision == "fp32":
+    able = converter_of(format_)
+    if target.state not in able.states:
+        known = formats_that(lambda each: target.state in each.states)
+        raise ExportError(
+            f"{target.state} states are for {known}; {format_} files keep none, take --state packed or explicit"
+        )
+    if target.state == "implicit" and precision == "fp32" and able.conventions.kept_dtype == "float16":
         raise ExportError("implicit states are of half precision (Core ML knows no others); take fp16 or w8")
-    if target.gpu_safe and format_ != Format.TFLITE:
-        raise ExportError("--gpu-safe is for tflite; leave it out")
+    if target.gpu_safe and not able.gpu_safe:
+        raise ExportError(f"--gpu-safe is for {formats_that(lambda each: each.gpu_safe)}; leave it out")
     if target.softmax and precision == "int8":
         raise ExportError("probabilities have 256 steps in int8; take --no-softmax, and make them of the logits")
-    if dynamic_batch and format_ != Format.ONNX:
-        raise ExportError(f"--dynamic-batch is for onnx; {format_} files take one clip or frame a call")
+    if dynamic_batch and not able.dynamic_batch:
+        known = formats_that(lambda each: each.dynamic_batch)
+        raise ExportError(f"--dynamic-batch is for {known}; {format_} files take one clip or frame a call")
     if precision not in target.tolerance:
         raise ExportError(f"{format_} is not written in {precision} yet; choose {' or '.join(target.tolerance)}")
     # Files whose tensors are others have names of their own.
@@ -116,7 +121,7 @@ def plan(
         format_of(out)
         if not out.parent.is_dir():
             raise ExportError(f"{out}: its folder does not exist; make {out.parent} first")
-        if out.exists() and not (out.is_dir() if format_ == Format.COREML else out.is_file()):
+        if out.exists() and not (out.is_dir() if able.is_folder else out.is_file()):
             raise ExportError(f"{out}: is in the way; move it first")
         store.check_way(out)
     except OSError as error:
@@ -150,37 +155,28 @@ def export(
     *,
     video: Array | None = None,
     stage: Stage = silent,
-    refused: Callable[[Contract], None] = silent,
 ) -> Contract:
     """Write `network` and its contract as `plan` says, and verify the file before it gets its name.
 
-    `video` (S, C, H, W, 0…255) joins the seeded noise that the file is verified with. Raises
-    ExportError, and leaves nothing behind, where the file fails or cannot be written; the contract of one that failed
-    is given to `refused` first.
+    `video` (S, C, H, W, 0…255) joins the seeded noise that the file is verified with. Raises ExportError, and leaves
+    nothing behind, where the file cannot be written, VerificationError where it fails.
     """
     converter, out = plan.converter, plan.out
     contract = describe(
         registry,
         network,
-        format_=plan.target.format,
+        converter,
         precision=plan.target.precision,
         preprocess=plan.target.preprocess,
-        # An image is three channels of bytes; stacked flow has ten.
-        pixel_dtype=converter.pixel_dtype(plan.entry.mode) if plan.entry.modality == "rgb" else "float32",
-        pixel_type=converter.pixel_type,
-        frame_layout=converter.frame_layout,
-        clip_layout=converter.clip_layout,
         dynamic_batch=plan.dynamic_batch,
         state=plan.target.state,
-        packed_state=converter.packed_state,
         gpu_safe=plan.target.gpu_safe,
         activated=plan.target.softmax,
-        libraries=converter.libraries,
     )
     try:
         with files.beside(out) as folder:  # so that all is renamed within one file system
             folder.mkdir()
-            contract = _made(registry, network, plan, contract, folder / out.name, video, stage, refused)
+            contract = _made(registry, network, plan, contract, folder / out.name, video, stage)
             store.put(folder / out.name, contract, out)
     except OSError as error:
         raise ExportError(f"{_place(error, out)}: cannot be written ({files.reason(error)}); {_ELSEWHERE}") from None
@@ -202,16 +198,12 @@ def _made(
     made: Path,
     video: Array | None,
     stage: Stage,
-    refused: Callable[[Contract], None],
 ) -> Contract:
     """Write the file to `made`, verify it, and return its contract."""
     converter, out = plan.converter, plan.out
     stage(f"converting {plan.entry.id} to {plan.target.format}")
     with quiet():
-        try:
-            quality = _write(network, contract, plan, made, stage)
-        except ModuleNotFoundError as error:
-            raise missing_extra(plan.target.format, error) from None
+        quality = _write(network, contract, plan, made, stage)
     stage("verifying")
     tolerance = plan.target.tolerance[plan.target.precision]
     if plan.target.precision == "fp16" and network.weights == "random":
@@ -221,8 +213,7 @@ def _made(
     sha256, size = store.digest(made)
     contract = msgspec.structs.replace(contract, artifact=out.name, sha256=sha256, bytes=size, verification=report)
     if report.status == "failed":
-        refused(contract)
-        raise ExportError(f"{out.name} failed its verification and was not kept: {report.reason}")
+        raise VerificationError(f"{out.name} failed its verification and was not kept: {report.reason}", out, contract)
     return contract
 
 
@@ -239,15 +230,15 @@ def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: 
     quantising = f"quantising to {contract.precision}"
     if given is None:
         stage(quantising)
-        converter.quantise(source, contract, [], made, plan.keep_float)
+        converter.quantize(source, contract, [], made, plan.keep_float)
         return None
-    runner = converter.load(source, float_, 1)
-    feeds = calibration.feeds(runner, float_, given.clips)
+    reference = Model(converter.load(source, float_, 1), float_)
+    feeds = calibration.feeds(reference, given.clips)
     stage(quantising)
-    costs = converter.quantise(source, contract, feeds, made, plan.keep_float)
+    costs = converter.quantize(source, contract, feeds, made, plan.keep_float)
     stage("comparing on real clips")
-    candidate = converter.load(made, contract, 1)
-    quality = calibration.compare_quality((runner, float_), (candidate, contract), given)
+    candidate = Model(converter.load(made, contract, 1), contract)
+    quality = calibration.compare_quality(reference, candidate, given)
     kept = tuple(name for name, _ in costs[: plan.keep_float])
     return msgspec.structs.replace(quality, kept_float=kept, costs=tuple(costs))
 
@@ -319,16 +310,10 @@ def check(
     """Compare the file at `path` with `network`: its structure, then its numbers."""
     with quiet():
         structure, advice = converter.check(path, contract)
-        plain = describe(registry, network, dynamic_batch=True)
-        _check_made_of(path, contract, plain)
-        runner = converter.load(path, contract)
-        report = verify(
-            (TorchRunner(network, plain), plain),
-            (runner, contract),
-            tolerance=tolerance,
-            steps=steps,
-            video=video,
-        )
+        reference = torch_model(registry, network)
+        _check_made_of(path, contract, reference.contract)
+        candidate = Model(converter.load(path, contract), contract)
+        report = verify(reference, candidate, tolerance=tolerance, steps=steps, video=video)
     return with_structure(report, structure, advice)
 
 
@@ -376,7 +361,7 @@ def reverify(
     if source is None:
         weights = "random"
     elif weights is None and contract.weights == "local":
-        weights = recall(source)
+        weights = recorded_checkpoint_path(source)
         if weights is None:
             raise ArtifactError(f"{path}: was made from {source.file}, which is not where it was; give --weights FILE")
     if source is not None and (source.format, entry.backbone) not in RULES:

@@ -1,44 +1,81 @@
-"""What `export` and `verify` tell of one file: a document, and its text."""
+"""The result of an export or a verification, as a struct and as text."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from tsmzoo.artifact.contract import Contract, Verification
+from tsmzoo.artifact.converter import converter_of
+from tsmzoo.artifact.store import read_contract
+from tsmzoo.formats import Format
 from tsmzoo.text import joined
 
 
-def document(path: Path, contract: Contract, verification: Verification, seconds: float) -> dict[str, Any]:
-    """Return what `export` and `verify` print as JSON."""
-    return {
-        "artifact": str(path),
-        "sha256": contract.sha256,
-        "bytes": contract.bytes,
-        "seconds": round(seconds, 2),
-        "max_rel_error": verification.max_rel_error,
-        "steps": verification.steps,
-        "passed": verification.status == "passed",
-        "model": contract.model,
-        "format": contract.format,
-        "precision": contract.precision,
-        "weights": contract.weights,
-        "verification": msgspec.to_builtins(verification),
-    }
+class Artifact(msgspec.Struct, frozen=True, kw_only=True, rename={"path": "artifact"}):
+    """An exported file and its verification; `export --json` and `verify --json` are its serialization."""
+
+    #: Path of the file.
+    path: str
+    sha256: str | None
+    #: Size of the file.
+    bytes: int | None
+    #: Time that the export or the verification took.
+    seconds: float
+    #: The largest difference from the network, relative to the range of that output; null if it could not be compared.
+    max_rel_error: float | None
+    #: Frames and clips that were compared.
+    steps: int
+    #: Whether the file gives what the network gives.
+    passed: bool
+    model: str
+    format: str
+    precision: str
+    #: `published`, `local` or `random`.
+    weights: str
+    verification: Verification
+    #: Folder of the kit, if one was asked for.
+    kit: str | UnsetType = UNSET
+
+    @property
+    def contract(self) -> Contract:
+        """The contract beside the file: tensors, labels, preprocessing, what it was made from. Raises ArtifactError."""
+        return read_contract(Path(self.path))
+
+
+def document(
+    path: Path, contract: Contract, verification: Verification, seconds: float, kit: Path | None = None
+) -> Artifact:
+    """Return the result of an export or a verification of the file at `path`."""
+    return Artifact(
+        path=str(path),
+        sha256=contract.sha256,
+        bytes=contract.bytes,
+        seconds=round(seconds, 2),
+        max_rel_error=verification.max_rel_error,
+        steps=verification.steps,
+        passed=verification.status == "passed",
+        model=contract.model,
+        format=contract.format,
+        precision=contract.precision,
+        weights=contract.weights,
+        verification=verification,
+        kit=UNSET if kit is None else str(kit),
+    )
 
 
 def text(path: Path, contract: Contract, verification: Verification, seconds: float) -> str:
     """Return the same to read."""
     v = verification
-    default = " (Core ML's own default)" if (contract.format, contract.precision) == ("coreml", "fp16") else ""
+    remark = converter_of(Format(contract.format)).remarks.get(contract.precision)
     weights = f"{contract.weights} weights"
     if contract.checkpoint:
         weights += f", sha256 {contract.checkpoint.sha256[:12]}…"
     lines = [
         f"{path}  {(contract.bytes or 0) / 1e6:.2f} MB  "
-        f"{contract.format} {contract.precision}{default}, {contract.mode}, {weights}"
+        f"{contract.format} {contract.precision}{f' ({remark})' if remark else ''}, {contract.mode}, {weights}"
     ]
     for tensors, arrow in ((contract.inputs, "in "), (contract.outputs, "out")):
         shown = [

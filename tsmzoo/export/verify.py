@@ -13,8 +13,7 @@ import numpy as np
 
 from tsmzoo.artifact.arrays import probabilities
 from tsmzoo.artifact.contract import Case, Contract, Verification
-from tsmzoo.artifact.converter import Runner
-from tsmzoo.inference.runner import run_clip, stream
+from tsmzoo.inference.model import Model
 from tsmzoo.typing import Array
 
 #: Share of torch's own change of the logits, when a clip is reversed, that a file must show.
@@ -67,8 +66,8 @@ class _Comparison:
 
 
 def verify(
-    reference: tuple[Runner, Contract],
-    candidate: tuple[Runner, Contract],
+    reference: Model,
+    candidate: Model,
     *,
     tolerance: float,
     steps: int,
@@ -80,12 +79,12 @@ def verify(
     one gets clips, one of them reversed in time. Inputs are seeded noise and, where given, the frames
     of a real `video`, S, C, H, W in 0…255.
     """
-    contract = candidate[1]
+    contract = candidate.contract
     results = [(name, _compare(reference, candidate, pixels)) for name, pixels in _cases(contract, steps, video)]
     if broken := next((comparison.broken for _, comparison in results if comparison.broken), None):
         return Verification(
             status="failed",
-            runtime=candidate[0].runtime,
+            runtime=candidate.runner.runtime,
             reason=broken[1],
             tolerance=tolerance,
             worst=broken[0],
@@ -112,7 +111,7 @@ def verify(
             reason = f"{change}: {'the shift' if contract.family == 'tsm' else 'the order of frames'} is lost"
     return Verification(
         status="failed" if reason else "passed",
-        runtime=candidate[0].runtime,
+        runtime=candidate.runner.runtime,
         reason=reason,
         tolerance=tolerance,
         max_rel_error=error,
@@ -132,16 +131,16 @@ def with_structure(report: Verification, structure: list[str], advice: list[str]
     return msgspec.structs.replace(report, structure=tuple(structure), advice=tuple(advice))
 
 
-def _compare(reference: tuple[Runner, Contract], candidate: tuple[Runner, Contract], pixels: Array) -> _Comparison:
-    contract = candidate[1]
+def _compare(reference: Model, candidate: Model, pixels: Array) -> _Comparison:
+    contract = candidate.contract
     comparison = _Comparison(answer=contract.answer)
     if contract.mode == "offline":
-        comparison.add(_as_given(run_clip(*reference, pixels), contract), run_clip(*candidate, pixels))
+        comparison.add(_as_given(reference.run_clips(pixels), contract), candidate.run_clips(pixels))
         return comparison
     frames = [pixels[:, step] for step in range(pixels.shape[1])]
     # One after the other: runtimes whose threads wait for work by spinning slow each other down.
-    expectations = list(stream(*reference, frames))
-    for expected, found in zip(expectations, stream(*candidate, frames), strict=True):
+    expectations = list(reference.run_stream(frames))
+    for expected, found in zip(expectations, candidate.run_stream(frames), strict=True):
         comparison.add(_as_given(expected, contract), found)
     return comparison
 

@@ -1,118 +1,315 @@
-"""What is run: a model of the registry in torch, or an exported file; told in plain values, opened where it runs."""
+"""A model that is ready to run: a network in torch or an exported file, behind one interface. Needs no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import msgspec
+import numpy as np
 
+from tsmzoo.artifact.arrays import feed, from_layout, logits, normalize, probabilities, unpacked
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.artifact.converter import Runner, open_artifact
-from tsmzoo.artifact.store import read_contract
-from tsmzoo.errors import ZooError
-from tsmzoo.formats import is_artifact
-from tsmzoo.inference.describe import describe
-from tsmzoo.inference.torch_runner import TorchRunner
-from tsmzoo.registry import Entry, Registry, ShiftName, with_classes
+from tsmzoo.artifact.converter import Runner, StatefulRunner, open_artifact
+from tsmzoo.errors import DataError, ZooError
+from tsmzoo.inference.smoothing import Smoothing
+from tsmzoo.inference.stream import Stream
 from tsmzoo.system.quiet import quiet
-from tsmzoo.weights.http import Progress
-from tsmzoo.weights.load import Network, load_network, warnings
+from tsmzoo.typing import Array
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import nn
+
+    from tsmzoo.registry import Registry
+    from tsmzoo.weights.load import Network
+
+#: Of an online model, by name.
+States = dict[str, Array]
+
+
+#: Frames of a video that an online model classifies, as under its default protocol of evaluation.
+_STREAMED = 8
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """A class, and how probable a model holds it to be."""
+
+    label: str
+    #: Probability, 0…1.
+    probability: float
+    #: Place of the class among the logits.
+    index: int
 
 
 @dataclass(frozen=True)
-class ModelReference:
-    """An exported file, or a model's id, and which weights it takes; another process can open the same."""
+class Model:
+    """A network or an exported file, ready to run: what `tsmzoo.load` returns.
 
-    model: str
-    weights: str | None = None
-    seed: int = 0
-    weights_format: str | None = None
-    shift: ShiftName | None = None
-    allow_shift_mismatch: bool = False
-    #: Of the weights, where they are not the model's own; and their names.
-    classes: int | None = None
-    labels: tuple[str, ...] | None = None
+    Examples:
+        >>> model = tsmzoo.load("tsm_mbv2_motion")
+        >>> model
+        <Model tsm_mbv2_motion, torch fp32, offline, 8 frames of 64 px>
+        >>> model(np.zeros((8, 3, 64, 64), np.uint8)).shape
+        (14,)
+    """
+
+    #: Runs it: named arrays in, named arrays out.
+    runner: Runner
+    #: What its tensors are, its labels, its preprocessing, and what it was made from.
+    contract: Contract
+    #: The network in torch; None for a file. An offline model takes normalized clips, N, T, C, H, W, and returns
+    #: logits, N, classes. An online one takes a normalized frame, N, C, H, W, and the states, and returns logits and
+    #: the next states.
+    module: nn.Module | None = None
+    #: The network with its entry, and the registry that holds it; None for a file.
+    network: Network | None = field(default=None, repr=False)
+    registry: Registry | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        c = self.contract
+        takes = "online, frames" if c.mode == "online" else f"offline, {c.frames} frames"
+        return f"<Model {c.model}, {c.format} {c.precision}, {takes} of {c.size} px>"
 
     @property
-    def is_file(self) -> bool:
-        return is_artifact(self.model)
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits; `class 0`, `class 1` … if they are not known."""
+        return self.contract.class_names
 
-    def adapted(self, zoo: Registry) -> Registry:
-        """Return `zoo` with the classes that this has, where they are others than the model's.
+    def transform(self, frames: Iterable[Array | Image.Image]) -> Array:
+        """Resize and crop frames as the model expects them.
 
-        Raises RegistryError or ArtifactError.
+        The short side is resized to `contract.resize` pixels (Pillow, bilinear, anti-aliased); the central square of
+        `contract.size` pixels is kept, as MIT's TSM code does (github.com/mit-han-lab/temporal-shift-module,
+        ops/transforms.py).
+
+        Args:
+            frames: RGB: PIL images, or arrays H, W, 3, uint8, 0…255.
+
+        Returns:
+            T, 3, H, W, uint8, 0…255: a clip for `model(clip)`; `normalize` makes of it what `module` takes.
+
+        Raises:
+            DataError: A frame is no RGB image.
+            VideoError: A frame is too narrow to be resized.
+            ZooError: The model sees optical flow, not RGB.
+
+        Examples:
+            >>> model = tsmzoo.load("tsm_mbv2_motion")
+            >>> model.transform([np.zeros((240, 320, 3), np.uint8)] * 8).shape
+            (8, 3, 64, 64)
         """
-        if self.is_file:
-            contract = read_contract(Path(self.model))
-            return with_classes(zoo, contract.model, contract.classes, contract.labels)
-        return with_classes(zoo, self.model, self.classes, self.labels)
+        from tsmzoo.data import transforms  # OpenCV and Pillow, which arrays need not wait for
 
-    def open(
-        self,
-        zoo: Registry,
-        *,
-        frames: int | None = None,
-        size: int | None = None,
-        threads: int | None = None,
-        progress: Progress | None = None,
-        notify: Callable[[str], None] = lambda _: None,
-    ) -> tuple[Runner, Contract]:
-        """Return it ready to run, and its contract; a model of the registry at another T or size where given.
-
-        `notify` is told what makes its answers doubtful. Raises ArtifactError, DownloadError or CheckpointError,
-        and ZooError where weights are given to a file, which holds its own.
-        """
-        if self.is_file:
-            given = {
-                "--weights": self.weights,
-                "--weights-format": self.weights_format,
-                "--shift": self.shift,
-                "--allow-shift-mismatch": self.allow_shift_mismatch or None,
-                "--classes": self.classes,
-                "--labels": self.labels,
-            }
-            if names := [name for name, value in given.items() if value is not None]:
-                raise ZooError(
-                    f"{self.model} holds its own weights; leave out {' and '.join(names)}, or give a model's id"
-                )
-            runner, contract = open_file(Path(self.model), threads)
-            _warn(contract.model, contract, notify)
-            return runner, contract
-        zoo = self.adapted(zoo)
-        entry = resized(zoo.find(self.model), frames, size)
-        network = load_network(
-            entry,
-            self.weights,
-            seed=self.seed,
-            weights_format=self.weights_format,
-            shift=self.shift,
-            allow_shift_mismatch=self.allow_shift_mismatch,
-            progress=progress,
-            notify=notify,
+        self._check_rgb()
+        return np.stack(
+            [transforms.prepared(_image(frame), self.contract.resize, self.contract.size) for frame in frames]
         )
-        contract = describe(zoo, network, dynamic_batch=True)
-        _warn(entry.id, network, notify)
-        return TorchRunner(network, contract), contract
+
+    def normalize(self, clip: Array) -> Array:
+        """Normalize a clip for `module`: `(value / 255 - mean) / std`, channel by channel, in the model's order.
+
+        Args:
+            clip: …, C, H, W, 0…255, RGB.
+
+        Returns:
+            The same shape, float32.
+
+        Examples:
+            >>> model = tsmzoo.load("tsm_mbv2_motion")
+            >>> clip = np.zeros((1, 8, 3, 64, 64), np.uint8)
+            >>> logits = model.module(torch.from_numpy(model.normalize(clip)))
+            >>> tuple(logits.shape)
+            (1, 14)
+        """
+        return normalize(clip, self.contract)
+
+    def __call__(self, clip: Array) -> Array:
+        """Run the model on one clip, or on several.
+
+        Args:
+            clip: T, C, H, W or N, T, C, H, W, uint8, 0…255, RGB, as `transform` returns it. An online model takes any
+                T: it is fed frame by frame from empty states, and its logits are averaged.
+
+        Returns:
+            Logits: classes, or N, classes, float32.
+
+        Raises:
+            DataError: The clip is of another shape.
+
+        Examples:
+            >>> model = tsmzoo.load("tsm_mbv2_motion_online")
+            >>> clip = model.transform([np.zeros((64, 64, 3), np.uint8)] * 5)
+            >>> model(clip).shape
+            (14,)
+        """
+        c, clip = self.contract, np.asarray(clip)
+        frames = clip.shape[-4] if clip.ndim in (4, 5) and c.mode == "online" else c.frames
+        if (
+            clip.ndim not in (4, 5)
+            or not clip.size
+            or clip.shape[-4:] != (wanted := (frames, len(c.mean), c.size, c.size))
+        ):
+            length = "any number of" if c.mode == "online" else c.frames
+            raise DataError(
+                f"{c.model} takes clips T, C, H, W of {length} frames, {len(c.mean)} channels and {c.size} px, not "
+                f"{list(clip.shape)}; see Model.transform"
+            )
+        clips = clip.reshape(-1, *wanted)
+        logits = self.frame_logits(clips).mean(1) if c.mode == "online" else self.clip_logits(clips)
+        return logits if clip.ndim == 5 else np.asarray(logits[0])
+
+    def classify(self, video: str | Path | Sequence[Array | Image.Image], top: int = 5) -> list[Prediction]:
+        """Classify a video.
+
+        An offline model sees one clip: frames spread over the video, or every `contract.stride`th one of its middle,
+        as it was trained. An online model is fed eight frames spread over the video; for frames as they come, see
+        `stream`.
+
+        Args:
+            video: A video file, a folder of images, or its frames: RGB, PIL images or arrays H, W, 3, uint8.
+            top: Classes to return.
+
+        Returns:
+            The most probable classes, most probable first.
+
+        Raises:
+            VideoError: The video is missing or cannot be decoded.
+            ZooError: The model sees optical flow, not RGB.
+
+        Examples:
+            >>> model = tsmzoo.load("tsm_mbv2_motion")
+            >>> for prediction in model.classify("coming.mp4", top=2):
+            ...     print(f"{prediction.label}: {prediction.probability:.0%}")
+            moving towards the camera: 99%
+            moving away from the camera: 1%
+        """
+        from tsmzoo.data import sampling, select
+        from tsmzoo.data.dataset import Video
+
+        self._check_rgb()
+        c = self.contract
+        count = _STREAMED if c.mode == "online" else c.frames
+        if isinstance(video, str | Path):
+            path, indices = Path(video), list[int]()
+
+            def choose(total: int) -> list[int]:
+                indices[:] = sampling.clip(total, count, c.stride)
+                return indices
+
+            _, pictures = select.pick(Video(path.name, path, 0), choose)
+            frames: list[Array | Image.Image] = [pictures[index] for index in indices]
+        elif len(video):
+            frames = [video[index] for index in sampling.clip(len(video), count, c.stride)]
+        else:
+            raise DataError("the video has no frames; give one at least")
+        odds = probabilities(self(self.transform(frames)), c.activation)
+        return [self.prediction(int(index), odds) for index in odds.argsort()[::-1][:top]]
+
+    def stream(self, *, smoothing: Smoothing | None = None, every: int | None = None) -> Stream:
+        """Start a stream, whose frames are fed one by one as they come.
+
+        An online model answers each frame; its logits are averaged over the last 0.8 s, and a label is shown if its
+        probability reaches 0.5 and it has led for two frames running. An offline model answers when a clip is full.
+
+        Args:
+            smoothing: How logits become the label to show, in place of that.
+            every: For an offline model: frames from one clip's end to the next one's; default: those of a clip.
+
+        Examples:
+            >>> model = tsmzoo.load("tsm_mbv2_motion_online")
+            >>> with model.stream() as stream:
+            ...     for frame in np.zeros((3, 64, 64, 3), np.uint8):
+            ...         prediction = stream.step(frame)
+            >>> prediction is None or prediction.label in model.labels
+            True
+        """
+        self._check_rgb()
+        return Stream(self, smoothing=smoothing, every=every)
+
+    def prediction(self, index: int, odds: Array) -> Prediction:
+        """Return the prediction of the class at `index`, given the probabilities of all."""
+        return Prediction(self.labels[index], float(odds[index]), index)
+
+    def _check_rgb(self) -> None:
+        if self.contract.channel_order == "flow":
+            raise ZooError(f"{self.contract.model} sees optical flow, not video; choose an RGB model")
+
+    # Below, batches and states by hand: what evaluation, verification and live runs are made of.
+
+    @property
+    def any_batch(self) -> bool:
+        """Whether it takes several clips or streams at once."""
+        return isinstance(self.contract.main_input.shape[0], str)
+
+    def run_clips(self, pixels: Array) -> dict[str, Array]:
+        """Return the outputs for clips of camera values 0…255, N, T, C, H, W."""
+        return self._canonical(self.runner.run({self.contract.main_input.name: feed(pixels, self.contract)}))
+
+    def run_step(self, pixels: Array, states: States | None = None) -> tuple[dict[str, Array], States]:
+        """Return the outputs after a frame of camera values 0…255, N, C, H, W, and the next states.
+
+        Without `states` it begins anew, from zeros.
+        """
+        if states is None:
+            states = self.contract.initial_states(len(pixels))
+            if self.contract.state == "implicit":
+                cast("StatefulRunner", self.runner).reset()
+        outputs = self.runner.run({self.contract.main_input.name: feed(pixels, self.contract), **states})
+        return self._canonical(outputs), {pair.input: outputs[pair.output] for pair in self.contract.states}
+
+    def run_stream(self, frames: Iterable[Array]) -> Iterator[dict[str, Array]]:
+        """Yield the outputs after each frame of camera values 0…255, N, C, H, W, the states fed back from zero."""
+        states: States | None = None
+        for pixels in frames:
+            outputs, states = self.run_step(pixels, states)
+            yield outputs
+
+    def clip_logits(self, clips: Array) -> Array:
+        """Return the logits, N, classes, of clips of camera values, N, T, C, H, W: at once where it takes them so."""
+        if self.any_batch:
+            return self.run_clips(clips)["logits"]
+        return np.concatenate([self.run_clips(clip[None])["logits"] for clip in clips])
+
+    def frame_logits(self, clips: Array) -> Array:
+        """Return the logits after each frame, N, T, classes, of streams of camera values, N, T, C, H, W."""
+        if not self.any_batch and len(clips) > 1:
+            return np.concatenate([self.frame_logits(clip[None]) for clip in clips])
+        steps = self.run_stream(clips[:, step] for step in range(clips.shape[1]))
+        return np.stack([outputs["logits"] for outputs in steps], axis=1)
+
+    def _canonical(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """Return outputs as those of the network in torch: channels first, each state by itself, logits."""
+        contract = self.contract
+        found = {tensor.name: from_layout(outputs[tensor.name], tensor.layout) for tensor in contract.outputs}
+        if contract.state == "packed":
+            layouts = {part.name: part.layout for part in contract.parts}
+            states = unpacked(found.pop("next_state"), contract.parts)
+            found |= {f"next_{name}": from_layout(state, layouts[name]) for name, state in states.items()}
+        if contract.answer != "logits":
+            found["logits"] = logits(found[contract.answer], contract.activation, contract.precision)
+        return found
 
 
-def _warn(model: str, made_of: Network | Contract, notify: Callable[[str], None]) -> None:
-    for warning in warnings(model, made_of):
-        notify(warning)
+def _image(frame: Array | Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if isinstance(frame, Image.Image):
+        return frame.convert("RGB")
+    frame = np.asarray(frame)
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+        raise DataError(f"a frame is H, W, 3, uint8, not {list(frame.shape)}, {frame.dtype}")
+    return Image.fromarray(frame)
 
 
-def resized(entry: Entry, frames: int | None, size: int | None) -> Entry:
-    """Return `entry` at another number of frames or size; an online model always takes a frame a step.
-
-    Raises ZooError where no memory would hold that.
-    """
-    if entry.mode == "online":
-        frames = None
-    entry = msgspec.structs.replace(entry, frames=frames or entry.frames, size=size or entry.size)
-    if entry.too_large:
-        raise ZooError(f"{entry.id}: {entry.too_large}")
-    return entry
+def open_file(path: Path, threads: int | None = None) -> Model:
+    """Return an exported file, checked against its contract, ready to run. Raises ArtifactError."""
+    contract, converter = open_artifact(path)
+    with quiet():
+        converter.check(path, contract)
+        return Model(converter.load(path, contract, threads), contract)
 
 
 def check_file(path: Path) -> None:
@@ -122,10 +319,9 @@ def check_file(path: Path) -> None:
         converter.check(path, contract)
 
 
-def open_file(path: Path, threads: int | None = None) -> tuple[Runner, Contract]:
-    """Return an exported file, checked against its contract, ready to run. Raises ArtifactError."""
-    contract, converter = open_artifact(path)
-    with quiet():
-        converter.check(path, contract)
-        runner = converter.load(path, contract, threads)
-    return runner, contract
+def warnings(model: str, made_of: Network | Contract) -> Iterator[str]:
+    """Yield what makes the answers of `model` doubtful: random weights, a shift it was not trained with."""
+    if made_of.weights == "random":
+        yield f"warning: the weights of {model} are RANDOM (seed {made_of.seed}); its answers mean nothing"
+    if made_of.checkpoint and made_of.checkpoint.shift_mismatch:
+        yield f"warning: {model} holds a BIDIRECTIONAL checkpoint; its answers are not the published ones"

@@ -7,17 +7,15 @@ from PIL import Image
 
 from tsmzoo.typing import Array
 
-# --- scenes ----------------------------------------------------------------------------------------------------------
-
-#: Difference at which two pictures are of two scenes. Measured between frames of a stream: 0.17 % of pairs within drawn
-#: scenes reach it (4 frames a second), and none within filmed ones, a shaken camera's included; of cuts, 78 and 89 %.
+#: Difference from which two pictures belong to two scenes. Measured between frames of a stream (4 a second): 0.17 % of
+#: pairs within drawn scenes reach it, and none within filmed ones, a shaken camera's included; of cuts, 78 and 89 %.
 CUT = 0.4
 #: Points a side that pictures are compared at, levels of their histograms, and by how much of 255 a point has changed.
 _POINTS, _LEVELS, _CHANGED = 32, 16, 25.5
 
 
 def thumbnail(image: Image.Image) -> Array:
-    """Return the few grey points that tell scenes apart."""
+    """Return a small gray picture, 32 x 32, 0…255, float32, by which scenes are told apart."""
     small = image.convert("L").resize((_POINTS, _POINTS), Image.Resampling.BOX)
     return np.asarray(small, np.float32)
 
@@ -25,8 +23,8 @@ def thumbnail(image: Image.Image) -> Array:
 def difference(one: Array, other: Array) -> float:
     """Return how far two thumbnails differ, 0…1: the mean, by product, of two shares.
 
-    Of points that changed: a camera that pans changes many, too. And of the histogram that moved: a thing that comes
-    near moves it, too. A cut does both.
+    The first is the share of points that changed: a camera that pans changes many, too. The second is the share of the
+    histogram that moved: a thing that comes near moves it, too. A cut does both.
     """
     changed = float((np.abs(one - other) > _CHANGED).mean())
     counts = [np.histogram(points, _LEVELS, (0, 256))[0] / points.size for points in (one, other)]

@@ -1,4 +1,4 @@
-"""Frames as they come, of whatever `run` is pointed at: a video file, a folder of images, a camera, an address."""
+"""Frame sources for `run`: a video file, a folder of images, a camera, an address."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from tsmzoo.data import address, decode, images, seek
 from tsmzoo.data.timing import DEFAULT_RATE
 from tsmzoo.errors import VideoError
-from tsmzoo.live import stream
+from tsmzoo.live.network_source import NetworkSource
 from tsmzoo.typing import Array
 
 _CAMERA = re.compile(r"(?:/dev/video)?(\d{1,3})")
@@ -24,7 +24,7 @@ _CAMERA = re.compile(r"(?:/dev/video)?(\d{1,3})")
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture; it is decoded where it is asked for, since most are skipped."""
+    """A frame; it is decoded when `image` is called, since most are skipped."""
 
     #: Seconds from the source's start.
     time: float
@@ -32,36 +32,36 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where frames come from."""
+class FrameSource:
+    """A source of frames."""
 
     name: str
-    #: Frames a second that it says it has.
+    #: Nominal frames a second.
     rate: Fraction
-    #: Begins anew each time it is called. Raises VideoError.
+    #: Yields the frames, from the first, each time it is called. Raises VideoError.
     frames: Callable[[], Iterator[Frame]]
-    #: Returns the frames whose indices a function gives, told their number; None of a source without an end.
+    #: Returns the frames whose indices a function selects, given their number; None for a source without an end.
     pick: Callable[[Callable[[int], Iterable[int]]], seek.SelectedFrames] | None
 
 
-def source(
+def open_source(
     name: str,
     fps: float | None = None,
     step: float | None = None,
     *,
     template: str | None = None,
     notify: Callable[[str], None] = lambda _: None,
-) -> Source:
+) -> FrameSource:
     """Return the source called `name`: a video, a folder of images, a camera's number, or an address.
 
-    A file or folder of that name comes first. A folder has `fps` images a second, or those of a model's `step`s, so
-    that each is one; `template` is what its images are called. Raises VideoError where there is none.
+    A file or folder of that name takes precedence. A folder has `fps` images a second; by default `step`, the rate of
+    the model, so that it sees each. `template` names its images. Raises VideoError if there is no such source.
     """
     path = Path(name)
     if os.path.isdir(path):  # Path.is_dir raises where the name is too long
         files = [file for file, *_ in images.sequence(path, template)]
         rate = Fraction(fps or step or DEFAULT_RATE).limit_denominator(1001)
-        return Source(name, rate, lambda: _from_images(files, rate), partial(_pick_images, files, rate))
+        return FrameSource(name, rate, lambda: _from_images(files, rate), partial(_pick_images, files, rate))
     there = os.path.isfile(path)
     place = None if there else address.parse(name)
     for option, value in (("--fps", fps), ("--images", template)):
@@ -70,17 +70,17 @@ def source(
     if place is not None:
         return _at(place, notify)
     if (camera := _CAMERA.fullmatch(name)) and not there:
-        return Source(f"camera {int(camera[1])}", DEFAULT_RATE, lambda: _from_camera(int(camera[1])), None)
+        return FrameSource(f"camera {int(camera[1])}", DEFAULT_RATE, lambda: _from_camera(int(camera[1])), None)
     rate = decode.rate(path) or DEFAULT_RATE
-    return Source(name, rate, lambda: _from_video(path, notify), partial(seek.pick, path))
+    return FrameSource(name, rate, lambda: _from_video(path, notify), partial(seek.pick, path))
 
 
-def _at(place: address.Address, notify: Callable[[str], None]) -> Source:
-    live = stream.Live(place, notify)
+def _at(place: address.Address, notify: Callable[[str], None]) -> FrameSource:
+    live = NetworkSource(place, notify)
     if live.endless:
-        return Source(str(place), live.rate, lambda: (Frame(*item) for item in live.frames()), None)
+        return FrameSource(str(place), live.rate, lambda: (Frame(*item) for item in live.frames()), None)
     live.close()
-    return Source(str(place), live.rate, lambda: _from_video(place, notify), partial(seek.pick, place))
+    return FrameSource(str(place), live.rate, lambda: _from_video(place, notify), partial(seek.pick, place))
 
 
 def _from_video(place: decode.Place, notify: Callable[[str], None]) -> Iterator[Frame]:
@@ -88,19 +88,19 @@ def _from_video(place: decode.Place, notify: Callable[[str], None]) -> Iterator[
 
 
 def _from_images(files: list[Path], rate: Fraction) -> Iterator[Frame]:
-    return (Frame(float(number / rate), partial(images.opened, path)) for number, path in enumerate(files))
+    return (Frame(float(number / rate), partial(images.open_upright, path)) for number, path in enumerate(files))
 
 
 def _pick_images(files: list[Path], rate: Fraction, choose: Callable[[int], Iterable[int]]) -> seek.SelectedFrames:
     wanted = set(choose(len(files)))
-    pictures = {index: images.opened(files[index]) for index in wanted}
+    pictures = {index: images.open_upright(files[index]) for index in wanted}
     return seek.SelectedFrames(len(files), pictures, {index: float(index / rate) for index in wanted})
 
 
 def _from_camera(number: int) -> Iterator[Frame]:
     import cv2
 
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it tells of every driver that it tries
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it reports every driver that it tries
     capture = cv2.VideoCapture(number)
     try:
         if not capture.isOpened():

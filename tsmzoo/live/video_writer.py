@@ -1,4 +1,4 @@
-"""A video with what the model saw written on it."""
+"""Write a video with the answers of a model on it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tsmzoo.text import CELL, one_line
 if TYPE_CHECKING:
     import av
 
-    from tsmzoo.live.watch import Answer
+    from tsmzoo.live.answer import Answer
 
 #: Best first: H.264 plays everywhere, but not every build of FFmpeg writes it.
 _CODECS = {"libx264": {"crf": "20", "preset": "veryfast"}, "mpeg4": {"qmin": "3", "qmax": "5"}}
@@ -29,7 +29,7 @@ _TICKS = 60_000
 
 
 def check(path: Path, source: str) -> None:
-    """Raise VideoError where `path` is not to be written."""
+    """Raise VideoError if no video can be written to `path`."""
     if path.suffix.lower() != ".mp4":
         raise VideoError(f"{path}: is written as MP4; give a name that ends in .mp4")
     if os.path.exists(path) and (not path.is_file() or (os.path.exists(source) and path.samefile(source))):

@@ -1,11 +1,11 @@
-"""Running a model over a video, a folder of images or a camera, and saying what it sees as the frames go by."""
+"""Run a model over a video as its frames go by."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, cast
 
 import numpy as np
@@ -15,50 +15,24 @@ from tsmzoo.artifact.converter import Runner, StatefulRunner
 from tsmzoo.data import sampling, transforms
 from tsmzoo.data.seek import SelectedFrames
 from tsmzoo.errors import DataError
-from tsmzoo.inference.runner import run_clip, step
+from tsmzoo.inference.model import Model, States
+from tsmzoo.inference.smoothing import Decision, Smoothing, decide
+from tsmzoo.live.answer import Answer
 from tsmzoo.live.pacing import FramePacer
 from tsmzoo.live.scenes import CUT, difference, thumbnail
-from tsmzoo.live.smoothing import Decision, Smoothing, decide
 from tsmzoo.live.source import Frame
 from tsmzoo.typing import Array
 
-#: Seconds that a sliding clip spans of a model that was trained on whole videos: what Something-Something's last.
+#: Seconds that a sliding clip spans for a model that was trained on whole videos: the length of Something-Something's.
 SPAN = 4.0
-#: Frames a second of what dense strides were chosen on, where the model does not say.
+#: Frames a second of the videos that dense strides were chosen on; used if the model does not say.
 _FILMED = 30.0
-#: Answers that the speed is measured over.
+#: Answers over which the speed is measured.
 _SPEED = 12
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the model holds a video to be at one moment."""
-
-    #: Seconds into the video.
-    time: float
-    #: Class index of the label to show, and its probability now; None where nothing is decided.
-    shown: int | None
-    #: Class indices and their probabilities, likeliest first.
-    top: list[tuple[int, float]]
-    #: By class index.
-    names: tuple[str, ...]
-    #: Milliseconds that the model itself took, a frame of a stream or a clip; and from the picture to the answer.
-    ms: float
-    latency_ms: float
-    #: What the model knew of earlier frames was dropped before this one.
-    reset: bool = False
-    #: Answers a second of late, by the clock on the wall; None with the first.
-    fps: float | None = None
-    #: Of the label to show.
-    probability: float | None = None
-
-    @property
-    def label(self) -> str | None:
-        return None if self.shown is None else self.names[self.shown]
-
-
 class _Timed:
-    """A runner that keeps how long its last call took, in milliseconds."""
+    """A runner that measures how long its last call took, in milliseconds."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner, self.runtime, self.ms = runner, runner.runtime, 0.0
@@ -76,17 +50,14 @@ class _Timed:
 # --- the whole of a video --------------------------------------------------------------------------------------------
 
 
-def whole(
-    runner: Runner,
-    contract: Contract,
-    pick: Callable[[Callable[[int], list[int]]], SelectedFrames],
-    smoothing: Smoothing,
-) -> Answer:
+def whole(model: Model, pick: Callable[[Callable[[int], list[int]]], SelectedFrames], smoothing: Smoothing) -> Answer:
     """Return the answer of an offline model for a whole video, whose frames `pick` gives by index.
 
-    It sees T frames as it was trained to, spread over the video or dense in its middle. Raises VideoError.
+    It sees T frames as it was trained to, spread over the video or dense in its middle. Raises VideoError, or DataError
+    if a logit is no finite number.
     """
-    timed, indices = _Timed(runner), list[int]()
+    contract, indices = model.contract, list[int]()
+    timed = _Timed(model.runner)
 
     def choose(total: int) -> list[int]:
         indices[:] = sampling.clip(total, contract.frames, contract.stride)
@@ -95,7 +66,7 @@ def whole(
     chosen = pick(choose)
     begun = time.perf_counter()
     clip = np.stack([transforms.prepared(chosen.images[index], contract.resize, contract.size) for index in indices])
-    logits = run_clip(timed, contract, clip[None])["logits"][0]
+    logits = replace(model, runner=timed).run_clips(clip[None])["logits"][0]
     decision = decide(smoothing, _finite(logits, contract), activation=contract.activation)
     return _answer(contract, decision, chosen.times[max(indices)], timed.ms, begun)
 
@@ -122,11 +93,11 @@ def _answer(contract: Contract, decision: Decision, seconds: float, ms: float, b
 # --- streams ---------------------------------------------------------------------------------------------------------
 
 
-class _Model(Protocol):
-    """A model that is fed a stream, a frame at a time."""
+class _Stream(Protocol):
+    """A stream that a model is fed, a frame at a time."""
 
     def feed(self, pixels: Array, seconds: float) -> Array | None:
-        """Return the logits, or None where no answer is due yet."""
+        """Return the logits, or None if no answer is due yet."""
 
     def rest(self) -> Array | None:
         """Return the logits of a stream that ended before there were any, or None."""
@@ -136,17 +107,17 @@ class _Model(Protocol):
 
 
 class _Steps:
-    """An online model: a frame and the states in, logits and the next states out."""
+    """Feeds an online model: a frame and the states in, logits and the next states out."""
 
-    def __init__(self, runner: Runner, contract: Contract) -> None:
-        self._runner, self._contract = runner, contract
+    def __init__(self, model: Model) -> None:
+        self._model = model
         self.reset()
 
     def reset(self) -> None:
-        self._states: dict[str, Array] | None = None
+        self._states: States | None = None
 
     def feed(self, pixels: Array, seconds: float) -> Array | None:  # noqa: ARG002 - each frame is answered
-        outputs, self._states = step(self._runner, self._contract, pixels[None], self._states)
+        outputs, self._states = self._model.run_step(pixels[None], self._states)
         return np.asarray(outputs["logits"][0])
 
     def rest(self) -> Array | None:
@@ -154,33 +125,35 @@ class _Steps:
 
 
 class _Sliding:
-    """An offline model: every so many seconds the last T frames are a clip."""
+    """Feeds an offline model: every so many seconds the last T frames are a clip."""
 
-    def __init__(self, runner: Runner, contract: Contract, every: float) -> None:
-        self._runner, self._contract = runner, contract
-        self._recent: deque[Array] = deque(maxlen=contract.frames)
-        self._turn = FramePacer(1 / every)
+    def __init__(self, model: Model, every: float) -> None:
+        self._model = model
+        self._recent: deque[Array] = deque(maxlen=model.contract.frames)
+        self._pacer = FramePacer(1 / every)
 
     def reset(self) -> None:
         self._recent.clear()
 
     def feed(self, pixels: Array, seconds: float) -> Array | None:
         self._recent.append(pixels)
-        full = len(self._recent) == self._contract.frames
-        return self.rest() if full and self._turn.takes(seconds) else None
+        full = len(self._recent) == self._model.contract.frames
+        return self.rest() if full and self._pacer.takes(seconds) else None
 
     def rest(self) -> Array | None:
         if not self._recent:
             return None
         # Too short a stream is stretched, as training stretches too short a video.
-        clip = np.stack([self._recent[index] for index in sampling.centres(len(self._recent), self._contract.frames)])
-        return np.asarray(run_clip(self._runner, self._contract, clip[None])["logits"][0])
+        clip = np.stack(
+            [self._recent[index] for index in sampling.centres(len(self._recent), self._model.contract.frames)]
+        )
+        return np.asarray(self._model.run_clips(clip[None])["logits"][0])
 
 
 def rate(contract: Contract, span: float = SPAN) -> float | None:
-    """Return the frames a second that a model is fed from a stream; None are all.
+    """Return the frames a second that a model is fed from a stream; None for all of them.
 
-    An offline model's are those that make T frames `span` seconds, or its stride's where it was trained with one.
+    For an offline model T frames span `span` seconds, or as long as its stride makes them if it was trained with one.
     """
     if contract.mode == "online":
         return contract.target_fps
@@ -190,8 +163,7 @@ def rate(contract: Contract, span: float = SPAN) -> float | None:
 
 
 def watch(
-    runner: Runner,
-    contract: Contract,
+    model: Model,
     frames: Iterable[Frame],
     smoothing: Smoothing,
     *,
@@ -200,29 +172,30 @@ def watch(
     cut: float = CUT,
     reset: Callable[[float], bool] = lambda _: False,
 ) -> Iterator[tuple[Frame, Answer | None]]:
-    """Yield each frame, and with those that made the model answer the answer.
+    """Yield each frame, with the answer of the model if there is one.
 
-    The model sees `fps` of them a second. An offline one answers `every` so many seconds. It begins anew where two
-    frames that it sees differ by `cut` (0: never), and where `reset`, told the time, asks for it.
+    The model sees `fps` frames a second; an offline model answers every `every` seconds. It is reset if two frames that
+    it sees differ by `cut` (0: never), and if `reset`, given the time, returns True.
     """
-    timed, beat = _Timed(runner), FramePacer(fps)
-    model: _Model = _Steps(timed, contract) if contract.mode == "online" else _Sliding(timed, contract, every)
+    contract, timed, pacer = model.contract, _Timed(model.runner), FramePacer(fps)
+    model = replace(model, runner=timed)
+    stream: _Stream = _Steps(model) if contract.mode == "online" else _Sliding(model, every)
     decision: Decision | None = None
     before: Array | None = None
-    frame, anew, answered = None, False, False
+    frame, is_reset, answered = None, False, False
     clock: deque[float] = deque(maxlen=_SPEED)
 
     def answer(logits: Array, at: Frame, begun: float) -> Answer:
-        nonlocal decision, anew
+        nonlocal decision, is_reset
         decision = decide(smoothing, _finite(logits, contract), decision, contract.activation)
         made = _answer(contract, decision, at.time, timed.ms, begun)
         clock.append(time.perf_counter())
         speed = (len(clock) - 1) / (clock[-1] - clock[0]) if len(clock) > 1 else None
-        made, anew = replace(made, reset=anew, fps=speed), False
+        made, is_reset = replace(made, reset=is_reset, fps=speed), False
         return made
 
     for frame in frames:
-        if not beat.takes(frame.time):
+        if not pacer.takes(frame.time):
             yield frame, None
             continue
         begun = time.perf_counter()
@@ -230,11 +203,11 @@ def watch(
         seen = thumbnail(image)
         changed = before is not None and cut > 0 and difference(before, seen) >= cut
         if (reset(frame.time) or changed) and before is not None:
-            model.reset()
-            decision, anew = None, True
+            stream.reset()
+            decision, is_reset = None, True
         before = seen
-        logits = model.feed(transforms.prepared(image, contract.resize, contract.size), frame.time)
+        logits = stream.feed(transforms.prepared(image, contract.resize, contract.size), frame.time)
         answered = answered or logits is not None
         yield frame, None if logits is None else answer(logits, frame, begun)
-    if frame is not None and not answered and (logits := model.rest()) is not None:
+    if frame is not None and not answered and (logits := stream.rest()) is not None:
         yield frame, answer(logits, frame, time.perf_counter())

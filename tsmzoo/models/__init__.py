@@ -1,8 +1,12 @@
-"""From a registry entry to a network, and from a network to the forms that are run and exported.
+"""Build the network of a registry entry.
 
-A backbone (`resnet.py`, `mobilenet_v2.py`, …) maps frames to logits of each frame, I3D (`i3d.py`) to those of each
-clip; `forms.py` wraps it as a model of clips or of a stream. Offline and online models hold the same backbone and
-weights.
+One file holds one family of backbones. A backbone (`resnet.py`, `mobilenet_v2.py`, …) maps frames to logits of each
+frame, I3D (`i3d.py`) to those of each clip; `wrappers.py` makes a model of clips or of a stream of it. Offline and
+online models hold the same backbone and weights.
+
+To add a backbone, write its file and add its row to `BACKBONES`. `forward(x, frames, shift)` takes normalized frames,
+N·T, C, H, W, and the shift as a function. A block whose random weights need more than the rules of
+`_init_weights` has a method `init_weights`.
 """
 
 from __future__ import annotations
@@ -16,13 +20,13 @@ from torch import nn
 
 from tsmzoo.models.bninception import BNInception
 from tsmzoo.models.densenet import DenseNet
-from tsmzoo.models.i3d import VARIANTS, Bottleneck3d, I3DResNet, InceptionI3D
+from tsmzoo.models.i3d import VARIANTS, I3DResNet, InceptionI3D
 from tsmzoo.models.mobilenet_v2 import MobileNetV2
-from tsmzoo.models.mobileone import Gate, MobileOne, MobileOneBlock
-from tsmzoo.models.resnet import BasicBlock, Bottleneck, NonLocal, ResNet
+from tsmzoo.models.mobileone import MobileOne
+from tsmzoo.models.resnet import ResNet
 from tsmzoo.registry import Entry
 
-#: One row per backbone that the registry may name.
+#: One row for each backbone that the registry may name.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet18": partial(ResNet, 18),
     "resnet50": partial(ResNet, 50),
@@ -40,8 +44,8 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 def build(entry: Entry, *, seed: int | None = None) -> nn.Module:
     """Return the backbone of `entry` in evaluation mode.
 
-    With `seed` its weights are random and reproducible; without, they are left on the `meta` device,
-    to be counted or replaced.
+    With `seed` its weights are random and reproducible. By default they stay on the `meta` device, to be counted or
+    replaced.
     """
     options: dict[str, Any] = {"channels": entry.channels}
     if entry.shift:
@@ -54,17 +58,17 @@ def build(entry: Entry, *, seed: int | None = None) -> nn.Module:
         net = BACKBONES[entry.backbone](entry.classes, **options)
     if seed is not None:
         net.to_empty(device="cpu")
-        _fill_at_random(net, seed)
+        _init_weights(net, seed)
     return net.eval()
 
 
 def classifier(net: nn.Module) -> tuple[str, nn.Linear]:
-    """Return the name and the module of the layer that gives the logits: the last linear one."""
+    """Return the name and the module of the layer that gives the logits: the last linear layer."""
     return [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
 
 
 def replace_classifier(net: nn.Module, classes: int, seed: int) -> None:
-    """Give `net` a classifier of `classes` rows, random and reproducible, in place of its own."""
+    """Replace the classifier of `net` by one of `classes` rows, with random and reproducible weights."""
     name, old = classifier(net)
     new = nn.Linear(old.in_features, classes)
     nn.init.normal_(new.weight, 0, 0.01, generator=torch.Generator().manual_seed(seed))
@@ -72,11 +76,12 @@ def replace_classifier(net: nn.Module, classes: int, seed: int) -> None:
     net.set_submodule(name, new)
 
 
-def _fill_at_random(net: nn.Module, seed: int) -> None:
+def _init_weights(net: nn.Module, seed: int) -> None:
+    """Set random weights by the type of each layer, then let each block that has `init_weights` adjust its own."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d):
-            # By fan-in, so that features keep their size though no batch has been normalised yet.
+            # By fan-in, so that features keep their size though no batch has been normalized yet.
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0, 0.01, generator=generator)
@@ -85,20 +90,5 @@ def _fill_at_random(net: nn.Module, seed: int) -> None:
         if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
     for module in net.modules():
-        if isinstance(module, Bottleneck | Bottleneck3d):  # else each of 33 blocks would double the features' variance
-            nn.init.constant_(module.bn3.weight, 0.3)
-        if isinstance(module, BasicBlock):
-            nn.init.constant_(module.bn2.weight, 0.3)
-        if isinstance(module, MobileOneBlock):  # the branches' sum is to be as large as one
-            for norm in (part for part in module.modules() if isinstance(part, nn.BatchNorm2d)):
-                nn.init.constant_(norm.weight, len(module.branches()) ** -0.5)
-        if isinstance(module, Gate):  # nearly open: a dozen gates half open leave a thousandth
-            assert module.fc2.bias is not None
-            nn.init.constant_(module.fc2.bias, 2)
-        if isinstance(module, NonLocal):
-            # Training starts a block at nothing, too (Wang et al., § 4.1); products of features would else explode,
-            # or saturate a softmax, where no two runtimes agree.
-            nn.init.constant_(module.bn.weight, 0.1)
-            for conv in (module.theta, module.phi) if module.mode != "gaussian" else ():
-                with torch.no_grad():
-                    conv.weight *= 0.1 if module.mode == "embedded_gaussian" else 0.01
+        if (init_weights := getattr(module, "init_weights", None)) is not None:
+            init_weights()

@@ -166,16 +166,17 @@ def _read(path: Path, folder: Path, labels: dict[str, LabelMap], *, incomplete: 
 
 def _entry(item: Any, labels: dict[str, LabelMap], path: Path, where: str, *, incomplete: bool) -> Entry:
     """Return the entry that `item` is, with the classes of its labels."""
+    missing = []
     if isinstance(item, dict):
         if "classes" not in item and isinstance(key := item.get("labels"), str):
             if key not in labels:
                 raise _undefined(where, "labels", key, labels)
             item = item | {"classes": labels[key].classes}
-        if incomplete:
-            item = _UNCOUNTED | item
-        elif missing := [f"`{key}`" for key in _UNCOUNTED if key not in item]:
-            raise RegistryError(f"{where}: lacks {' and '.join(missing)}; `tsmzoo registry check {path}` counts them")
+        missing = [f"`{key}`" for key in _UNCOUNTED if key not in item]
+        item = _UNCOUNTED | item
     entry: Entry = _convert(item, Entry, where)
+    if missing and not incomplete:
+        raise RegistryError(f"{where}: lacks {' and '.join(missing)}; `tsmzoo registry check {path}` counts them")
     return entry
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
@@ -19,24 +17,13 @@ from torch.utils.data import Dataset
 from tsmzoo.data import sampling, select, transforms
 from tsmzoo.data.dataset import Dataset as Videos
 from tsmzoo.data.dataset import Video
-from tsmzoo.data.decode import first
 from tsmzoo.errors import TrainingError, VideoError
-from tsmzoo.evaluation.predict import cores
 from tsmzoo.registry import Entry
 from tsmzoo.registry.recipes import Training
-from tsmzoo.system import processes
-from tsmzoo.typing import Array
-
-#: Called with what is going on, and how far it is: steps done and in all.
-Progress = Callable[[str, int, int], None]
-
+from tsmzoo.typing import Array, Progress
 
 #: The label of a clip that could not be read.
 UNREAD = -1
-#: Of the machine, not of a video: no more threads, memory or open files for the moment.
-_SHORT = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-#: Videos that are probed between two reports of progress.
-_PROBED = 64
 
 
 class ClipSet(Dataset[tuple[Tensor, int]]):
@@ -110,38 +97,9 @@ class ClipSet(Dataset[tuple[Tensor, int]]):
         return np.asarray(pictures[choose(len(pictures))])
 
 
-def probe(videos: Sequence[Video], progress: Callable[[int], None]) -> dict[str, str]:
-    """Return why videos cannot be trained on, by name; `progress` is told how many were looked at.
-
-    The first frame of each is decoded, a tenth of what a clip costs: a video file that gives one gives a clip, since
-    one that breaks off later ends there. Of a folder of images, the first, the middle and the last are.
-    """
-    broken: dict[str, str] = {}
-    # Threads: the decoder lets go of Python's lock, and processes would take seconds to start.
-    with ThreadPoolExecutor(max(1, cores() // processes.here())) as pool:
-        for start in range(0, len(videos), _PROBED):
-            some = videos[start : start + _PROBED]
-            broken |= {listed.name: why for listed, why in zip(some, pool.map(_probe, some), strict=True) if why}
-            progress(start + len(some))
-    return broken
-
-
 def reason(listed: Video, error: VideoError) -> str:
     """Return what is wrong with a video, without its path."""
     return str(error).removeprefix(f"{listed.path}: ")
-
-
-def _probe(listed: Video) -> str | None:
-    try:
-        if os.path.isfile(listed.path):  # Path.is_file raises where the name is too long
-            first(listed.path)  # by one thread: there is one a core already
-        else:
-            select.pick(listed, lambda total: {0, total // 2, total - 1})
-    except VideoError as error:
-        if getattr(error.__context__, "errno", None) in _SHORT:
-            return None
-        return reason(listed, error)
-    return None
 
 
 def _read_all(listed: Video, *, short_side: int) -> Array | str:

@@ -1,14 +1,11 @@
-"""From a recipe to a model: what training starts from, the loop, and what it leaves.
-
-That is weights, and a registry in which they are a model like any other: to export, evaluate and run.
-"""
+"""Train a model by a recipe, and publish it: weights, and a registry with which they are a model like any other."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,16 +23,59 @@ from tsmzoo.models.flops import count
 from tsmzoo.registry import Entry, LabelMap, Registry, Result, ShiftName
 from tsmzoo.registry.recipes import Training
 from tsmzoo.system import files, processes
-from tsmzoo.training import loop
-from tsmzoo.training.clips import Progress
+from tsmzoo.training import loop, run
 from tsmzoo.training.held_out import check
-from tsmzoo.weights import checkpoint
+from tsmzoo.typing import Notify, Progress, silent
+from tsmzoo.weights import checkpoint, checkpoint_file, pretrained
 from tsmzoo.weights.load import load_network
 
 WEIGHTS = "model.safetensors"
 REGISTRY = "registry.yaml"
 #: Weights beside the finished ones, while a registry of before still names those.
 _ASIDE = re.compile(r"\.[0-9a-f]{64}\.safetensors")
+
+
+class UnreadableVideo(msgspec.Struct, frozen=True):
+    """A video of a list that could not be read."""
+
+    list: run.ListName
+    video: str
+    why: str
+
+
+class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A trained model and its last metrics; `train --json` is its serialization. Accuracies are percents, 0…100."""
+
+    #: The id of the model, and the folder with its weights and its registry.
+    model: str
+    folder: str
+    weights_sha256: str
+    train_list: str
+    train_list_sha256: str
+    #: Videos that the list names, and that were trained on.
+    train_listed: int
+    train_videos: int
+    val_list: str
+    val_list_sha256: str
+    #: Videos that the list names, and that were measured.
+    val_listed: int
+    val_videos: int
+    #: What of the data sets was not listed, in words.
+    left_out: tuple[str, ...]
+    #: Epochs done, and the last learning rate.
+    epoch: float
+    lr: float
+    #: Means over the last steps, on clips that were trained on.
+    loss: float
+    top1: float
+    #: On the validation list.
+    val_top1: float
+    #: Videos of the training list that could not be read.
+    skipped: int
+    #: Duration of the run, resumed ones included.
+    seconds: float
+    #: Videos of both lists that could not be read.
+    skipped_videos: tuple[UnreadableVideo, ...]
 
 
 def train(
@@ -47,30 +87,53 @@ def train(
     *,
     shift: ShiftName | None = None,
     allow_shift_mismatch: bool = False,
-    progress: Progress,
-    notify: Callable[[str], None],
+    progress: Progress = silent,
+    notify: Notify = silent,
     strict: bool = False,
-) -> tuple[Entry, dict[str, Any]]:
-    """Train as `recipe` says, or go on where the run in `out` stopped; return the model and its last metrics.
+) -> TrainingResult:
+    """Train as `recipe` says, or go on where the run in `out` stopped.
 
-    `shift` is what the recipe's weights were trained with, where their keys do not tell. Beside the metrics stand the
-    videos that could not be read, as `skipped_videos`. `out` then holds model.safetensors, registry.yaml and
-    metrics.jsonl. Raises TrainingError, CheckpointError or DownloadError.
+    `shift` is what the recipe's weights were trained with, if their keys do not say it. `out` then holds
+    model.safetensors, registry.yaml and metrics.jsonl. Raises TrainingError, CheckpointError or DownloadError.
     """
-    videos, held_out = layouts.joined(videos, held_out)
+    train_videos, val_videos = layouts.share_classes(videos, held_out)
     with _key_named(recipe):
-        net, entry = _start(zoo, recipe, videos, held_out, progress, notify, shift, allow_shift_mismatch)
-    loop.check_place(out, (WEIGHTS, REGISTRY, loop.METRICS, loop.RESUME))
+        net, entry = _start(zoo, recipe, train_videos, val_videos, progress, notify, shift, allow_shift_mismatch)
+    run.check_folder(out, (WEIGHTS, REGISTRY, run.METRICS, run.RESUME))
     normalisation = zoo.normalisations[entry.normalisation]
-    fitted = loop.fit(net, entry, normalisation, recipe, videos, held_out, out, progress, notify=notify, strict=strict)
+    fitted = loop.fit(net, entry, normalisation, recipe, train_videos, val_videos, out, progress, notify, strict=strict)
     if processes.is_first():
-        entry = _finish(zoo, net, entry, recipe, videos, held_out, out, fitted)
-    skipped = [
-        {"list": which, "video": name, "why": why}
-        for which in loop.LISTS
-        for name, why in (fitted.skipped[which] | fitted.lost[which]).items()
-    ]
-    return entry, fitted.line | {"skipped_videos": skipped}
+        entry = _finish(zoo, net, entry, recipe, train_videos, val_videos, out, fitted)
+    metrics = fitted.metrics
+    assert metrics.val_top1 is not None  # the last line ends an epoch
+    # Runs that an earlier version finished do not say what was skipped.
+    skipped, measured = metrics.skipped or 0, metrics.val_videos or len(held_out)
+    return TrainingResult(
+        model=entry.id,
+        folder=str(out),
+        weights_sha256=entry.sha256 or "",
+        train_list=str(videos.list_path),
+        train_list_sha256=videos.list_sha256,
+        train_listed=len(videos),
+        train_videos=len(videos) - skipped,
+        val_list=str(held_out.list_path),
+        val_list_sha256=held_out.list_sha256,
+        val_listed=len(held_out),
+        val_videos=measured,
+        left_out=tuple(dict.fromkeys(videos.left_out + held_out.left_out)),
+        epoch=metrics.epoch,
+        lr=metrics.lr,
+        loss=metrics.loss,
+        top1=metrics.top1,
+        val_top1=metrics.val_top1,
+        skipped=skipped,
+        seconds=metrics.seconds,
+        skipped_videos=tuple(
+            UnreadableVideo(which, name, why)
+            for which in run.LISTS
+            for name, why in (fitted.skipped[which] | fitted.lost[which]).items()
+        ),
+    )
 
 
 def _start(
@@ -79,7 +142,7 @@ def _start(
     videos: Dataset,
     held_out: Dataset,
     progress: Progress,
-    notify: Callable[[str], None],
+    notify: Notify,
     shift: ShiftName | None,
     allow_shift_mismatch: bool,
 ) -> tuple[nn.Module, Entry]:
@@ -111,11 +174,11 @@ def _start(
     held = entry
     if recipe.weights != "published":
         net, path = models.build(trained, seed=recipe.seed), Path(recipe.weights)
-        if loaded := checkpoint.start(net, trained, path, shift):
+        if loaded := pretrained.load_pretrained(net, trained, path, shift):
             for note in loaded.notes:
                 notify(f"note: {path}: {note}")
             return net, trained
-        held = msgspec.structs.replace(entry, classes=checkpoint.classes(net, entry, path) or entry.classes)
+        held = msgspec.structs.replace(entry, classes=checkpoint.count_classes(net, entry, path) or entry.classes)
     network = load_network(
         held,
         None if recipe.weights == "published" else recipe.weights,
@@ -134,7 +197,7 @@ def _key_named(recipe: Training) -> Iterator[None]:
     """Raise CheckpointError that names the recipe's key which led to a checkpoint."""
     path = Path(recipe.weights)
     try:
-        if recipe.weights not in ("published", "random") and not os.path.exists(checkpoint.located(path)):
+        if recipe.weights not in ("published", "random") and not os.path.exists(checkpoint_file.find_file(path)):
             raise CheckpointError(f"{path}: does not exist; give `random`, `published` or the path of a checkpoint")
         yield
     except CheckpointError as error:
@@ -154,7 +217,7 @@ def _finish(
     fitted: loop.Fitted,
 ) -> Entry:
     """Write `out`/model.safetensors and `out`/registry.yaml; return the entry that the latter holds."""
-    content = checkpoint.content(net, entry)
+    content = checkpoint.to_bytes(net, entry)
     if entry.mode == "offline":
         entry = msgspec.structs.replace(entry, frames=recipe.frames or entry.frames)
     # Of sources and labels, where the zoo has keys of its own; as long as one may be.
@@ -189,7 +252,7 @@ def _finish(
             Result(
                 protocol=protocol.default(entry),
                 source="the last validation of its training",
-                top1=fitted.line["val_top1"],
+                top1=fitted.metrics.val_top1,
                 frames=recipe.frames,
             ),
         ),
@@ -208,7 +271,7 @@ def _finish(
     return trained
 
 
-def _notes(fitted: loop.Fitted, lists: Mapping[loop.List, Dataset]) -> Iterator[str]:
+def _notes(fitted: loop.Fitted, lists: Mapping[run.ListName, Dataset]) -> Iterator[str]:
     for which, videos in lists.items():
         if skipped := fitted.skipped[which].keys() | fitted.lost[which].keys():
             yield f"{len(skipped)} of the {len(videos)} videos of its {which} list could not be read"
@@ -224,7 +287,7 @@ def _publish(out: Path, content: bytes, registry: dict[str, Any]) -> None:
 
     places = out / WEIGHTS, out / REGISTRY
     aside = f".{model['sha256']}.safetensors"
-    with loop.writing(places[0]):
+    with run.writing(places[0]):
         before = [path.read_bytes() if path.exists() else None for path in places]
         if before != [content, text(WEIGHTS).encode()]:
             if before[1] is not None:  # a registry of before: it must not name weights that are another's by now

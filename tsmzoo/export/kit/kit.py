@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import re
 import shutil
-import string
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract, contract_path
@@ -19,13 +19,12 @@ from tsmzoo.data import timing
 from tsmzoo.errors import ExportError
 from tsmzoo.export.export import Plan
 from tsmzoo.export.kit.vector import Vector
-from tsmzoo.formats import Format
-from tsmzoo.live.smoothing import default_smoothing
+from tsmzoo.inference.smoothing import default_smoothing
 from tsmzoo.system import files
 
-TEMPLATES = Path(__file__).parent / "templates"
-#: The class of each format that phones run; an ONNX file comes with the Python loop alone.
-_CLASSES = {Format.TFLITE: "class.kt", Format.COREML: "class.swift"}
+_TEMPLATES = Path(__file__).parent / "templates"
+#: The class of a format that phones run, and what README.md says of the format, are in `<format>/kit/`.
+_CONVERTERS = Path(importlib.import_module("tsmzoo.converters").__path__[0])
 
 
 def check_plan(plan: Plan, folder: Path) -> None:
@@ -82,7 +81,7 @@ def _fill(folder: Path, artifact: Path, contract: Contract, vector: Vector) -> N
     (folder / "vector").mkdir()
     for name, content in _vector_files(model.name, contract, vector).items():
         (folder / "vector" / name).write_bytes(content)
-    shutil.copy(TEMPLATES / "reference.py", folder)
+    shutil.copy(_TEMPLATES / "reference.py", folder)
     for name, text in texts(model.name, contract, vector).items():
         _write(folder / name, text)
 
@@ -134,147 +133,53 @@ def class_name(model: str) -> str:
 
 def texts(model: str, contract: Contract, vector: Vector) -> dict[str, str]:
     """Return the kit's texts by file name, filled from the contract of the file called `model`."""
-    values, flags = _values(model, contract, vector), _flags(contract)
-    filled = {"README.md": _fill_in("README.md", values, flags)}
-    if template := _CLASSES.get(Format(contract.format)):
-        filled[f"{values['class']}{Path(template).suffix}"] = _fill_in(template, values, flags)
+    values = _values(model, contract, vector)
+    filled = {"README.md": _ENVIRONMENT.get_template("README.md").render(values)}
+    for template in (_CONVERTERS / contract.format / "kit").glob("class.*"):
+        text = _ENVIRONMENT.get_template(template.relative_to(_CONVERTERS).as_posix()).render(values)
+        filled[f"{values['class']}{template.suffix}"] = text
     return filled
 
 
-def _flags(contract: Contract) -> set[str]:
-    """Return the conditions that hold, by the names that templates ask for."""
-    main = contract.main_input
-    stored = _stored(contract).name
-    conditions = {
-        contract.format: True,
-        contract.mode: True,
-        contract.preprocess: True,
-        # How the vector's bytes become the file's input: as they lie, or each byte a float.
-        "image": main.type == "image",
-        "bytes": main.dtype == "uint8",
-        "floats": main.dtype == stored == "float32",
-        "widened": main.dtype != stored,
-        "rgb": len(contract.mean) == 3,
-        "paced": contract.target_fps is not None,
-        "dense": contract.stride is not None,
-        "packed": contract.state == "packed",
-        "gpu_safe": contract.gpu_safe,
-        # Core ML itself runs on macOS alone.
-        "interpreted": contract.format == "coreml" and not _verifier(contract).startswith("Core ML"),
-        "random": contract.weights == "random",
-        "doubted": bool(contract.doubt),
-        "fp16": contract.precision == "fp16",
-        "sigmoid": contract.activation == "sigmoid",
-    }
-    return {name for name, holds in conditions.items() if holds}
-
-
-def _verifier(contract: Contract) -> str:
-    """Return what the file was run with before it got its name."""
-    return contract.verification.runtime if contract.verification else "none"
-
-
-def _values(model: str, contract: Contract, vector: Vector) -> dict[str, object]:
-    main = contract.main_input
-    kotlin = Format(contract.format) == Format.TFLITE
-    quoted, indent = (_kotlin_string, 12 * " ") if kotlin else (_swift_string, 8 * " ")
-    # The network's channels, by their place in a camera's RGB.
-    order = (2, 1, 0) if contract.preprocess == "external" and contract.channel_order == "BGR" else (0, 1, 2)
-    rows = [(tensor, "in") for tensor in contract.inputs] + [(tensor, "out") for tensor in contract.outputs]
-    smoothing = default_smoothing(contract.mode, contract.target_fps)
+def _values(model: str, contract: Contract, vector: Vector) -> dict[str, Any]:
+    """Return what the templates read, beside what they read from the contract itself."""
+    stored, embedded = _stored(contract), contract.preprocess == "embedded"
     return {
+        "contract": contract,
+        "vector": vector,
+        "smoothing": default_smoothing(contract.mode, contract.target_fps),
+        "main": contract.main_input,
         "class": class_name(contract.model),
-        "model": contract.model,
         "file": model,
         "stem": Path(model).stem,
-        "contract": contract_path(Path(model)).name,
-        "sha256": contract.sha256,
-        "version": contract.versions["tsmzoo"],
+        "contract_file": contract_path(Path(model)).name,
         "megabytes": f"{(contract.bytes or 0) / 1e6:.1f}",
-        "precision": contract.precision,
-        "licence": contract.licence,
-        "main": main.name,
-        "meaning": main.meaning,
-        "layout": main.layout,
-        "input_shape": ", ".join(map(str, main.lengths())),
-        "input_product": " * ".join(map(str, main.lengths())),
-        "input_bytes": np.dtype(main.dtype).itemsize,
-        "stored_bytes": _stored(contract).itemsize,
-        "logits": contract.outputs[0].name,
-        "classes": contract.classes,
-        "frames": contract.frames,
-        "size": contract.size,
-        "resize": contract.resize,
-        "fps": contract.target_fps,
-        "slack": timing.CLOCK_SLACK,
-        "stride": contract.stride,
-        "mean": ", ".join(map(repr, contract.mean)),
-        "std": ", ".join(map(repr, contract.std)),
-        "order": contract.channel_order if contract.preprocess == "external" else "RGB",
-        "shifts": ", ".join(str(16 - 8 * place) for place in order),  # in an ARGB integer
-        "offsets": ", ".join(str(2 - place) for place in order),  # in the bytes B, G, R, A
-        "window": smoothing.window,
-        "threshold": smoothing.threshold,
-        "hold": smoothing.hold,
-        "steps": len(vector.inputs),
-        "tolerance": f"{vector.tolerance:g}",
-        "shown": vector.shown,
-        "runtime": vector.runtime,
-        "verifier": _verifier(contract),
+        # What the file was run with before it got its name.
+        "verifier": contract.verification.runtime if contract.verification else "none",
         "last": contract.class_names[int(vector.logits[-1].argmax())],
-        "doubts": "\n".join(f"- {doubt}" for doubt in contract.doubt),
-        "states": "\n".join(_states(contract, kotlin=kotlin)),
-        "state_count": len(contract.parts or contract.states),
-        "state": re.sub(r"_\d+$", "", contract.inputs[-1].name),
-        "label_lines": ",\n".join(f"{indent}{quoted(label)}" for label in contract.class_names),
-        "tensors": "\n".join(
-            f"| {way} | `{tensor.name}` | {' × '.join(map(str, tensor.lengths()))} | "
-            f"{'image' if tensor.type == 'image' else tensor.dtype} | {tensor.meaning} |"
-            for tensor, way in rows
-        ),
+        "slack": timing.CLOCK_SLACK,
+        #: How the vector's bytes lie; a file takes them so, or each byte as a float.
+        "stored": stored,
+        "input_bytes": np.dtype(contract.main_input.dtype).itemsize,
+        # The network's channels in the order in which the app gives them.
+        "order": "RGB" if embedded else contract.channel_order,
+        "online": contract.mode == "online",
+        "embedded": embedded,
+        "rgb": len(contract.mean) == 3,
+        "paced": contract.target_fps is not None,
     }
 
 
-def _states(contract: Contract, *, kotlin: bool) -> Iterator[str]:
-    """Yield a line of source for each state: its input, the output that becomes it, its shape."""
-    tensors = {tensor.name: tensor for tensor in contract.inputs}
-    for index, pair in enumerate(contract.states):
-        shape = tensors[pair.input].lengths()
-        comma = "," if index + 1 < len(contract.states) else ""
-        if kotlin:
-            yield f'            State("{pair.input}", "{pair.output}", {" * ".join(map(str, shape))}){comma}'
-        else:
-            yield f'        ("{pair.input}", "{pair.output}", {list(shape)}){comma}'
-
-
-def _kotlin_string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("$", "\\$")
-
-
-def _swift_string(text: str) -> str:
+def _json(text: str) -> str:
+    """Return `text` as a string of Swift and, but for `$`, of Kotlin."""
     return json.dumps(text, ensure_ascii=False)
 
 
-class _Template(string.Template):
-    # `$` and `@` mean something in Kotlin and Swift.
-    delimiter = "%%"
-
-
-def _fill_in(template: str, values: dict[str, object], flags: set[str]) -> str:
-    lines = (TEMPLATES / template).read_text(encoding="utf-8").splitlines(keepends=True)
-    return _Template("".join(_kept(lines, flags))).substitute(values)
-
-
-def _kept(lines: list[str], flags: set[str]) -> Iterator[str]:
-    """Yield the lines whose conditions hold; conditions may stand in one another."""
-    keep = [True]
-    for line in lines:
-        word, *wanted = line.split() or [""]
-        if word == "%%if":
-            keep.append(bool(flags.intersection(wanted)))
-        elif word == "%%else":
-            keep[-1] = not keep[-1]
-        elif word == "%%end":
-            keep.pop()
-        elif all(keep):
-            yield line
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader([_TEMPLATES, _CONVERTERS]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_ENVIRONMENT.filters["json"] = _json

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from tsmzoo.artifact.arrays import feed
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.artifact.converter import Converter, Runner
 from tsmzoo.data import motion, sampling, transforms
 from tsmzoo.export.verify import moving_noise
-from tsmzoo.inference.describe import describe
-from tsmzoo.inference.runner import run_clip, stream
-from tsmzoo.inference.torch_runner import TorchRunner
-from tsmzoo.registry import Registry
-from tsmzoo.system.quiet import quiet
+from tsmzoo.inference.model import Model
 from tsmzoo.typing import Array
-from tsmzoo.weights.load import Network
 
 #: Frames that a stream is fed at the least: converters have dropped states, and the first step still agrees.
 _STEPS = 16
@@ -50,31 +43,19 @@ class Vector:
 # --- the test vector -----------------------------------------------------------------------------------------------
 
 
-def vector(contract: Contract, answering: tuple[Runner, Contract]) -> Vector:
-    """Return inputs of the file that `contract` describes, and what `answering` gives: the file itself, or torch."""
+def vector(model: Model) -> Vector:
+    """Return inputs of an exported file, and what it answers to them."""
+    contract = model.contract
     assert contract.verification is not None
     pixels, shown = _pixels(contract)
-    runner, layout = answering
     if contract.mode == "online":
         given = [feed(frame[None], contract) for frame in pixels]
-        answers = [out["logits"][0] for out in stream(runner, layout, (frame[None] for frame in pixels))]
+        answers = [out["logits"][0] for out in model.run_stream(frame[None] for frame in pixels)]
     else:
         given = [feed(clip[None], contract) for clip in pixels]
-        answers = [run_clip(runner, layout, clip[None])["logits"][0] for clip in pixels]
+        answers = [model.run_clips(clip[None])["logits"][0] for clip in pixels]
     tolerance = min(contract.verification.tolerance, _ROUNDING)
-    return Vector(np.stack(given), np.stack(answers), shown, runner.runtime, tolerance)
-
-
-def answering(
-    registry: Registry, network: Network, artifact: Path, contract: Contract, converter: Converter
-) -> tuple[Runner, Contract]:
-    """Return what gives the expected logits: the file itself or, where nothing here runs it, its network in torch."""
-    with quiet():
-        runner = converter.load(artifact, contract)
-    if runner is not None:
-        return runner, contract
-    plain = describe(registry, network, dynamic_batch=True)
-    return TorchRunner(network, plain), plain
+    return Vector(np.stack(given), np.stack(answers), shown, model.runner.runtime, tolerance)
 
 
 def _pixels(contract: Contract) -> tuple[Array, str]:

@@ -1,0 +1,90 @@
+"""Check TFLite files and run them, by the LiteRT interpreter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+from tsmzoo.artifact.arrays import check_outputs, check_tensors
+from tsmzoo.artifact.contract import METADATA_KEY, Contract
+from tsmzoo.errors import ArtifactError
+from tsmzoo.text import of_error
+from tsmzoo.typing import Array
+
+from . import flatbuffer, gpu_delegate
+from .flatbuffer import SIGNATURE, operator_name
+
+#: Mobile GPUs take no tensor of more axes.
+_MAX_RANK = 4
+_DTYPES = {schema.TensorType.FLOAT32: "float32", schema.TensorType.UINT8: "uint8"}
+
+
+def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
+    """Names, shapes and types as in the contract; rank 4 at most; builtin operators only. Advice on mobile GPUs."""
+    try:
+        model = flatbuffer.check(path.read_bytes())
+        graph = model.subgraphs[0]
+        operators = Counter(operator_name(model, operator) for operator in graph.operators)
+        (signature,) = [item for item in model.signatureDefs if item.signatureKey.decode() == SIGNATURE]
+        items = [(item.name.decode(), item.tensorIndex) for item in (*signature.inputs, *signature.outputs)]
+        copies = [model.buffers[item.buffer].data for item in model.metadata if item.name.decode() == METADATA_KEY]
+        copy = bytes(copies[0]).decode() if copies else None
+    except Exception as error:  # the generated reader raises whatever odd bytes lead to
+        raise ArtifactError(f"{path}: is no TFLite file of ours ({of_error(error)}); export it again") from None
+    # Before anything else is asked of them, whose rules are those of their kinds.
+    if foreign := sorted(name for name in operators if name not in gpu_delegate.TAKEN):
+        raise ArtifactError(f"{path}: needs {', '.join(foreign)}, which phones' runtimes lack; report this model")
+    if sorted(index for _, index in items) != sorted((*graph.inputs, *graph.outputs)):
+        raise ArtifactError(f"{path}: its signature is not of its inputs and outputs; export it again")
+    tensors = {name: graph.tensors[index] for name, index in items}
+    found = {
+        name: (_DTYPES.get(tensor.type), tuple(int(n) for n in tensor.shape) if tensor.shape is not None else ())
+        for name, tensor in tensors.items()
+    }
+    wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (*contract.inputs, *contract.outputs)}
+    check_tensors(path, found, wanted)
+    contract.check_copy(path, copy)
+    rank = max(len(tensor.shape) if tensor.shape is not None else 0 for tensor in graph.tensors)
+    if rank > _MAX_RANK:
+        raise ArtifactError(f"{path}: has a tensor of rank {rank}, which mobile GPUs refuse; report this model")
+    found_against = gpu_delegate.findings(model)
+    if contract.gpu_safe and (shared := [finding for finding in found_against if finding.kind == "output"]):
+        raise ArtifactError(f"{path}: {shared[0]}, in spite of --gpu-safe; report this model")
+    structure = [
+        f"tensors as named ({len(wanted)})",
+        f"rank {rank} at most",
+        f"{operators.total()} builtin operators, TRANSPOSE {operators['TRANSPOSE']}",
+    ]
+    if not found_against:
+        structure.append("nothing known against LiteRT's GPU delegate")
+    return structure, [gpu_delegate.summary(found_against)] if found_against else []
+
+
+class TfliteRunner:
+    """The LiteRT interpreter, XNNPACK on the CPU."""
+
+    def __init__(self, path: Path, contract: Contract, threads: int | None = None) -> None:
+        self.runtime = f"ai-edge-litert {version('ai-edge-litert')}"
+        self._path, self._contract = path, contract
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()  # here, where what it prints is swallowed
+            self._signature = self._interpreter.get_signature_runner(SIGNATURE)
+        except (ValueError, RuntimeError) as error:
+            raise ArtifactError(f"{path}: LiteRT rejects it ({of_error(error)}); export it again") from None
+
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        try:
+            outputs: dict[str, Array] = self._signature(**inputs)
+        except (ValueError, RuntimeError) as error:
+            raise ArtifactError(f"{self._path}: LiteRT fails on it ({of_error(error)}); export it again") from None
+        check_outputs(self._path, self._contract, inputs, outputs)
+        return outputs
+
+
+def load(path: Path, contract: Contract, threads: int | None = None) -> TfliteRunner:
+    return TfliteRunner(path, contract, threads)

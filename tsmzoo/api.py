@@ -1,0 +1,750 @@
+"""The functions that `import tsmzoo` offers, and that the commands are made of."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tsmzoo import registry as registries
+from tsmzoo.errors import ExportError, ZooError
+
+if TYPE_CHECKING:
+    from tsmzoo.artifact.contract import Preprocess, State
+    from tsmzoo.benchmark.run import BenchmarkRow
+    from tsmzoo.catalog.flops import Cost
+    from tsmzoo.data.dataset import Dataset
+    from tsmzoo.evaluation.report import EvaluationResult
+    from tsmzoo.export.report import Artifact
+    from tsmzoo.formats import Format
+    from tsmzoo.inference.model import Model
+    from tsmzoo.inference.reference import ModelReference
+    from tsmzoo.registry import Entry, Registry, ShiftName
+    from tsmzoo.registry.recipes import Crops, Precision
+    from tsmzoo.registry.schema import Backbone, Family, Mode
+    from tsmzoo.training.train import TrainingResult
+    from tsmzoo.typing import Array
+
+#: A file or folder.
+PathLike = str | Path
+#: Told what is being done, and how far it is: steps, or bytes of a download, of how many; 0 where that is not known.
+Progress = Callable[[str, int, int], None]
+#: Told, in a line each, what a user should know beside the result.
+Notify = Callable[[str], None]
+
+
+def _ignore(*_: object) -> None:
+    """Show no progress."""
+
+
+def _log(line: str) -> None:
+    logging.getLogger("tsmzoo").warning("%s", line)
+
+
+def _bytes(progress: Progress, model: str) -> Callable[[int, int | None], None]:
+    """Return what a download tells its progress."""
+    return lambda done, total: progress(f"downloading {model}", done, total or 0)
+
+
+def _path(given: PathLike | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+# --- finding ---------------------------------------------------------------------------------------------------------
+
+
+def list_models(
+    pattern: str | None = None,
+    *,
+    family: Family | None = None,
+    mode: Mode | None = None,
+    backbone: Backbone | None = None,
+    dataset: str | None = None,
+    recommended: bool = False,
+    search: str | None = None,
+    registry: PathLike | None = None,
+) -> list[str]:
+    """List the ids of models.
+
+    Args:
+        pattern: An id, an alias, or a shell wildcard.
+        family: `tsn`, `tsm` or `i3d`.
+        mode: `offline` models take clips, `online` ones a frame at a time.
+        backbone: The 2-D or 3-D network, for instance `mobilenet_v2`.
+        dataset: What it was trained on, for instance `sthv2`.
+        recommended: List only the models to choose first for their task and cost.
+        search: Text in the id, aliases, dataset, backbone, publisher or notes; case is ignored.
+        registry: A registry of your own, whose models stand beside tsmzoo's.
+
+    Raises:
+        RegistryError: No model is called `pattern`, which is no wildcard; or none has such a family, mode, backbone
+            or dataset.
+
+    Examples:
+        >>> tsmzoo.list_models("tsm_mbv2_motion*")
+        ['tsm_mbv2_motion', 'tsm_mbv2_motion_online']
+        >>> tsmzoo.list_models(family="tsm", mode="online", dataset="motion")
+        ['tsm_mbv2_motion_online']
+    """
+    from tsmzoo.catalog.listing import matching
+
+    wanted = {"family": family, "mode": mode, "backbone": backbone, "dataset": dataset}
+    found = matching(open_registry(registry), pattern, wanted, exportable=False, search=search)
+    return [entry.id for entry in found if entry.recommended or not recommended]
+
+
+def model_info(model: str, *, registry: PathLike | None = None) -> Entry:
+    """Return what the registry says of a model: architecture, input, weights, figures and their sources.
+
+    Args:
+        model: An id or alias.
+        registry: A registry of your own, whose models stand beside tsmzoo's.
+
+    Raises:
+        RegistryError: No model is called so; the nearest names are told.
+
+    Examples:
+        >>> entry = tsmzoo.model_info("tsm_r50_sthv2")
+        >>> entry.backbone, entry.frames, entry.params
+        ('resnet50', 8, 23864558)
+        >>> entry.headline.top1, entry.headline.protocol
+        (61.2, 'mit_sth_full_twice')
+    """
+    return open_registry(registry).find(model)
+
+
+def open_registry(path: PathLike | None = None) -> Registry:
+    """Return tsmzoo's registry, with the one at `path` on top of it. Raises RegistryError."""
+    return registries.load(*([Path(path)] if path is not None else []))
+
+
+def count_flops(
+    model: str,
+    *,
+    frames: int | None = None,
+    size: int | None = None,
+    per_module: bool = False,
+    registry: PathLike | None = None,
+) -> Cost:
+    """Count the multiply-accumulates and parameters of a model, and put the published figures beside them.
+
+    Convolutions, linear layers and matrix products count (fvcore, facebookresearch/fvcore:docs/flop_count.md); batch
+    normalization, activations, pooling and the shift do not, as in the TSM paper.
+
+    Args:
+        model: An id or alias.
+        frames: Of a clip, in place of the model's own.
+        size: Side of the input in pixels, in place of the model's own.
+        per_module: Count each module, too.
+        registry: A registry of your own, whose models stand beside tsmzoo's.
+
+    Raises:
+        RegistryError: No model is called so.
+        ZooError: The input is larger than memory holds, or an online model is given several frames.
+
+    Examples:
+        >>> cost = tsmzoo.count_flops("tsm_mbv2_motion")
+        >>> round(cost.gmacs_per_clip, 3), cost.input_shape
+        (0.202, [1, 8, 3, 64, 64])
+    """
+    from tsmzoo.catalog import flops
+    from tsmzoo.inference.reference import frames_of
+
+    entry = open_registry(registry).find(model)
+    return flops.cost(entry, size, frames_of(entry, frames), per_module=per_module)
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+def load(
+    model: PathLike,
+    *,
+    weights: PathLike | None = None,
+    seed: int = 0,
+    weights_format: str | None = None,
+    classes: int | None = None,
+    labels: PathLike | Sequence[str] | None = None,
+    shift: ShiftName | None = None,
+    allow_shift_mismatch: bool = False,
+    frames: int | None = None,
+    size: int | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    registry: PathLike | None = None,
+    progress: Progress = _ignore,
+    notify: Notify = _log,
+) -> Model:
+    """Load a model of the registry, whose weights are downloaded where they are not in the cache; or an exported file.
+
+    A file (.onnx, .tflite, .mlpackage) needs neither torch nor the network it was made from.
+
+    Args:
+        model: An id, an alias, or the path of a file that `export` wrote.
+        weights: A checkpoint of your own in place of the published one, or `"random"`.
+        seed: Of random weights.
+        weights_format: The checkpoint's format, if its keys do not tell.
+        classes: Classes of the checkpoint, if they are not the model's.
+        labels: Their names, in the order of the logits; or a file of them, one a line.
+        shift: `uni` or `bi`: the shift that the checkpoint was trained with, if its keys do not tell.
+        allow_shift_mismatch: Load a bidirectional checkpoint into an online model, whose answers then are not the
+            published ones.
+        frames: Of a clip, in place of the model's own.
+        size: Side of the input in pixels, in place of the model's own.
+        threads: That it runs with; default: 1 for a network, what the runtime chooses for a file.
+        device: `"cpu"`; there is no other yet.
+        registry: A registry of your own, whose models stand beside tsmzoo's.
+        progress: Told how far a download is, in bytes.
+        notify: Told what makes the model's answers doubtful; default: the logger `tsmzoo`.
+
+    Raises:
+        RegistryError: No model is called so.
+        DownloadError: The weights could not be fetched, or are not those that were published.
+        CheckpointError: The weights are not of this model.
+        ArtifactError: The file is missing, damaged, or not one that `export` wrote.
+        ZooError: The device is not known, or weights or another input are given to a file, which holds its own.
+
+    Examples:
+        >>> model = tsmzoo.load("tsm_mbv2_motion")
+        >>> len(model.labels), model.contract.frames, model.contract.size
+        (14, 8, 64)
+        >>> model.module.__class__.__name__
+        'ClipModel'
+    """
+    if device != "cpu":
+        raise ZooError(f"{device!r} is no device that tsmzoo runs on yet; leave out device, or give 'cpu'")
+    from tsmzoo.inference.reference import ModelReference, frames_of
+
+    names = registries.read_labels(Path(labels)) if isinstance(labels, str | Path) else labels
+    reference = ModelReference(
+        str(model),
+        None if weights is None else str(weights),
+        seed,
+        weights_format,
+        shift,
+        allow_shift_mismatch,
+        classes,
+        None if names is None else tuple(names),
+        frames,
+        size,
+    )
+    if reference.is_file and registry is None:  # its contract says all that the registry does
+        return reference.open(registries.Registry(), threads=threads, notify=notify)
+    zoo = open_registry(registry)
+    if not reference.is_file:
+        frames_of(zoo.find(reference.model), frames)
+    return reference.open(zoo, threads=threads, progress=_bytes(progress, reference.model), notify=notify)
+
+
+# --- exporting -------------------------------------------------------------------------------------------------------
+
+
+def export(
+    model: str | Model | ModelReference,
+    to: Format | str,
+    output: PathLike | None = None,
+    *,
+    precision: Precision | None = None,
+    preprocess: Preprocess | None = None,
+    state: State | None = None,
+    gpu_safe: bool | None = None,
+    softmax: bool | None = None,
+    dynamic_batch: bool = False,
+    calibrate: PathLike | None = None,
+    keep_float: int = 0,
+    clip: PathLike | None = None,
+    images: str | None = None,
+    kit: PathLike | None = None,
+    registry: PathLike | None = None,
+    progress: Progress = _ignore,
+    notify: Notify = _log,
+) -> Artifact:
+    """Convert a model to a file, verify the file, and write its contract beside it.
+
+    The file gets its name only once it has given what the network gives, over streams or clips, every state compared.
+
+    Args:
+        model: An id or alias, or what `load` returned. A network that was changed since is not the one that the
+            contract names: save it, and load it as `weights`.
+        to: `onnx`, `tflite` or `coreml`; or a recipe of tsmzoo's, such as `android`, or your own, a .yaml file.
+        output: Where the file is written; default: `<model>-<precision>` in the current folder.
+        precision: `fp32`, `fp16`, `w8` (weights in 8 bits) or `int8`; default: the recipe's.
+        preprocess: `embedded`: the file takes camera values, RGB, 0…255. `external`: it takes them normalized.
+        state: Of an online model: `explicit`: each state is an input and an output. `packed`: all states are one of
+            each. `implicit`: the file keeps them itself (Core ML).
+        gpu_safe: Keep outputs apart from tensors that the network reads on, which some mobile GPUs corrupt (TFLite).
+        softmax: The file answers probabilities, not logits.
+        dynamic_batch: The file takes any number of clips or streams at once (ONNX).
+        calibrate: A folder of some dozens of videos that int8 is calibrated with and judged on.
+        keep_float: So many operators stay float in int8: those that cost most.
+        clip: A video, or a folder of images, to verify with beside the seeded noise.
+        images: What the images of folders are called, if that is unclear: `img_{:05d}.jpg`.
+        kit: A new folder for an app: the file, a class that runs it, and a test vector.
+        registry: A registry of your own, whose models stand beside tsmzoo's.
+        progress: Told what is being done, and how far a download is, in bytes.
+        notify: Told what is doubtful about the model or the calibration; default: the logger `tsmzoo`.
+
+    Raises:
+        ExportError: The format cannot do it, its extra is not installed, or the place is taken.
+        VerificationError: The file differs from the network, and was not kept. It is an ExportError, too.
+        RegistryError, DownloadError, CheckpointError: As in `load`.
+
+    Examples:
+        >>> artifact = tsmzoo.export("tsm_mbv2_motion_online", to="tflite", output="gestures.tflite")
+        >>> artifact.passed, artifact.max_rel_error < 1e-4
+        (True, True)
+        >>> [state.input for state in artifact.contract.states[:2]]
+        ['state_0', 'state_1']
+    """
+    from tsmzoo.export import export as exporter
+    from tsmzoo.export.kit import kit as kits
+    from tsmzoo.export.kit.vector import vector
+    from tsmzoo.export.report import document
+    from tsmzoo.inference.model import Model, open_file, warnings
+    from tsmzoo.inference.reference import ModelReference, frames_of, resized
+    from tsmzoo.registry import recipes
+    from tsmzoo.weights.load import record_checkpoint_path, record_registry_path
+
+    start = time.perf_counter()
+    if isinstance(model, Model):
+        if model.network is None or model.registry is None:
+            raise ExportError(f"{model.contract.artifact}: is an exported file; give the model that it was made from")
+        zoo, entry = model.registry, model.network.entry
+    else:
+        reference = model if isinstance(model, ModelReference) else ModelReference(str(model))
+        zoo = registries.with_classes(open_registry(registry), reference.model, reference.classes, reference.labels)
+        entry = zoo.find(reference.model)
+        entry = resized(entry, frames_of(entry, reference.frames), reference.size)
+    target = recipes.target(str(to))
+    folder = _path(kit)
+    if folder is not None:
+        kits.check(folder)
+
+    def stage(what: str) -> None:
+        progress(what, 0, 0)
+
+    stage(f"loading the {target.format} converter")
+    plan = exporter.plan(
+        entry,
+        target,
+        out=_path(output),
+        precision=precision,
+        preprocess=preprocess,
+        state=state,
+        gpu_safe=gpu_safe,
+        softmax=softmax,
+        dynamic_batch=dynamic_batch,
+        calibrate=_path(calibrate),
+        images=images,
+        keep_float=keep_float,
+        notify=notify,
+    )
+    if folder is not None:
+        kits.check_plan(plan, folder)
+    video = None if clip is None else _video(zoo.find(entry.id), Path(clip), entry.size, images)
+    if isinstance(model, Model):
+        assert model.network is not None
+        network = model.network
+    else:
+        network = reference.load_network(entry, _bytes(progress, entry.id), notify)
+        for warning in warnings(entry.id, network):
+            notify(warning)
+    contract = exporter.export(zoo, network, plan, video=video, stage=stage)
+    if network.weights == "local" and contract.checkpoint and network.path is not None:
+        record_checkpoint_path(contract.checkpoint, str(network.path))  # for `verify`
+    if registry is not None:
+        record_registry_path(contract, Path(registry))
+    if folder is not None:
+        stage("writing the kit")
+        kits.write(folder, plan.out, contract, vector(open_file(plan.out)))
+    assert contract.verification is not None
+    return document(plan.out, contract, contract.verification, time.perf_counter() - start, folder)
+
+
+def verify(
+    path: PathLike,
+    *,
+    weights: PathLike | None = None,
+    shift: ShiftName | None = None,
+    steps: int | None = None,
+    clip: PathLike | None = None,
+    images: str | None = None,
+    registry: PathLike | None = None,
+    progress: Progress = _ignore,
+    notify: Notify = _log,
+) -> Artifact:
+    """Compare an exported file with the network it was made from: every output and state, over streams or clips.
+
+    Args:
+        path: A file that `export` wrote, its contract beside it.
+        weights: Where the checkpoint lies now, if it was your own and has moved.
+        shift: `uni` or `bi`: the shift that it was trained with, if neither contract nor keys tell.
+        steps: Frames of each stream; default: those of the export.
+        clip: A video, or a folder of images, to verify with beside the seeded noise.
+        images: What the images of a folder are called, if that is unclear: `img_{:05d}.jpg`.
+        registry: The registry of your own that holds the model; default: the one it was exported with.
+        progress: Told what is being done.
+        notify: Told which registry the model is from, if not tsmzoo's; default: the logger `tsmzoo`.
+
+    Returns:
+        What was found: `passed` says whether the file gives what the network gives.
+
+    Raises:
+        ArtifactError: The file was changed since it was exported, or the weights are others.
+
+    Examples:
+        >>> tsmzoo.verify("gestures.tflite").passed
+        True
+    """
+    from tsmzoo.artifact.store import read_contract
+    from tsmzoo.export.export import reverify
+    from tsmzoo.export.report import document
+
+    start, path = time.perf_counter(), Path(path)
+    zoo = with_model_of(open_registry(registry), path, registry, notify)
+    video = None
+    if clip is not None:
+        contract = read_contract(path)
+        video = _video(zoo.find(contract.model), Path(clip), contract.size, images)
+    contract, report = reverify(
+        zoo,
+        path,
+        weights=None if weights is None else str(weights),
+        shift=shift,
+        steps=steps,
+        video=video,
+        stage=lambda what: progress(what, 0, 0),
+    )
+    return document(path, contract, report, time.perf_counter() - start)
+
+
+def _video(entry: Entry, clip: Path, size: int, template: str | None) -> Array:
+    """Return the first frames of a video as `entry` takes them at `size`. Raises VideoError."""
+    if entry.modality == "flow":
+        raise ZooError(f"{entry.id} sees optical flow, not video; leave out --clip")
+    from tsmzoo.data import select
+
+    return select.first(clip, max(entry.short_side, size), size, template)
+
+
+def with_model_of(zoo: Registry, artifact: Path, registry: PathLike | None, notify: Notify) -> Registry:
+    """Return `zoo` with the model of an exported file, and tell `notify` where that is from."""
+    from tsmzoo.artifact.contract import check_consistent
+    from tsmzoo.artifact.store import read_contract
+    from tsmzoo.weights import load as weight_load
+
+    contract = read_contract(artifact)
+    check_consistent(artifact, contract)  # before it is asked whose it is
+    zoo, path = weight_load.with_model_of(zoo, artifact, contract, replace=registry is None)
+    if path is not None:
+        notify(f"note: {artifact}: is of {contract.model}, as it stands in {path}")
+    return zoo
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    models: PathLike | Model | ModelReference | Sequence[PathLike | Model | ModelReference],
+    data: PathLike | Dataset | None = None,
+    *,
+    list_file: PathLike | None = None,
+    layout: str | None = None,
+    split: int = 1,
+    images: str | None = None,
+    protocol: str | None = None,
+    clips: int | None = None,
+    crops: Crops | None = None,
+    frames: int | None = None,
+    observe: Iterable[int] = (),
+    factors: Sequence[float] = (),
+    predictions: PathLike | None = None,
+    html: PathLike | None = None,
+    strict: bool = False,
+    workers: int | None = None,
+    registry: PathLike | None = None,
+    progress: Progress = _ignore,
+    notify: Notify = _log,
+) -> EvaluationResult:
+    """Measure accuracy over labelled videos under a published protocol, and put the published figure beside it.
+
+    Under `torchrun` each process scores its share of the videos, and the first returns the result of all; the others
+    end here, with SystemExit.
+
+    Args:
+        models: An id or alias, an exported file, what `load` returned, or saved predictions (.jsonl); the scores of
+            several are added, as of two streams. What `load` returned runs in this process alone.
+        data: The dataset as it was published, or a folder of your own: videos with annotations.txt (`path index` a
+            line) and labels.txt, or in a folder a class.
+        list_file: A list in place of the one in `data`.
+        layout: How `data` is laid out, if its files do not tell.
+        split: Of UCF101 and HMDB51, 1…3.
+        images: What the images of a video's folder are called, if that is unclear: `img_{:05d}.jpg`.
+        protocol: An id or short name; default: that of the model's first published figure.
+        clips: Clips a video, in place of the protocol's.
+        crops: Crops a clip, in place of the protocol's: 1, 3, 5 or 10.
+        frames: Frames a clip, in place of the protocol's.
+        observe: Percents of each video after which the answer is scored, too.
+        factors: Of the scores of several models; default: 1 each.
+        predictions: A .jsonl file that keeps the logits of each video; a run that was stopped goes on from there.
+        html: A page to write, with the confusion matrix.
+        strict: Stop at a video that cannot be decoded.
+        workers: Processes that decode and score, 0 for this one; default: one a core.
+        registry: A registry of your own, whose models stand beside tsmzoo's.
+        progress: Told how many videos are done.
+        notify: Told what is doubtful about model or data; default: the logger `tsmzoo`.
+
+    Raises:
+        DataError: The data are missing or malformed, their classes are not the model's, or a video cannot be decoded
+            and `strict` is set.
+        RegistryError, DownloadError, CheckpointError, ArtifactError: As in `load`.
+
+    Examples:
+        >>> result = tsmzoo.evaluate("tsm_mbv2_motion", "clips", workers=0)
+        >>> result.videos, result.top1
+        (14, 100.0)
+    """
+    from contextlib import ExitStack
+
+    from tsmzoo.data import layouts
+    from tsmzoo.data.dataset import Dataset
+    from tsmzoo.evaluation import evaluate as evaluation
+    from tsmzoo.evaluation import html as pages
+    from tsmzoo.evaluation import report, scoring
+    from tsmzoo.evaluation.protocol import Changes
+    from tsmzoo.inference.model import Model
+    from tsmzoo.inference.reference import ModelReference
+    from tsmzoo.system import processes
+
+    first = processes.is_first()
+    notify = notify if first else _ignore
+    members = [
+        each if isinstance(each, Model | ModelReference) else ModelReference(str(each))
+        for each in ([models] if isinstance(models, str | Path | Model | ModelReference) else models)
+    ]
+    names = [member.contract.model if isinstance(member, Model) else member.model for member in members]
+    live = [number for number, name in enumerate(names) if not evaluation.is_saved(name)]
+    if live and data is None:
+        raise ZooError(f"{names[live[0]]} needs videos to be measured on; give the folder of the data")
+    if html is not None:
+        pages.check(Path(html))
+    zoo = open_registry(registry)
+    zoos = [
+        member.registry or zoo
+        if isinstance(member, Model)
+        else with_model_of(zoo, Path(member.model), registry, notify)
+        if member.is_file
+        else zoo
+        for member in members
+    ]
+    settings = evaluation.Settings(
+        protocol=protocol,
+        changes=Changes(clips=clips, crops=crops, frames=frames),
+        observe=tuple(sorted({*observe} - {100})),  # the whole is scored anyway
+        strict=strict,
+        workers=workers,
+        registries=(Path(registry),) if registry is not None else (),
+    )
+    with ExitStack() as stack:
+        listed = None
+        if live and data is not None:
+            listed = (
+                data
+                if isinstance(data, Dataset)
+                else layouts.read(Path(data), _path(list_file), layout, split, images=images)
+            )
+            for line in layouts.notes(listed):
+                notify(line)
+        places = evaluation.places(names, _path(predictions), stack)
+        speed = None
+        for number in live:
+            member, path = members[number], places[number]
+            if isinstance(member, ModelReference):
+                zoos[number] = member.adapted(zoos[number])
+            assert listed is not None
+            try:
+                speed = evaluation.evaluate(
+                    zoos[number], member, listed, settings, path, progress=progress, notify=notify
+                )
+            except KeyboardInterrupt:
+                kept = f"run it again to go on from {path}" if predictions else "--predictions FILE keeps them"
+                notify(f"stopped before the last video; {kept}")
+                raise
+        if not first:
+            raise SystemExit
+        found = scoring.score(places, factors)
+        if strict and found.skipped:
+            video, why = found.skipped[0]
+            raise ZooError(
+                f"--strict: {video} was skipped before ({why}); mend it and delete {found.skipping} to try again"
+            )
+        result = report.summary(zoos, found, speed, listed.left_out if listed else ())
+    if html is not None:
+        pages.write(Path(html), result, found)
+    return result
+
+
+def train(
+    recipe: PathLike,
+    data: PathLike | Dataset,
+    val: PathLike | Dataset,
+    output: PathLike,
+    *,
+    train_list: PathLike | None = None,
+    val_list: PathLike | None = None,
+    layout: str | None = None,
+    split: int = 1,
+    images: str | None = None,
+    shift: ShiftName | None = None,
+    allow_shift_mismatch: bool = False,
+    strict: bool = False,
+    registry: PathLike | None = None,
+    progress: Progress = _ignore,
+    notify: Notify = _log,
+) -> TrainingResult:
+    """Train a model on your own videos; a run that was stopped goes on.
+
+    `output` then holds the weights, model.safetensors; a registry.yaml, with which every other function takes the
+    model; and metrics.jsonl, a line an epoch.
+
+    Args:
+        recipe: A recipe of tsmzoo's, or a .yaml file of your own.
+        data: The videos to train on: a dataset as it was published, or a folder of your own, as in `evaluate`.
+        val: The same, to measure on; never trained on.
+        output: The folder of the run.
+        train_list: A list in place of the one in `data`.
+        val_list: A list in place of the one in `val`.
+        layout: How the data are laid out, if their files do not tell.
+        split: Of UCF101 and HMDB51, 1…3.
+        images: What the images of a video's folder are called, if that is unclear: `img_{:05d}.jpg`.
+        shift: `uni` or `bi`: the shift that the recipe's weights were trained with, if their keys do not tell.
+        allow_shift_mismatch: Start an online model from a bidirectional checkpoint.
+        strict: Stop at a video that cannot be decoded.
+        registry: A registry of your own, whose models stand beside tsmzoo's.
+        progress: Told how many steps are done.
+        notify: Told what is doubtful about recipe or data; default: the logger `tsmzoo`.
+
+    Raises:
+        TrainingError: The recipe is not possible, or the run in `output` is another.
+        DataError: The data are missing or malformed, or the two lists have other classes.
+        CheckpointError: The recipe's weights are not of its model.
+
+    Examples:
+        >>> result = tsmzoo.train("quick.yaml", data="clips", val="clips", output="run")
+        >>> model = tsmzoo.load(result.model, registry="run/registry.yaml")
+        >>> len(model.labels)
+        14
+    """
+    from tsmzoo.data import layouts
+    from tsmzoo.data.dataset import Dataset
+    from tsmzoo.registry import recipes
+    from tsmzoo.system import processes
+    from tsmzoo.training import train as training
+
+    notify = notify if processes.is_first() else _ignore
+    how, zoo = recipes.training(str(recipe)), open_registry(registry)
+
+    def read(part: Literal["train", "val"], given: PathLike | Dataset, list_file: PathLike | None) -> Dataset:
+        if isinstance(given, Dataset):
+            return given
+        option = f"--{part}-list"
+        return layouts.read(Path(given), _path(list_file), layout, split, part, option=option, images=images)
+
+    videos, held_out = read("train", data, train_list), read("val", val, val_list)
+    for line in dict.fromkeys(layouts.notes(videos) + layouts.notes(held_out)):
+        notify(line)
+    return training.train(
+        zoo,
+        how,
+        videos,
+        held_out,
+        Path(output),
+        shift=shift,
+        allow_shift_mismatch=allow_shift_mismatch,
+        progress=progress,
+        notify=notify,
+        strict=strict,
+    )
+
+
+def benchmark(
+    models: PathLike | ModelReference | Sequence[PathLike | ModelReference],
+    *,
+    runs: int = 30,
+    threads: int = 1,
+    profile: bool = False,
+    frames: int | None = None,
+    size: int | None = None,
+    registry: PathLike | None = None,
+    progress: Progress = _ignore,
+    notify: Notify = _log,
+) -> list[BenchmarkRow]:
+    """Compare latency and memory of exported files and models, which run in turns, each in a process of its own.
+
+    On Linux all are held to the same cores, since cores are not alike. Times are of a clip of an offline model, and of
+    a frame of an online one, its states fed back; ratios are medians over the rounds.
+
+    Args:
+        models: Exported files, and ids or aliases of models, which run in torch.
+        runs: Rounds in which each takes its turn.
+        threads: Of each; Core ML takes its own number.
+        profile: Measure operators and nodes, too (onnx, tflite, torch).
+        frames: Of a clip, in place of a model's own; a file has its own.
+        size: Side of the input in pixels, in place of a model's own; a file has its own.
+        registry: A registry of your own, whose models stand beside tsmzoo's.
+        progress: Told which round is run, and how far a download is, in bytes.
+        notify: Told what makes times doubtful; default: the logger `tsmzoo`.
+
+    Raises:
+        ZooError: What is named is neither a model nor an exported file, or the process that ran it died.
+
+    Examples:
+        >>> (row,) = tsmzoo.benchmark("gestures.tflite", runs=2)
+        >>> row.median_ms > 0, row.per
+        (True, 'frame')
+    """
+    import os
+
+    from tsmzoo.benchmark import run
+    from tsmzoo.inference.reference import ModelReference, frames_of
+    from tsmzoo.weights import download
+
+    zoo = open_registry(registry)
+    if threads > (cores := os.cpu_count() or threads):
+        notify(f"{threads} threads on {cores} cores wait for each other; take --threads {cores}")
+    jobs = []
+    for each in [models] if isinstance(models, str | Path | ModelReference) else models:
+        reference = each if isinstance(each, ModelReference) else ModelReference(str(each), frames=frames, size=size)
+        if reference.is_file:
+            jobs.append(run.Job(subject=reference.model, threads=threads))
+            continue
+        if Path(reference.model).exists():
+            raise ZooError(
+                f"{reference.model}: is neither a model nor a file that export wrote (.onnx, .tflite, .mlpackage)"
+            )
+        entry = zoo.find(reference.model)
+        if reference.weights is None:
+            download.fetch(entry, progress=_bytes(progress, entry.id), notify=notify)
+        job = run.Job(
+            subject=reference.model,
+            threads=threads,
+            weights=reference.weights,
+            seed=reference.seed,
+            weights_format=reference.weights_format,
+            shift=reference.shift,
+            allow_shift_mismatch=reference.allow_shift_mismatch,
+            classes=reference.classes,
+            labels=reference.labels,
+            frames=frames_of(entry, reference.frames),
+            size=reference.size,
+            registries=(str(registry),) if registry else (),
+        )
+        jobs.append(job)
+    run.check(jobs, progress=progress)
+    rows = run.rows(run.run_benchmark(jobs, runs=runs, profile=profile, progress=progress))
+    for row in rows:
+        if run.interpreted(row.runtime):
+            notify(f"{row.artifact}: an interpreter ran it; its times say nothing of a phone")
+    return rows

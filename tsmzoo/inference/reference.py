@@ -1,0 +1,131 @@
+"""A reference to a model that any process can open, and opening it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tsmzoo.artifact.store import read_contract
+from tsmzoo.errors import ZooError
+from tsmzoo.formats import is_artifact
+from tsmzoo.inference.model import Model, open_file, warnings
+from tsmzoo.registry import Entry, Registry, ShiftName, with_classes
+
+if TYPE_CHECKING:
+    from tsmzoo.weights.http import Progress as DownloadProgress
+    from tsmzoo.weights.load import Network
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """An exported file, or a model's id, and which weights it takes; another process can open the same."""
+
+    model: str
+    weights: str | None = None
+    seed: int = 0
+    weights_format: str | None = None
+    shift: ShiftName | None = None
+    allow_shift_mismatch: bool = False
+    #: Of the weights, where they are not the model's own; and their names.
+    classes: int | None = None
+    labels: tuple[str, ...] | None = None
+    #: Of the input, where they are not the model's own.
+    frames: int | None = None
+    size: int | None = None
+
+    @property
+    def is_file(self) -> bool:
+        return is_artifact(self.model)
+
+    def adapted(self, zoo: Registry) -> Registry:
+        """Return `zoo` with the classes that this has, where they are others than the model's.
+
+        Raises RegistryError or ArtifactError.
+        """
+        if self.is_file:
+            contract = read_contract(Path(self.model))
+            return with_classes(zoo, contract.model, contract.classes, contract.labels)
+        return with_classes(zoo, self.model, self.classes, self.labels)
+
+    def open(
+        self,
+        zoo: Registry,
+        *,
+        threads: int | None = None,
+        progress: DownloadProgress | None = None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> Model:
+        """Return the model, ready to run.
+
+        `notify` is told what makes its answers doubtful. Raises ArtifactError, DownloadError or CheckpointError,
+        and ZooError where weights or another input are given to a file, which holds its own.
+        """
+        if self.is_file:
+            given = {
+                "--weights": self.weights,
+                "--weights-format": self.weights_format,
+                "--shift": self.shift,
+                "--allow-shift-mismatch": self.allow_shift_mismatch or None,
+                "--classes": self.classes,
+                "--labels": self.labels,
+                "--frames": self.frames,
+                "--size": self.size,
+            }
+            if names := [name for name, value in given.items() if value is not None]:
+                raise ZooError(
+                    f"{self.model} holds its own weights; leave out {' and '.join(names)}, or give a model's id"
+                )
+            model = open_file(Path(self.model), threads)
+        else:
+            from tsmzoo.inference.torch_runner import torch_model  # torch, which no file needs
+
+            zoo = self.adapted(zoo)
+            network = self.load_network(resized(zoo.find(self.model), self.frames, self.size), progress, notify)
+            model = torch_model(zoo, network, threads)
+        for warning in warnings(model.contract.model, model.contract):
+            notify(warning)
+        return model
+
+    def load_network(
+        self,
+        entry: Entry,
+        progress: DownloadProgress | None = None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> Network:
+        """Return the network of `entry` with these weights. Raises DownloadError or CheckpointError."""
+        from tsmzoo.weights.load import load_network
+
+        return load_network(
+            entry,
+            self.weights,
+            seed=self.seed,
+            weights_format=self.weights_format,
+            shift=self.shift,
+            allow_shift_mismatch=self.allow_shift_mismatch,
+            progress=progress,
+            notify=notify,
+        )
+
+
+def frames_of(entry: Entry, frames: int | None) -> int | None:
+    """Return the frames that a user gives a clip. Raises ZooError if an online model is given several."""
+    if frames is not None and entry.mode == "online" and frames != 1:
+        raise ZooError(f"{entry.id} is online and takes one frame a step; leave out --frames")
+    return frames
+
+
+def resized(entry: Entry, frames: int | None, size: int | None) -> Entry:
+    """Return `entry` at another number of frames or size; an online model always takes a frame a step.
+
+    Raises ZooError where no memory would hold that.
+    """
+    if entry.mode == "online":
+        frames = None
+    entry = msgspec.structs.replace(entry, frames=frames or entry.frames, size=size or entry.size)
+    if entry.too_large:
+        raise ZooError(f"{entry.id}: {entry.too_large}")
+    return entry

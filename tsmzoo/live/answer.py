@@ -1,0 +1,104 @@
+"""What a model answers as the frames of a video go by."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from dataclasses import dataclass, field
+
+import msgspec
+
+#: Times of which the median is kept: a camera has no end, memory has.
+_TIMES = 10_000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The prediction at one point in time."""
+
+    #: Seconds into the video.
+    time: float
+    #: Class index of the label to show, and its probability now; None if nothing is decided.
+    shown: int | None
+    #: Class indices and their probabilities, most probable first.
+    top: list[tuple[int, float]]
+    #: By class index.
+    names: tuple[str, ...]
+    #: Milliseconds that the model itself took, for a frame of a stream or for a clip; and from the frame to the answer.
+    ms: float
+    latency_ms: float
+    #: What the model knew of earlier frames was dropped before this one.
+    reset: bool = False
+    #: Answers a second, over the last few; None with the first.
+    fps: float | None = None
+    #: Of the label to show.
+    probability: float | None = None
+
+    @property
+    def label(self) -> str | None:
+        return None if self.shown is None else self.names[self.shown]
+
+
+class RankedClass(msgspec.Struct, frozen=True):
+    """A class among the most probable ones."""
+
+    label: str
+    index: int
+    probability: float
+
+
+class AnswerRecord(msgspec.Struct, frozen=True):
+    """An answer, rounded; a line of `run --json` is its serialization."""
+
+    #: Seconds into the video.
+    time: float
+    #: The label to show, its class index and its probability, 0…1; None if nothing is decided.
+    label: str | None
+    index: int | None
+    probability: float | None
+    #: The most probable classes, most probable first.
+    top5: tuple[RankedClass, ...]
+    #: What the model knew of earlier frames was dropped before this one.
+    reset: bool
+    #: Milliseconds from the frame to the answer, and those that the model itself took.
+    latency_ms: float
+    model_ms: float
+
+
+def record(answer: Answer) -> AnswerRecord:
+    """Return an answer as `run --json` prints it."""
+    return AnswerRecord(
+        time=round(answer.time, 3),
+        label=answer.label,
+        index=answer.shown,
+        probability=None if answer.probability is None else round(answer.probability, 4),
+        top5=tuple(RankedClass(answer.names[index], index, round(value, 4)) for index, value in answer.top),
+        reset=answer.reset,
+        latency_ms=round(answer.latency_ms, 2),
+        model_ms=round(answer.ms, 2),
+    )
+
+
+@dataclass
+class Summary:
+    """The answers so far: how many, how fast, and the last one."""
+
+    steps: int = 0
+    resets: int = 0
+    last: Answer | None = None
+    #: Milliseconds of the model; the first call pays for allocations that no other does.
+    first_ms: float = 0.0
+    times_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
+
+    def add(self, answer: Answer) -> None:
+        """Count an answer."""
+        if self.steps:
+            self.times_ms.append(answer.ms)
+        else:
+            self.first_ms = answer.ms
+        self.steps, self.resets, self.last = self.steps + 1, self.resets + answer.reset, answer
+
+    @property
+    def median_ms(self) -> float:
+        """Median of the model's milliseconds, without the first call's if there are others."""
+        return statistics.median(self.times_ms or [self.first_ms])
