@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from tsmzoo.benchmark.run import BenchmarkRow
+from tsmzoo.benchmarking.run import BenchmarkRow
 from tsmzoo.catalog.check import EntryCheck
 from tsmzoo.catalog.flops import Cost
 from tsmzoo.catalog.info import ModelInfo

@@ -17,7 +17,7 @@ from tsmzoo.errors import ArtifactError, CheckpointError, DownloadError, Registr
 from tsmzoo.registry import Entry, Registry, ShiftName
 from tsmzoo.registry.paths import cache_dir
 from tsmzoo.system import files
-from tsmzoo.system.callbacks import Notify, ignore
+from tsmzoo.typing import Notify, silent
 from tsmzoo.weights import download
 from tsmzoo.weights.checkpoint import load
 from tsmzoo.weights.checkpoint_file import find_file
@@ -46,7 +46,7 @@ def load_network(
     shift: ShiftName | None = None,
     allow_shift_mismatch: bool = False,
     progress: Progress | None = None,
-    notify: Notify = ignore,
+    notify: Notify = silent,
 ) -> Network:
     """Build the network of `entry`.
 
