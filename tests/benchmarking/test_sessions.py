@@ -27,7 +27,7 @@ Bench = Callable[..., Result]
 
 def test_onnx_states_are_fed_back(toy: Toy) -> None:
     session, loaded = worker.load(Job(subject=str(toy())))
-    mean = float(sessions._pixels(store.read_contract(toy())).mean())
+    mean = float(sessions.pixels(store.read_contract(toy())).mean())
     assert mean != 0
     for frames in range(1, 6):
         assert session.run()[0, 0] == pytest.approx(frames * mean, rel=1e-5)
@@ -99,7 +99,7 @@ def test_a_file_runs_as_verify_runs_it(format_: Format, options: list[str], tmp_
     session, _ = worker.load(Job(subject=str(path)))
     model = open_file(path, 1)
     contract = model.contract
-    pixels = arrays.from_layout(sessions._pixels(contract), contract.main_input.layout)
+    pixels = arrays.from_layout(sessions.pixels(contract), contract.main_input.layout)
     before = None
     for outputs in model.run_stream([pixels] * 6):
         answer = session.run().copy()
@@ -165,7 +165,7 @@ def test_profile_of_a_litert_that_does_not_tell(convolutions: Path, monkeypatch:
 
 def test_core_ml_keeps_one_state_from_pass_to_pass(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for what a Mac has: `predict` without a state is refused there where the file keeps one."""
-    coreml = pytest.importorskip("tsmzoo.converters.coreml.convert", exc_type=ImportError)
+    coreml = pytest.importorskip("tsmzoo.converters.coreml.runtime", exc_type=ImportError)
     states: list[object] = []
 
     class Model:
@@ -193,6 +193,6 @@ def test_core_ml_keeps_one_state_from_pass_to_pass(package: Path, monkeypatch: p
 
 def test_events_are_summed_over_kinds_and_nodes() -> None:
     events = [("Conv", "a", 1.0, 1), ("Conv", "b", 2.0, 1), ("Add", "c", 4.0, 1)] * 2
-    profile = sessions._profile(events, 2)
+    profile = sessions.profile_of(events, 2)
     assert profile.kinds == (Operator("Add", None, 4.0, 1), Operator("Conv", None, 3.0, 2))
     assert [node.name for node in profile.nodes] == ["c", "b", "a"]
