@@ -69,19 +69,19 @@ def plan_export(
         softmax=target.softmax if softmax is None else softmax,
     )
     format_, precision = target.format, target.precision
-    able = converter_of(format_)
-    if target.state not in able.states:
+    converter = converter_of(format_)
+    if target.state not in converter.states:
         known = formats_that(lambda each: target.state in each.states)
         raise ExportError(
             f"{target.state} states are for {known}; {format_} files keep none, take --state packed or explicit"
         )
-    if target.state == "implicit" and precision == "fp32" and able.conventions.kept_dtype == "float16":
+    if target.state == "implicit" and precision == "fp32" and converter.conventions.kept_dtype == "float16":
         raise ExportError("implicit states are of half precision (Core ML knows no others); take fp16 or w8")
-    if target.gpu_safe and not able.gpu_safe:
+    if target.gpu_safe and not converter.gpu_safe:
         raise ExportError(f"--gpu-safe is for {formats_that(lambda each: each.gpu_safe)}; leave it out")
     if target.softmax and precision == "int8":
         raise ExportError("probabilities have 256 steps in int8; take --no-softmax, and make them of the logits")
-    if dynamic_batch and not able.dynamic_batch:
+    if dynamic_batch and not converter.dynamic_batch:
         known = formats_that(lambda each: each.dynamic_batch)
         raise ExportError(f"--dynamic-batch is for {known}; {format_} files take one clip or frame a call")
     if precision not in target.tolerance:
@@ -95,7 +95,7 @@ def plan_export(
         format_of(out)
         if not out.parent.is_dir():
             raise ExportError(f"{out}: its folder does not exist; make {out.parent} first")
-        if out.exists() and not (out.is_dir() if able.is_folder else out.is_file()):
+        if out.exists() and not (out.is_dir() if converter.is_folder else out.is_file()):
             raise ExportError(f"{out}: is in the way; move it first")
         store.check_way(out)
     except OSError as error:
