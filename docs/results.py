@@ -10,7 +10,6 @@ from enum import EnumType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
-from tsmzoo.export.report import Artifact
 
 from tsmzoo.benchmarking.run import BenchmarkRow
 from tsmzoo.catalog.check import EntryCheck
@@ -21,6 +20,7 @@ from tsmzoo.catalog.stub import CheckpointInfo
 from tsmzoo.cli._results import Download, Pictures, Videos
 from tsmzoo.cli._story import Demo
 from tsmzoo.evaluation.report import EvaluationResult
+from tsmzoo.exporting.report import Artifact
 from tsmzoo.live.answer import AnswerRecord
 from tsmzoo.training.train import TrainingResult
 
