@@ -137,11 +137,6 @@ def check(entry: Entry, file: CheckpointFile) -> None:
     _check_options(entry, format_, file)
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the metadata of a checkpoint in our own format; empty for others."""
-    return read(path).metadata
-
-
 def save(net: nn.Module, entry: Entry, path: Path) -> None:
     """Write the weights of `net`, built from `entry`, in our own format."""
     path.write_bytes(to_bytes(net, entry))
