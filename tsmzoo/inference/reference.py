@@ -16,7 +16,7 @@ from tsmzoo.inference.model import Model, open_file, warnings
 from tsmzoo.registry import Entry, Registry, ShiftName, with_classes
 
 if TYPE_CHECKING:
-    from tsmzoo.weights.http import Progress as DownloadProgress
+    from tsmzoo.weights.http import DownloadProgress
     from tsmzoo.weights.load import Network
 
 
