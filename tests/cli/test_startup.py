@@ -59,6 +59,7 @@ def test_modules_of_a_command(command: str) -> None:
     assert not {"asyncio", "http", "multiprocessing", "email", "unittest"} & modules
 
 
-def test_help_loads_no_library() -> None:
-    foreign = {name.partition(".")[0] for name in loaded("--help")} - sys.stdlib_module_names - {"tsmzoo", "__main__"}
+@pytest.mark.parametrize("command", ["--help", "export --help"])
+def test_help_loads_no_library(command: str) -> None:
+    foreign = {name.partition(".")[0] for name in loaded(command)} - sys.stdlib_module_names - {"tsmzoo", "__main__"}
     assert {name for name in foreign if not name.startswith("_")} <= COMPANIONS | {"typer"}
