@@ -20,7 +20,7 @@ from tsmzoo.catalog.stub import CheckpointInfo
 from tsmzoo.cli._results import Download, Pictures, Videos
 from tsmzoo.cli._story import Demo
 from tsmzoo.evaluation.report import EvaluationResult
-from tsmzoo.export.report import Artifact
+from tsmzoo.exporting.report import Artifact
 from tsmzoo.live.answer import AnswerRecord
 from tsmzoo.training.train import TrainingResult
 
@@ -62,7 +62,11 @@ def page() -> str:
         for each in structs:  # grows while it is read
             if each not in seen:
                 seen.append(each)
-                parts += [f"### {each.__name__}", inspect.getdoc(each) or "", _table(each, structs)]
+                parts += [
+                    f"### {each.__name__}",
+                    (inspect.getdoc(each) or "").partition("\n\nExamples:")[0],
+                    _table(each, structs),
+                ]
     return "\n\n".join(parts)
 
 
