@@ -492,7 +492,8 @@ def evaluate(
         predictions: A .jsonl file that keeps the logits of each video; a run that was stopped goes on from there.
         html: A page to write, with the confusion matrix.
         strict: Stop at a video that cannot be decoded.
-        workers: Processes that decode and score, 0 for this one; default: one a core.
+        workers: Processes that decode and score, 0 for this one; default: one a core for long lists. A script that
+            starts any guards its code by `if __name__ == "__main__":`, as Python's multiprocessing asks.
         registry: A registry of your own, whose models stand beside tsmzoo's.
         progress: Told how many videos are done.
         notify: Told what is doubtful about model or data; default: the logger `tsmzoo`.

@@ -37,6 +37,11 @@ _STREAMED = 8
 class Prediction(msgspec.Struct, frozen=True):
     """A class, and its probability.
 
+    Attributes:
+        label: Name of the class.
+        probability: 0…1.
+        index: Place of the class among the logits.
+
     Examples:
         >>> model = tsmzoo.load("tsm_mbv2_motion")
         >>> prediction = model.classify("opening.mp4")[0]
@@ -45,15 +50,20 @@ class Prediction(msgspec.Struct, frozen=True):
     """
 
     label: str
-    #: Probability, 0…1.
     probability: float
-    #: Place of the class among the logits.
     index: int
 
 
 @dataclass(frozen=True)
 class Model:
     """A network or an exported file, ready to run: what `tsmzoo.load` returns.
+
+    Attributes:
+        contract: What its tensors are, its labels, its preprocessing, and what it was made from: the same record that
+            lies beside an exported file.
+        module: The network in torch; None for a file. An offline model takes normalized clips, N, T, C, H, W, and
+            returns logits, N, classes. An online one takes a normalized frame, N, C, H, W, and the states, and returns
+            logits and the next states.
 
     Examples:
         >>> model = tsmzoo.load("tsm_mbv2_motion")
@@ -65,11 +75,7 @@ class Model:
 
     #: Runs it: named arrays in, named arrays out.
     runner: Runner
-    #: What its tensors are, its labels, its preprocessing, and what it was made from.
     contract: Contract
-    #: The network in torch; None for a file. An offline model takes normalized clips, N, T, C, H, W, and returns
-    #: logits, N, classes. An online one takes a normalized frame, N, C, H, W, and the states, and returns logits and
-    #: the next states.
     module: nn.Module | None = None
     #: The network with its entry, and the registry that holds it; None for a file.
     network: Network | None = field(default=None, repr=False)
