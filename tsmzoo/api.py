@@ -489,8 +489,7 @@ def evaluate(
         predictions: A .jsonl file for the logits of each video; a run that was stopped is resumed from it.
         html: A file for a page with the confusion matrix.
         strict: Stop at a video that cannot be decoded.
-        workers: Processes that decode and score, 0 for this one; default: one a core for long lists. A script that
-            starts any guards its code by `if __name__ == "__main__":`, as Python's multiprocessing asks.
+        workers: Processes that decode and score, 0 for this one; default: one per core for long lists.
         registry: A registry file of your own, on top of tsmzoo's.
         progress: Called with the model, the videos done and their total.
         notify: Called with each warning, a line; default: the logger `tsmzoo`.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -200,6 +202,19 @@ def test_scores_of_a_model_and_of_saved_predictions_add_up(offline: tsmzoo.Model
     result = tsmzoo.evaluate([offline, tmp_path / "online.jsonl"], clips, factors=(1, 0.5))
     assert [(member.model, member.factor) for member in result.members] == [(OFFLINE, 1), (ONLINE, 0.5)]
     assert tsmzoo.evaluate(tmp_path / "online.jsonl").videos == 14
+
+
+def test_processes_do_not_run_a_script_again(clips: Path, tmp_path: Path) -> None:
+    """A script of three lines has no `if __name__ == "__main__"`."""
+    script = tmp_path / "three_lines.py"
+    lines = (
+        "import tsmzoo",
+        f"result = tsmzoo.evaluate({OFFLINE!r}, {str(clips)!r}, workers=2)",
+        "print(result.videos)",
+    )
+    script.write_text("\n".join(lines), encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=300)
+    assert (done.stdout, done.returncode) == ("14\n", 0), done.stderr
 
 
 def test_what_is_live_needs_data(offline: tsmzoo.Model) -> None:

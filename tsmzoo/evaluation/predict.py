@@ -73,8 +73,7 @@ def predict(job: Job, model: Model, chunks: list[tuple[Video, ...]], workers: in
         for chunk in chunks:
             yield score(chunk)
         return
-    context = multiprocessing.get_context("spawn")  # the caller may hold threads
-    with ProcessPoolExecutor(min(workers, len(chunks)), context, _start, (job,)) as pool:
+    with ProcessPoolExecutor(min(workers, len(chunks)), processes.Spawn(), _start, (job,)) as pool:
         ahead: deque[Future[list[Prediction]]] = deque()
         try:
             for chunk in chunks:
