@@ -31,7 +31,7 @@ from tsmzoo.weights.load import load_network
 
 WEIGHTS = "model.safetensors"
 REGISTRY = "registry.yaml"
-#: Weights beside the finished ones, while a registry of before still names those.
+#: Weights beside the published ones, while an earlier registry still names those.
 _ASIDE = re.compile(r"\.[0-9a-f]{64}\.safetensors")
 
 
@@ -146,12 +146,10 @@ def _start(
     shift: ShiftName | None,
     allow_shift_mismatch: bool,
 ) -> tuple[nn.Module, Entry]:
-    """Return the network that `recipe` starts from, and the entry of what it will be.
+    """Return the network that `recipe` starts from, and the entry of the model that it becomes.
 
-    The classifier is the model's own where the classes are the same, else a new one: on an image network, too, and on
-    weights of the model's with another number of classes.
-    Raises TrainingError where the two lists have other classes, the model sees no RGB, or it has no clip to be
-    trained on.
+    The classifier is kept if the classes are the same, and new if not, or on an image network. Raises TrainingError if
+    the lists differ in their classes, the model sees no RGB, or the recipe leaves the frames of a clip open.
     """
     entry = zoo.find(recipe.model)
     if recipe.name in zoo.aliases:
@@ -167,7 +165,7 @@ def _start(
     classes = (
         len(videos.classes) if videos.classes else 1 + max(video.label for video in (*videos.videos, *held_out.videos))
     )
-    # A video of the list is of one class.
+    # Each video of the list has one class.
     trained = msgspec.structs.replace(entry, id=recipe.name, classes=classes, multi_label=False, split=videos.split)
     if recipe.weights == "random":
         return models.build(trained, seed=recipe.seed), trained
@@ -194,7 +192,7 @@ def _start(
 
 @contextmanager
 def _key_named(recipe: Training) -> Iterator[None]:
-    """Raise CheckpointError that names the recipe's key which led to a checkpoint."""
+    """Name the key `weights` of the recipe in a CheckpointError."""
     path = Path(recipe.weights)
     try:
         if recipe.weights not in ("published", "random") and not os.path.exists(checkpoint.located(path)):
@@ -216,14 +214,14 @@ def _finish(
     out: Path,
     fitted: loop.Fitted,
 ) -> Entry:
-    """Write `out`/model.safetensors and `out`/registry.yaml; return the entry that the latter holds."""
+    """Write `out`/model.safetensors and `out`/registry.yaml; return the entry in the latter."""
     content = checkpoint.content(net, entry)
     if entry.mode == "offline":
         entry = msgspec.structs.replace(entry, frames=recipe.frames or entry.frames)
-    # Of sources and labels, where the zoo has keys of its own; as long as one may be.
+    # The key of its source and labels, no key of the zoo's; cut to the longest allowed.
     key = f"trained-{recipe.name}"[:128]
     base, counted = zoo.find(recipe.model), count(entry)
-    file = Path(recipe.weights).name  # a user's folders are nobody else's business
+    file = Path(recipe.weights).name  # without the user's folders
     pretrain, licence = {
         "random": (None, "yours"),
         "published": (f"{base.id} (published weights)", f"yours, on weights under {base.licence}"),
@@ -278,7 +276,7 @@ def _notes(fitted: loop.Fitted, lists: Mapping[run.ListName, Dataset]) -> Iterat
 
 
 def _publish(out: Path, content: bytes, registry: dict[str, Any]) -> None:
-    """Write weights and the registry that names them by digest; whenever this is stopped, what is there fits."""
+    """Write weights and the registry that names them by digest; stopped at any time, both fit together."""
     (model,) = registry["models"]
 
     def text(file: str) -> str:
@@ -290,7 +288,7 @@ def _publish(out: Path, content: bytes, registry: dict[str, Any]) -> None:
     with run.writing(places[0]):
         before = [path.read_bytes() if path.exists() else None for path in places]
         if before != [content, text(WEIGHTS).encode()]:
-            if before[1] is not None:  # a registry of before: it must not name weights that are another's by now
+            if before[1] is not None:  # an earlier registry must not name the new weights
                 files.write(out / aside, content)
                 files.write(places[1], text(aside))
             files.write(places[0], content)
