@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test slow check readme bench models
+.PHONY: demo test test-core slow coverage check docs bench models
 
 demo: $(VENV)/.ready
 	$(BIN)/tsmzoo demo
@@ -15,18 +15,36 @@ test: $(VENV)/.ready
 slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -q -m slow -n 2 --dist worksteal --durations 15
 
+# The tests without a converter library, or with those of one extra: `make test-core EXTRA=onnx`.
+comma = ,
+CORE = $(VENV)-core$(addprefix -,$(EXTRA))
+test-core:
+	$(PYTHON) -m venv $(CORE)
+	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e '.[test$(addprefix $(comma),$(EXTRA))]'
+	$(CORE)/bin/python -m pytest -q -n 2 --dist loadfile
+
+# The tests once more, and which lines they ran: a summary, and htmlcov/.
+coverage: $(VENV)/.ready
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report term:skip-covered --cov-report html
+
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/cog -P --check README.md
+	$(COG) --check $(PAGES)
+	$(MKDOCS)
 
-# Rewrites the generated parts of README.md, and the schema of registries.
-readme: $(VENV)/.ready
+# Rewrites the generated tables and the schema of registries, and builds the documentation in site/.
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+PAGES = README.md docs/*.md
+COG = $(BIN)/cog -P -I docs -p "import tables" --verbosity 1
+docs: $(VENV)/.ready
 	$(BIN)/python -m tsmzoo.registry.json_schema > schema.json.part
 	mv schema.json.part tsmzoo/registry/schema.json
-	$(BIN)/cog -P -r README.md
+	$(COG) -r $(PAGES)
+	$(MKDOCS)
 
 # Measures, and rewrites BENCHMARKS.md: some twenty minutes. ONNX2TF may name onnx2tf's program, which is compared with.
 bench: $(VENV)/.ready

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 import types
+from collections.abc import Iterator
 from enum import EnumType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from tsmzoo.benchmark.run import BenchmarkRow
+from tsmzoo.benchmarking.run import BenchmarkRow
 from tsmzoo.catalog.check import EntryCheck
 from tsmzoo.catalog.flops import Cost
 from tsmzoo.catalog.info import ModelInfo
@@ -18,6 +19,10 @@ from tsmzoo.catalog.listing import ModelRow
 from tsmzoo.catalog.stub import CheckpointInfo
 from tsmzoo.cli._results import Download, Pictures, Videos
 from tsmzoo.cli._story import Demo
+from tsmzoo.evaluation.report import EvaluationResult
+from tsmzoo.export.report import Artifact
+from tsmzoo.live.answer import AnswerRecord
+from tsmzoo.training.train import TrainingResult
 
 #: What each command prints, in the order of `tsmzoo --help`.
 RESULTS: dict[str, Any] = {
@@ -28,8 +33,13 @@ RESULTS: dict[str, Any] = {
     "flops": Cost,
     "flops --all": list[Cost],
     "data": Videos,
+    "train": TrainingResult,
+    "export": Artifact,
+    "verify": Artifact,
+    "eval": EvaluationResult,
     "bench": list[BenchmarkRow],
     "report": Pictures,
+    "run": Iterator[AnswerRecord],
     "demo": Demo,
     "registry check": list[EntryCheck],
 }
@@ -48,7 +58,7 @@ def page() -> str:
     for command, kind in RESULTS.items():
         parts.append(f"## `tsmzoo {command} --json`")
         structs: list[type] = []
-        parts.append(f"Prints a {_words(kind, structs)}.")
+        parts.append(f"Result: {_words(kind, structs)}.")
         for each in structs:  # grows while it is read
             if each not in seen:
                 seen.append(each)
@@ -87,6 +97,8 @@ def _words(kind: Any, structs: list[type]) -> str:
         return " or ".join(_words(each, structs) for each in inner)
     if origin is Literal:
         return " or ".join(f'`"{each}"`' if isinstance(each, str) else _WORDS[type(each)] for each in inner)
+    if origin is Iterator:
+        return f"a line for each {_words(inner[0], structs)}"
     if origin in (list, tuple, frozenset):
         different = dict.fromkeys(_words(each, structs) for each in inner if each is not ...)
         return f"list of {' and '.join(different)}"

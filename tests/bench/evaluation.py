@@ -1,11 +1,11 @@
-"""What evaluation costs beside decoding: videos a second of three ways over the same files and frames, as ratios.
+"""The cost of evaluation beside decoding: videos per second of three ways over the same files and frames, as ratios.
 
-- `decode`: PyAV alone decodes up to the last frame that is wanted, and converts the wanted ones.
+- `decode`: PyAV alone decodes up to the last frame that is needed, and converts the needed ones.
 - `plain`: decodes and converts all frames, then samples, resizes and runs the model, one video at a time.
 - `tsmzoo`: what `tsmzoo eval` does.
 
-Sixteen H.264 videos of 300 frames, 340 x 256, a key frame every so many; two processes each, started and warmed up
-before; rounds take turns.
+Sixteen H.264 videos of 300 frames, 340 x 256, at two distances between key frames; two processes each, started and
+warmed up before; rounds take turns.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""How long an export takes, and how much memory: the whole command, from start-up to the verified file, and its parts.
+"""Time and memory of an export: the whole command, from start-up to the verified file, and its parts.
 
-Each once, so seconds are to the tenth part at best. Imports are those of torch and of the format's libraries;
-conversion is theirs (torch.export and lowering), verification is ours. Aimed at were 10 s for the online MobileNetV2 to
-TFLite and 20 s for ResNet-50: what litert-torch imports and does, three traces of the graph among it, takes longer.
+Each was run once, so seconds are good to a tenth of their value at best. Imports are those of torch and of the format's
+libraries; conversion is theirs (torch.export and lowering); verification is ours. The aims were 10 s for the online
+MobileNetV2 to TFLite and 20 s for ResNet-50. What litert-torch imports and does, three traces of the graph among it,
+takes longer.
 """
 
 from __future__ import annotations
@@ -71,15 +72,15 @@ def _parts(library: str, model: str, path: str) -> None:
     timed("imports", imports)()
     from tsmzoo import cli
     from tsmzoo.artifact.converter import load_converter
-    from tsmzoo.benchmark.worker import peak
-    from tsmzoo.export import export
+    from tsmzoo.benchmarking.worker import peak
+    from tsmzoo.exporting import export, plan
 
     def load(format_: Any) -> Any:
         converter: Any = load_converter(format_)
         converter.convert = timed("convert", converter.convert)
         return converter
 
-    export.load_converter, export.check = load, timed("check", export.check)
+    plan.load_converter, export.check = load, timed("check", export.check)
     try:
         format_ = {"mlpackage": "coreml"}.get(Path(path).suffix[1:], Path(path).suffix[1:])
         options = ["--weights", "random", "--precision", "fp32"]

@@ -1,11 +1,11 @@
 """Exported files next to those of other converters: time, memory and size, for the same network and weights.
 
-The others are given the network as anyone would write it: clips of rank 5, a shift that reshapes to N, T, C, H, W, 3-D
-convolutions, batch norm as layers. What they and we write takes normalised floats, and files are timed that give our
-logits to 1e-3 of their range. "Made in" is the whole command, of ours with its verification. onnx2tf has an environment
-of its own (TensorFlow's): ONNX2TF names its program, else it is looked for on the path, and left out where it is not.
+The other converters are given the network as it is usually written: clips of rank 5, a shift that reshapes to
+N, T, C, H, W, 3-D convolutions, batch norm as layers. All files take normalized floats. Only files that give our logits
+to 1e-3 of their range are timed. "Made in" is the time of the whole command; ours includes verification. onnx2tf has an
+environment of its own (TensorFlow's): ONNX2TF names its program (default: searched on the path; left out if missing).
 
-Nobody is ahead by much where nearly all time goes into the same convolutions: of the online MobileNetV2, all but some
+Differences are small if nearly all time goes into the same convolutions: of the online MobileNetV2, all but some
 hundredths (see The shift).
 """
 
@@ -85,7 +85,7 @@ def section(folder: Path, models: tuple[tuple[str, int], ...] = MODELS) -> str:
         "made in s": ">",
     }
     unfed = [
-        f"{name}: {count} of the states of `{model}` come out in another layout than they go in, and are not fed back"
+        f"{name}: {count} of the states of `{model}` have another layout as outputs than as inputs; not fed back"
         for model, name, count in turned
     ]
     rows.sort(

@@ -1,6 +1,6 @@
-"""What fewer bits cost and give, by format: time, size, error and top-1 of exported files.
+"""Cost and effect of lower precision, by format: time, size, error and top-1 of exported files.
 
-Ratios are to fp32 of the format. The error is the largest of any output on noise; top-1 is that of the file's own
+Ratios are to fp32 of the same format. The error is the largest of any output on noise. Top-1 is that of the file's own
 report, on clips of the bundled task that training never saw. Core ML is not timed: off macOS an interpreter runs it.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import common
 
-from tsmzoo.benchmark import run
+from tsmzoo.benchmarking import run
 
 MODELS = ("tsm_mbv2_motion", "tsm_mbv2_motion_online", "tsm_mbv2_online")
 FORMATS = {

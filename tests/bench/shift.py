@@ -1,15 +1,15 @@
-"""What the shift costs: a network with it and the same network without, as exported files.
+"""The cost of the shift: a network with it and the same network without, as exported files.
 
-Its time is that of moving channels (online: and of feeding the states back, by Python), of convolutions cut in two so
-that less is moved, and of what a runtime can no longer fuse. Weights are random, which changes no time. The second
-table is the profile of the runtime alone: operators of which the files have different numbers, and their shares of the
-time of all operators.
+The shift's time is that of moving channels (online: and of feeding the states back, in Python), of convolutions cut in
+two so that less is moved, and of what a runtime can no longer fuse. Weights are random, which does not change the time.
+The second table is the profile of the runtime alone: operators whose numbers differ between the two files, and their
+shares of the time of all operators.
 
-Aimed at were 1.02 online and 1.03 for whole clips. What bounds it: online, each of ten blocks cuts its features in two
+The aims were 1.02 online and 1.03 for whole clips. Their bounds: online, each of ten blocks cuts its features in two
 and joins the rest with the state, rows of 12 bytes in the first; in ONNX Runtime features leave its blocked layout and
 come back (the reorders). Feeding ten states through Python is a hundredth of a frame in TFLite. For clips, less than
-half is moving numbers; the rest is that the convolutions around a shift stand in two parts, each less efficient, with a
-sum between them; whole ones would have everything copied, which costs more.
+half is moving numbers. The rest is that the convolutions around a shift are in two parts, each less efficient, with a
+sum between them. Whole convolutions would need a copy of everything, which costs more.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import msgspec
 import yaml
 
 from tsmzoo import registry
-from tsmzoo.benchmark import run
-from tsmzoo.benchmark.run import Job
+from tsmzoo.benchmarking import run
+from tsmzoo.benchmarking.run import Job
 from tsmzoo.registry import Entry, Registry
 
 #: Models and rounds.

@@ -1,4 +1,4 @@
-"""How long short commands take: of starts in a row the shortest, which others disturbed least, and the median."""
+"""Time of short commands: of several starts in a row the shortest, which others disturbed least, and the median."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pathlib import Path
 OUT = Path(__file__).parents[2] / "BENCHMARKS.md"
 SECTIONS = {
     "peers": "Other converters",
-    "precisions": "Fewer bits",
+    "precisions": "Lower precision",
     "shift": "The shift",
     "volumes": "3-D as 2-D",
     "exporting": "Exports",
@@ -28,11 +28,11 @@ SECTIONS = {
 LIBRARIES = ("tsmzoo", "torch", "onnxruntime", "ai-edge-litert", "litert-torch", "onnxscript", "coremltools")
 INTRODUCTION = """# Benchmarks
 
-Written by `make bench`; `python tests/bench/write.py NAME` measures one section again. Files are timed by
-`tsmzoo bench`: each in a process of its own, one thread, in turns, round by round, on the same core, so that what else
-the machine does hits all alike; processes are started four times. **Ratios are medians over the rounds; between files
-of one runtime they travel from machine to machine, milliseconds do not.** Peak memory is what a process held at most,
-less what it held once the runtime was imported.
+Written by `make bench`; `python tests/bench/write.py NAME` measures one section again. `tsmzoo bench` times the files:
+each in a process of its own, one thread, in turns, round by round, on the same core, so that other load on the machine
+affects all alike; processes are started four times. **Ratios are medians over the rounds. Between files of one runtime
+they hold on other machines too; milliseconds do not.** Peak memory is what a process held at most, less what it held
+once the runtime was imported.
 """
 
 

@@ -26,8 +26,10 @@ with redirect_stderr(StringIO()):
     from tsmzoo.artifact import store
     from tsmzoo.artifact.contract import Contract, Verification
     from tsmzoo.errors import ArtifactError
-    from tsmzoo.export import export
-    from tsmzoo.export.verify import verify
+    from tsmzoo.exporting import export
+    from tsmzoo.exporting.check import reverify
+    from tsmzoo.exporting.plan import plan_export
+    from tsmzoo.exporting.verify import verify
     from tsmzoo.inference.model import Model
     from tsmzoo.inference.torch_runner import torch_model
     from tsmzoo.registry import Entry, recipes
@@ -50,7 +52,7 @@ def make(folder: Path, entry: Entry, weights: str | None, **options: Any) -> Mad
     """Export as `tsmzoo export` does; it verifies the package."""
     network = load_network(entry, weights)
     out = folder / "m.mlpackage"
-    return Made(out, network, export.export(ZOO, network, export.plan(entry, TARGET, out=out, **options)))
+    return Made(out, network, export.export(ZOO, network, plan_export(entry, TARGET, out=out, **options)))
 
 
 def compared(made: Made, path: Path, steps: int = 16) -> Verification:
@@ -86,7 +88,7 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_a_bundled_stream_passes_and_verifies_again(online: Made) -> None:
     passed(online.contract)
-    _, again = export.reverify(ZOO, online.path)
+    _, again = reverify(ZOO, online.path)
     assert again.status == "passed"
     assert again.max_rel_error == online.contract.verification.max_rel_error
 
@@ -464,10 +466,10 @@ def test_a_change_of_the_file_is_seen(
     print(f"{mutation.__name__}: {len(verdicts) - len(unseen)} of {len(verdicts)} seen")
 
 
-def test_the_changes_are_as_many_as_the_readme_says(online: Made) -> None:
+def test_the_changes_are_as_many_as_the_documentation_says(online: Made) -> None:
     count = sum(len(places(online, mutation)) for mutation in MUTATIONS)
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    assert f"{count - len(EQUIVALENT)} of {count} changes" in readme
+    page = (Path(__file__).resolve().parents[2] / "docs" / "measurements.md").read_text(encoding="utf-8")
+    assert f"{count - len(EQUIVALENT)} of {count} changes" in page
 
 
 def test_the_unchanged_file_is_not_refused(online: Made, tmp_path: Path) -> None:

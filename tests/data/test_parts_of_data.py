@@ -223,6 +223,6 @@ def test_classes_of_kinetics_are_those_of_both_lists(tmp_path: Path) -> None:
         put(tmp_path / f"{part}.csv", KINETICS, *(f"{label},{id_},0,10,x" for label, id_ in said))
         for _, id_ in said:
             put(tmp_path / part / f"{id_}_000000_000010.mp4")
-    both = layouts.joined(layouts.read(tmp_path, part="train"), layouts.read(tmp_path, part="val"))
+    both = layouts.share_classes(layouts.read(tmp_path, part="train"), layouts.read(tmp_path, part="val"))
     assert [part.classes for part in both] == [("archery", "bowling", "waving")] * 2
     assert [[video.label for video in part.videos] for part in both] == [[0, 2], [1, 2]]

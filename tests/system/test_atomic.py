@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 from tsmzoo import registry
 from tsmzoo.artifact.contract import Verification
 from tsmzoo.artifact.converter import converter_of
-from tsmzoo.benchmark import plots
+from tsmzoo.benchmarking import plots
 from tsmzoo.cli import app
 from tsmzoo.data import decode, motion
 from tsmzoo.errors import ZooError
 from tsmzoo.evaluation import predictions
 from tsmzoo.evaluation.predictions import Store
-from tsmzoo.export.kit import kit
-from tsmzoo.export.kit.vector import Vector
+from tsmzoo.exporting.kit import kit
+from tsmzoo.exporting.kit.vector import Vector
 from tsmzoo.formats import Format
 from tsmzoo.inference import describe
 from tsmzoo.weights.load import load_network
@@ -167,10 +167,14 @@ CASES = {
     "kit of a package": _kit_of_a_package,
     "data": _data,
 }
+#: Those that run a whole command for each call that may fail.
+_COMMANDS = ("page", "run", "report", "data")
 
 
 @pytest.mark.parametrize("how", ["fail", "end"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in _COMMANDS else name for name in CASES]
+)
 def test_any_call_may_fail_or_be_the_last(
     name: str, how: str, clips: Path, disk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,7 +46,7 @@ def test_folders_take_their_name_whole(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from tsmzoo import files\n"
+        "import os, sys; from pathlib import Path; from tsmzoo.system import files\n"
         "with files.replacing(Path(sys.argv[1])) as part: part.write_text('half'); os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.txt")], check=False)
@@ -124,7 +124,7 @@ def test_long_names_with_one_beginning_share_nothing(tmp_path: Path) -> None:
 
 def test_a_process_that_was_forked_has_names_of_its_own(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from tsmzoo import files\n"
+        "import os, sys; from pathlib import Path; from tsmzoo.system import files\n"
         "with files.beside(Path(sys.argv[1])) as part:\n"
         "    part.write_text('x')\n"
         "    if (child := os.fork()) == 0:\n"

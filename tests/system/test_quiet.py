@@ -143,7 +143,7 @@ def test_text_that_waits_in_a_buffer_comes_out_where_it_belongs() -> None:
     """Piped, Python's own stdout is buffered: what was printed before must not end up in the log."""
     code = """
         import os, sys
-        from tsmzoo.quiet import quiet
+        from tsmzoo.system.quiet import quiet
         print("one"); print("ONE", file=sys.stderr)
         kept = sys.stdout, sys.stderr  # as a logging handler does that was made before
         with quiet():

@@ -75,7 +75,8 @@ def test_a_pipe_that_does_not_block_gets_all() -> None:
 def test_a_terminal_is_sent_no_sequences_of_others() -> None:
     """A bar's title is the user's text: brackets in it are no markup, and escapes none."""
     code = (
-        "import sys\nfrom tsmzoo import streams, terminal\nstreams.prepare()\n"
+        "import sys\n"
+        "from tsmzoo.cli import _terminal as terminal\nfrom tsmzoo.system import streams\nstreams.prepare()\n"
         "with terminal.steps_bar() as bar: bar('[/red]\\x1b[2J\\x07' + 'x' * 5000, 1, 2)\n"
         "with terminal.stages() as stage: stage('[/red]\\x1b[2J\\x07' + 'x' * 5000)\n"
         "with terminal.download_bar('[/red]\\x1b[2J\\x07') as bar: bar(1, 2)\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -23,7 +22,9 @@ import torch
 
 from tsmzoo import registry
 from tsmzoo.errors import DownloadError
-from tsmzoo.weights import cache, download, http, reading
+from tsmzoo.weights import cache, checkpoint_file, download
+
+from .conftest import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,21 +77,6 @@ BAD = {
     ),
     "a picture": b"\x89PNG\r\n\x1a\n" + bytes(5000),
 }
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TSMZOO_MIRROR", "TSMZOO_OFFLINE", *(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO"))):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(http, "BACKOFF", 0.001)
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
 
 
 @pytest.fixture
@@ -193,13 +179,13 @@ def test_what_arrived_keeps_its_name_while_it_is_looked_at(
     folder, url = site
     (folder / "w.safetensors").write_bytes(GOOD["w.safetensors"])
     entry, seen = entry_of(f"{url}/w.safetensors"), list[set[str]]()
-    read = reading.read
+    read = checkpoint_file.read
 
-    def watching(path: Path) -> reading.File:
+    def watching(path: Path) -> checkpoint_file.CheckpointFile:
         seen.append({each.name for each in path.parent.iterdir()})
         return read(path)
 
-    monkeypatch.setattr(reading, "read", watching)
+    monkeypatch.setattr(checkpoint_file, "read", watching)
     download.fetch(entry, notify=lambda _: None)
     assert seen == [{"w.safetensors.part", "w.safetensors.part.json", "w.safetensors.lock"}]
 

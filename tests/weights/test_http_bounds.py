@@ -16,7 +16,7 @@ import pytest
 
 from tsmzoo import registry
 from tsmzoo.errors import DownloadError
-from tsmzoo.weights import cache, download, http
+from tsmzoo.weights import cache, download
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,17 +26,6 @@ KNOWN = registry.load().find("tsm_r50_sthv2")
 BODY = os.urandom(50_000)
 LENGTH = f"Content-Length: {len(BODY)}".encode()
 Answer = bytes
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TSMZOO_MIRROR", "TSMZOO_OFFLINE", *(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO"))):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(http, "BACKOFF", 0.001)
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
 
 
 class Server:
@@ -347,8 +336,9 @@ def test_a_part_that_outgrew_the_file_is_not_continued(server: Server) -> None:
 
 ASK = """
 import sys, msgspec
-from tsmzoo import download, registry
+from tsmzoo import registry
 from tsmzoo.errors import DownloadError
+from tsmzoo.weights import download
 import huggingface_hub.utils._http as http
 http.time.sleep = lambda _: None
 try:

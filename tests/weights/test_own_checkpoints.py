@@ -26,7 +26,7 @@ from tsmzoo.data import motion
 from tsmzoo.errors import CheckpointError, RegistryError
 from tsmzoo.models.wrappers import StreamStep
 from tsmzoo.training import train
-from tsmzoo.weights.checkpoint import classes, load, save
+from tsmzoo.weights.checkpoint import count_classes, load, save
 from tsmzoo.weights.load import load_network
 
 ZOO = registry.load()
@@ -309,7 +309,7 @@ def test_the_registrys_key_is_checked(key: str, uni: Path, tmp_path: Path) -> No
 def test_a_recipes_weights_of_other_classes_keep_all_but_the_classifier(uni: Path, tmp_path: Path) -> None:
     path = five(uni, tmp_path)
     entry = ZOO.find(ONLINE)
-    assert classes(models.build(entry), entry, path) == 5
+    assert count_classes(models.build(entry), entry, path) == 5
     recipe = msgspec.convert(
         {
             **{"name": "mine", "model": ONLINE, "weights": str(path), "epochs": 1, "batch": 2, "lr": 0.1},

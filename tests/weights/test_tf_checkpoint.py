@@ -21,7 +21,7 @@ from torch import Tensor
 from tsmzoo import models, registry
 from tsmzoo.errors import CheckpointError
 from tsmzoo.registry import Entry
-from tsmzoo.weights import checkpoint, tensorflow
+from tsmzoo.weights import checkpoint, checkpoint_file, tensorflow
 from tsmzoo.weights import load as weight_load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -163,8 +163,8 @@ def write(folder: Path, arrays: Arrays) -> Path:
 def assert_loads(path: Path, entry: Entry, wanted: State) -> None:
     net = models.build(entry)
     loaded = checkpoint.load(net, entry, path)
-    data = checkpoint.located(path)
-    assert loaded == checkpoint.Loaded(hashlib.sha256(data.read_bytes()).hexdigest(), "deepmind-tf", False)
+    data = checkpoint_file.find_file(path)
+    assert loaded == checkpoint.LoadedCheckpoint(hashlib.sha256(data.read_bytes()).hexdigest(), "deepmind-tf", False)
     got = {key: tensor for key, tensor in net.state_dict().items() if not key.endswith("num_batches_tracked")}
     assert got.keys() == wanted.keys()
     assert [key for key in wanted if not torch.equal(got[key], wanted[key])] == []
@@ -193,7 +193,7 @@ def test_a_checkpoint_goes_by_many_names(tmp_path: Path) -> None:
     (folder / "model.ckpt.meta").write_bytes(b"the graph")
     (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"')
     for path in (folder, folder / "model.ckpt", folder / "model.ckpt.meta", folder / INDEX, folder / DATA):
-        assert checkpoint.located(path) == folder / DATA
+        assert checkpoint_file.find_file(path) == folder / DATA
     assert_loads(folder / "model.ckpt", entry, wanted)
 
     # In a contract it goes by the file with the data; `verify` finds it again, however it was named.
@@ -201,8 +201,8 @@ def test_a_checkpoint_goes_by_many_names(tmp_path: Path) -> None:
     assert network.checkpoint is not None
     assert (network.checkpoint.file, network.checkpoint.format) == (DATA, "deepmind-tf")
     for path in (folder, folder / "model.ckpt"):
-        weight_load.remember(network.checkpoint, str(path))
-        assert weight_load.recall(network.checkpoint) == str(folder / DATA)
+        weight_load.record_checkpoint_path(network.checkpoint, str(path))
+        assert weight_load.recorded_checkpoint_path(network.checkpoint) == str(folder / DATA)
 
 
 @stand_in
@@ -305,7 +305,7 @@ import numpy as np
 import tensorflow as tf
 
 sys.path.insert(0, sys.argv[1])
-from tsmzoo import tf_checkpoint
+from tsmzoo.weights import tensorflow as tf_checkpoint
 from tsmzoo.errors import CheckpointError
 
 INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from tsmzoo.errors import CheckpointError
-from tsmzoo.weights import reading, unpickling
+from tsmzoo.weights import checkpoint_file, unpickling
 
 STATE = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.tensor([0.5, -0.5])}
 
@@ -103,7 +103,7 @@ def saved(content: Any, path: Path, *, zipped: bool = True, protocol: int = 2) -
 
 
 def assert_state(path: Path) -> None:
-    found = reading.read(path).state
+    found = checkpoint_file.read(path).state
     assert found.keys() == STATE.keys()
     for key, tensor in STATE.items():
         assert type(found[key]) is Tensor
@@ -242,7 +242,7 @@ def test_what_asks_to_run_is_refused_by_name(name: str, zipped: bool, tmp_path: 
     for content in ({"state_dict": STATE, "x": make(str(tmp_path))}, {**STATE, "x": make(str(tmp_path))}):
         saved(content, path, zipped=zipped)
         with pytest.raises(CheckpointError, match="refused") as caught:
-            reading.read(path)
+            checkpoint_file.read(path)
         assert "asks to run" in str(caught.value)
         assert asked in str(caught.value)
         assert not (tmp_path / "touched").exists()
@@ -295,7 +295,7 @@ def test_a_pickle_by_hand_calls_nothing(
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/data.pkl", program(*steps))
     with pytest.raises(CheckpointError) as caught:
-        reading.read(path)
+        checkpoint_file.read(path)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500
 
@@ -318,7 +318,7 @@ def test_a_pickle_fills_no_memory_and_no_stack(steps: tuple[bytes, ...], tmp_pat
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/data.pkl", program(*steps))
     with pytest.raises(CheckpointError):
-        reading.read(path)
+        checkpoint_file.read(path)
 
 
 def counted(data: bytes) -> bytes:
@@ -398,10 +398,10 @@ def test_a_tensor_reads_no_memory_but_its_storage(size: bytes, stride: bytes, of
             archive.writestr("x/data/0", struct.pack("<4f", 1, 2, 3, 4))
 
     write(tensor_of(b"K\x04", b"K\x04\x85", b"K\x01\x85"))
-    assert reading.read(path).state["a"].tolist() == [1, 2, 3, 4]
+    assert checkpoint_file.read(path).state["a"].tolist() == [1, 2, 3, 4]
     write(tensor_of(b"K\x04", size, stride, offset))
     with pytest.raises(CheckpointError, match="damaged"):
-        reading.read(path)
+        checkpoint_file.read(path)
 
 
 class Own(Tensor):
@@ -434,7 +434,7 @@ ODD: dict[str, Callable[[], Tensor]] = {
 @pytest.mark.parametrize("name", ODD)
 def test_odd_tensors_are_held_as_without_data(name: str, tmp_path: Path) -> None:
     path = saved({**STATE, "odd": ODD[name]()}, tmp_path / "x.pth")
-    assert reading.read(path).state["odd"].is_meta
+    assert checkpoint_file.read(path).state["odd"].is_meta
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.int16])
@@ -442,7 +442,7 @@ def test_odd_tensors_are_held_as_without_data(name: str, tmp_path: Path) -> None
 def test_every_type_and_view_reads_the_same(dtype: torch.dtype, zipped: bool, tmp_path: Path) -> None:
     whole = torch.arange(24.0).view(4, 6).to(dtype)
     state = {"whole": whole, "part": whole[1:3, ::2], "turned": whole.T, "one": torch.tensor(3.0), "none": whole[:0]}
-    found = reading.read(saved(state, tmp_path / "x.pth", zipped=zipped)).state
+    found = checkpoint_file.read(saved(state, tmp_path / "x.pth", zipped=zipped)).state
     for key, tensor in state.items():
         assert found[key].dtype == tensor.dtype
         assert found[key].shape == tensor.shape
@@ -482,7 +482,7 @@ def test_views_of_a_storage_that_must_be_copied_share_the_copy(how: str, tmp_pat
                 padded = more
                 break
         assert padded is not None
-    found = reading.read(path).state
+    found = checkpoint_file.read(path).state
     for number in range(64):
         assert found[f"w.{number}"].tolist() == [number, number + 1, number + 2]
     assert len({tensor.untyped_storage().data_ptr() for tensor in found.values()}) == 1

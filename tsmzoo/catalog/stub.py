@@ -17,8 +17,8 @@ from tsmzoo.models.wrappers import state_shapes
 from tsmzoo.registry import OWN, Entry, LabelMap, Registry, ShiftName
 from tsmzoo.text import one_line
 from tsmzoo.weights import checkpoint
-from tsmzoo.weights.key_maps import detect_backbone, detect_format, shown
-from tsmzoo.weights.reading import File, located, read
+from tsmzoo.weights.checkpoint_file import CheckpointFile, find_file, read
+from tsmzoo.weights.key_maps import detect_backbone, detect_format, short_name
 
 #: Frames of a clip if the most similar model is online: those of the papers' smallest models.
 _FRAMES = 8
@@ -65,13 +65,13 @@ def describe(
     try:
         file = read(path)
         format_ = weights_format or detect_format(file.state, file.metadata)
-        backbone, possible = detect_backbone(file.state), checkpoint.shifts(format_, file)
+        backbone, possible = detect_backbone(file.state), checkpoint.possible_shifts(format_, file)
         if format_ == "torchvision":
             raise CheckpointError(
                 f"holds an image network ({backbone}), which is no model of videos; start a training from it: "
                 "`weights:` of a recipe"
             )
-        held = checkpoint.held(possible, shift)
+        held = checkpoint.resolve_shift(possible, shift)
         similar = [zoo.find(model)] if model else _most_similar(zoo, format_, backbone, held)
         found = next(_fitting(similar, file, format_, None if model else held), None)
         if found is None and not model:
@@ -90,18 +90,18 @@ def describe(
         str(path.absolute()).encode()
     except msgspec.ValidationError as error:
         raise CheckpointError(
-            f"{shown(str(path))}: no registry can hold it ({error}); give the file another name or folder, or "
+            f"{short_name(str(path))}: no registry can hold it ({error}); give the file another name or folder, or "
             "a smaller network"
         ) from None
     except UnicodeEncodeError:
         raise CheckpointError(
-            f"{shown(str(path))}: its path is not UTF-8, which a registry is; give the file another name or folder"
+            f"{short_name(str(path))}: its path is not UTF-8, which a registry is; give the file another name or folder"
         ) from None
     # As it will be loaded: reports what does not fit.
     checkpoint.load(models.build(entry), entry, path, weights_format=weights_format, shift=shift)
     return CheckpointInfo(
         file=str(path),
-        bytes=located(path).stat().st_size,
+        bytes=find_file(path).stat().st_size,
         sha256=file.sha256,
         format=format_,
         backbone=entry.backbone,
@@ -149,7 +149,9 @@ def _most_similar(zoo: Registry, format_: str, backbone: str, held: str | None) 
     return sorted(alike, key=unlike)
 
 
-def _fitting(similar: Sequence[Entry], file: File, format_: str, held: str | None) -> Iterator[tuple[Entry, Entry]]:
+def _fitting(
+    similar: Sequence[Entry], file: CheckpointFile, format_: str, held: str | None
+) -> Iterator[tuple[Entry, Entry]]:
     """Yield the models that a file fits, and what each is with the file's classes and shift."""
     tried = set()
     for like in similar:
@@ -157,7 +159,7 @@ def _fitting(similar: Sequence[Entry], file: File, format_: str, held: str | Non
         fields = ("backbone", "width", "channels", "non_local", "non_local_bias", "family")
         if (key := tuple(getattr(entry, field) for field in fields)) not in tried:
             tried.add(key)
-            if fitted := checkpoint.fitted(entry, file, format_):
+            if fitted := checkpoint.fit_entry(entry, file, format_):
                 yield like, fitted
 
 
@@ -178,8 +180,8 @@ def _shifted(entry: Entry, held: str) -> Entry:
     )
 
 
-def _own(zoo: Registry, entry: Entry, path: Path, file: File, format_: str, shift: ShiftName | None) -> Entry:
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", located(path).name.split(".")[0]).lstrip("_.-")[:_LONGEST] or "mine"
+def _own(zoo: Registry, entry: Entry, path: Path, file: CheckpointFile, format_: str, shift: ShiftName | None) -> Entry:
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", find_file(path).name.split(".")[0]).lstrip("_.-")[:_LONGEST] or "mine"
     taken = {*zoo.by_id, *zoo.aliases, *zoo.labels, *zoo.normalisations}
     id_ = next(
         name for name in (stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3))) if name not in taken
@@ -205,7 +207,7 @@ def _own(zoo: Registry, entry: Entry, path: Path, file: File, format_: str, shif
         states=tuple(states),  # type: ignore[arg-type]  # of four axes
         format=format_,  # type: ignore[arg-type]  # one of FORMATS
         said_shift=shift,
-        file=str(located(path).absolute()),
+        file=str(find_file(path).absolute()),
         sha256=file.sha256,
         params=sum(parameter.numel() for parameter in net.parameters()),
         gmacs=round(count(entry).gmacs, 9),

@@ -1,4 +1,4 @@
-"""Addresses of videos and cameras on a network, which `run` reads where the user names one."""
+"""Parse the addresses of videos and cameras on a network, which `run` reads."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from urllib.parse import urlsplit
 from tsmzoo.errors import VideoError
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://.*", re.DOTALL)
-#: What is read. All but the first two are live whatever they say.
+#: Schemes that are read. All but the first two are live sources.
 SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "rtp", "tcp", "udp")
-#: Protocols that such an address, or a playlist there, may lead to; never `file` and its like.
+#: Protocols that such an address, or a playlist there, may lead to; never `file` and similar ones.
 PROTOCOLS = ",".join((*SCHEMES, "tls", "httpproxy", "srtp", "crypto"))
 
 
 @dataclass(frozen=True)
 class Address:
-    """An address; as text it is without what a stranger must not see: user, password, query, stream key."""
+    """A network address; `str` of it leaves out user, password, query and stream key."""
 
     url: str = field(repr=False)
 
@@ -27,16 +27,16 @@ class Address:
 
     def __str__(self) -> str:
         parts = urlsplit(self.url)
-        if "@" in self.url.replace(parts.netloc, "", 1):  # of a password with a / or ? in it, perhaps
+        if "@" in self.url.replace(parts.netloc, "", 1):  # perhaps of a password with a / or ? in it
             return f"{self.scheme}://…"
         place = parts.netloc.rpartition("@")[2]
-        # Cameras have passwords in paths, too; the last part of RTMP's is a key.
+        # Cameras have passwords in paths, too; the last part of an RTMP path is a key.
         secret = "=" in parts.path or self.scheme.startswith("rtmp")
         return f"{self.scheme}://{place}{'/…' if secret else parts.path}"
 
 
 def parse(name: str) -> Address | None:
-    """Return the address that `name` is, None where it is none. Raises VideoError where no such is read."""
+    """Return the address in `name`, or None if it is not one. Raises VideoError if the scheme is not read."""
     match = _ADDRESS.fullmatch(name)
     if match is None:
         return None
@@ -47,7 +47,7 @@ def parse(name: str) -> Address | None:
         raise VideoError(f"{scheme}:// addresses are not read; give one of {', '.join(SCHEMES)}, or a file")
     try:
         parts = urlsplit(name)
-        # A port that is no number is the beginning of a password with a /, ? or # in it.
+        # A port that is not a number is the beginning of a password with a /, ? or # in it.
         port = parts.port
         has_host = bool(parts.hostname) or (scheme in ("udp", "rtp", "tcp") and port is not None)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Decode videos, all frames in order or the first."""
+"""Decode videos: all frames in order, or the first one."""
 
 from __future__ import annotations
 
@@ -19,68 +19,66 @@ from tsmzoo.data.address import PROTOCOLS, Address
 from tsmzoo.data.orientation import Orientations, upright
 from tsmzoo.data.timing import LOOKAHEAD, NO_TIMESTAMPS, clock, nominal_rate, time_source
 from tsmzoo.errors import VideoError
+from tsmzoo.typing import Notify, silent
 
-#: Seconds in which an address must be open, and in which a frame must come.
+#: Timeouts in seconds for opening an address, and for the next frame.
 TIMEOUTS = (10.0, 8.0)
 
-#: Where a video is.
+#: Location of a video.
 Place = Path | Address
 
 
 def decode(path: Place) -> Iterator[tuple[float, Image.Image]]:
-    """Yield (time in seconds, RGB image) of each frame, upright; times begin at 0 and grow.
+    """Yield (time in seconds, upright RGB image) of each frame; times begin at 0 and increase.
 
-    A file that breaks off ends early. Raises VideoError where it gives no frame at all.
+    A truncated file ends early. Raises VideoError if it gives no frame at all.
     """
     for time, image in decode_lazily(path):
         yield time, image()
 
 
-def decode_lazily(
-    path: Place, notify: Callable[[str], None] = lambda _: None
-) -> Iterator[tuple[float, Callable[[], Image.Image]]]:
-    """Do as `decode`, but turn a frame into an image only where it is asked for: most of a stream's are skipped."""
+def decode_lazily(path: Place, notify: Notify = silent) -> Iterator[tuple[float, Callable[[], Image.Image]]]:
+    """Like `decode`, but yield a function that makes the image: most frames of a stream are skipped."""
     turns = Orientations()
     for time, frame in timed_frames(path, notify=notify):
         yield time, partial(upright, frame, turns.of(frame))
 
 
 def first(path: Path) -> Image.Image:
-    """Return the first frame, decoded by one thread. Raises VideoError where there is none."""
+    """Return the first frame, decoded by one thread. Raises VideoError if there is none."""
     turns = Orientations()
-    with opened(path, threads=1) as (container, stream):
+    with open_video(path, threads=1) as (container, stream):
         for frame in _decoded(path, container, stream):
             return upright(frame, turns.of(frame))
     raise VideoError(f"{path}: holds no frame; give a video")
 
 
 def rate(path: Place) -> Fraction | None:
-    """Return the frames a second that a video says it has. Raises VideoError."""
-    with opened(path) as (container, stream):
-        if container.format.flags & NO_TIMESTAMPS:  # which is told 25 for all of them
+    """Return the frame rate in the header of a video, in frames per second, or None. Raises VideoError."""
+    with open_video(path) as (container, stream):
+        if container.format.flags & NO_TIMESTAMPS:  # FFmpeg reports 25 for all of them
             return nominal_rate(stream)
         return stream.average_rate or stream.guessed_rate or None
 
 
-def received(
+def decode_live(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> Iterator[tuple[float | None, Callable[[], Image.Image]]]:
-    """Yield the time that each frame of a live source says it has, and what turns it into an image.
+    """Yield the timestamp of each frame of a live source in seconds, or None, and a function that makes the image.
 
-    Raises VideoError, which says why, where the source breaks off.
+    Raises VideoError, with the reason, when the source breaks off.
     """
     turns = Orientations()
     try:
         for frame in container.decode(stream):
             yield frame.time, partial(upright, frame, turns.of(frame))
     except av.error.FFmpegError as error:
-        raise VideoError(_why(error)) from None
+        raise VideoError(_reason(error)) from None
 
 
-def timed_frames(
-    path: Place, threads: int = 0, notify: Callable[[str], None] = lambda _: None
-) -> Iterator[tuple[float, av.VideoFrame]]:
-    with opened(path, threads) as (container, stream):
+def timed_frames(path: Place, threads: int = 0, notify: Notify = silent) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Yield the time in seconds and the frame, as decoded. Raises VideoError if there is no frame."""
+    with open_video(path, threads) as (container, stream):
         frames = _decoded(path, container, stream)
         head = list(itertools.islice(frames, LOOKAHEAD))
         if not head:
@@ -103,27 +101,27 @@ def _decoded(path: Place, container: av.container.InputContainer, stream: av.Vid
     except av.error.FFmpegError as error:
         if isinstance(path, Address):
             raise VideoError(
-                f"{path}: {'broke off' if given else 'gave no frame'} ({_why(error)}); try again"
+                f"{path}: {'broke off' if given else 'gave no frame'} ({_reason(error)}); try again"
             ) from None
         if not given:
             raise _undecodable(path, error) from None
-    # A connection that ends between two packets looks like the end.
+    # A connection that breaks between two packets looks like the end of the video.
     if isinstance(path, Address) and given < stream.frames - LOOKAHEAD:
         raise VideoError(f"{path}: broke off after {given} of {stream.frames} frames; try again")
 
 
-def _why(error: av.error.FFmpegError) -> str:
-    """Return what FFmpeg says of an error, without the name of the file, which may be an address with a password."""
+def _reason(error: av.error.FFmpegError) -> str:
+    """Return FFmpeg's reason without the name of the file, which may be an address with a password."""
     if isinstance(error, av.error.ExitError):
         return "nothing came for too long"
     return error.strerror or type(error).__name__
 
 
 @contextmanager
-def opened(path: Place, threads: int = 0) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open a video and its first stream of pictures; 0 threads are as many as there are cores. Raises VideoError."""
+def open_video(path: Place, threads: int = 0) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open a video and its first video stream. `threads` 0 means one per core. Raises VideoError."""
     if isinstance(path, Address):
-        with connected(path) as container:
+        with open_address(path) as container:
             yield container, _pictures(path, container, threads)
         return
     if not os.path.isfile(path):  # Path.is_file raises where the name is too long
@@ -131,7 +129,7 @@ def opened(path: Place, threads: int = 0) -> Iterator[tuple[av.container.InputCo
     try:
         if path.stat().st_size == 0:
             raise VideoError(f"{path}: is empty; give a video")
-        # The bytes are read here and no protocol is open to FFmpeg: a playlist must not lead to other files or hosts.
+        # The bytes are read here, and FFmpeg has no protocol: a playlist must not lead to other files or hosts.
         with path.open("rb") as file, _container(path, file) as container:
             yield container, _pictures(path, container, threads)
     except OSError as error:
@@ -139,7 +137,7 @@ def opened(path: Place, threads: int = 0) -> Iterator[tuple[av.container.InputCo
 
 
 def _pictures(path: Place, container: av.container.InputContainer, threads: int) -> av.VideoStream:
-    # A cover that lies in the file is a stream, too.
+    # A cover picture in the file is a stream, too.
     streams = sorted(container.streams.video, key=lambda stream: bool(stream.disposition & Disposition.attached_pic))
     if not streams:
         raise VideoError(f"{path}: has no video stream; give a video")
@@ -158,12 +156,12 @@ def _container(path: Path, file: IO[bytes]) -> av.container.InputContainer:
         raise _undecodable(path, error) from None
 
 
-def connected(address: Address) -> av.container.InputContainer:
-    """Open what is at an address. Raises VideoError, at the latest when nothing has come for some seconds."""
+def open_address(address: Address) -> av.container.InputContainer:
+    """Open a network address. Raises VideoError, after a timeout of some seconds at the latest."""
     options = {
         "protocol_whitelist": PROTOCOLS,
-        "rtsp_flags": "prefer_tcp",  # UDP is what firewalls drop
-        # Of HTTP, where a file breaks off: it is gone on with from there.
+        "rtsp_flags": "prefer_tcp",  # firewalls drop UDP
+        # Of HTTP: a transfer that breaks is resumed.
         "reconnect": "1",
         "reconnect_max_retries": "3",
         "reconnect_delay_max": "4",
@@ -171,7 +169,7 @@ def connected(address: Address) -> av.container.InputContainer:
     try:
         return av.open(address.url, "r", options=options, timeout=TIMEOUTS, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
-        why = _why(error) if isinstance(error, av.error.FFmpegError) else error.strerror
+        why = _reason(error) if isinstance(error, av.error.FFmpegError) else error.strerror
         raise VideoError(
             f"{address}: cannot be opened ({why}); check the address, and that it can be reached"
         ) from None

@@ -1,4 +1,4 @@
-"""Write frames as a video."""
+"""Write frames to a video file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tsmzoo.typing import Array
 
 
 def encode(path: Path, frames: Array, fps: int) -> None:
-    """Write `frames`, T, H, W, 3, uint8, H and W even, as Motion JPEG.
+    """Write `frames`, (T, H, W, 3) uint8 RGB with even H and W, as Motion JPEG in MP4 at `fps` frames per second.
 
-    Each frame is coded by itself at one quality, so nothing in the file, not even its size, depends on
-    the order of the frames.
+    Each frame is coded by itself at one quality, so nothing in the file, not even its size, depends on the order of
+    the frames.
     """
     with av.open(path, "w", format="mp4") as container:
         stream = container.add_stream("mjpeg", rate=fps, options={"qmin": "3", "qmax": "3"})

@@ -1,4 +1,4 @@
-"""The `motion` task: short clips, made here, whose classes only the order of the frames tells apart.
+"""Generate the `motion` dataset: short clips whose classes differ in the order of the frames alone.
 
 Classes come in pairs, each the other played backwards. A scene is drawn once and written twice, forwards
 and backwards, so that a model which ignores the order of the frames answers both alike and is right in one
@@ -26,7 +26,7 @@ from tsmzoo.data import dataset
 from tsmzoo.data.encode import encode
 from tsmzoo.errors import DataError
 from tsmzoo.system import files, processes
-from tsmzoo.typing import Array
+from tsmzoo.typing import Array, silent
 
 #: The class that a scene shows when it is played as drawn, and when it is played backwards.
 PAIRS = (
@@ -50,11 +50,11 @@ _TIME = np.linspace(0, 1, FRAMES, dtype=np.float32)
 _AXIS = ((np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE * 2 - 1).astype(np.float32)
 
 
-def write(folder: Path, videos: int, seed: int, progress: Callable[[int, int], None] = lambda *_: None) -> None:
-    """Write `videos` clips, an even number, half of them the other half backwards, and their list, to `folder`.
+def write(folder: Path, videos: int, seed: int, progress: Callable[[int, int], None] = silent) -> None:
+    """Write an even number of `videos` and their list to `folder`; half of them are the other half backwards.
 
-    The same `seed` gives the same files; another gives other scenes. `progress` is called with videos so
-    far and in all. Raises DataError where `folder` holds something; an interrupted run leaves nothing there.
+    The same `seed` gives the same files. `progress` is called with the number of videos written and the total. An
+    interrupted run leaves nothing in `folder`. Raises DataError if `folder` is not empty.
     """
     if videos < 2 or videos % 2:
         raise DataError(f"{videos} videos: every scene is written forwards and backwards; give an even number")
@@ -73,7 +73,7 @@ def write(folder: Path, videos: int, seed: int, progress: Callable[[int, int], N
 
 def _write(folder: Path, videos: int, seed: int, progress: Callable[[int, int], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Names in an order of their own, since neighbours' labels would tell of each other.
+    # Names in random order: else the labels of neighbors would reveal each other.
     names = [f"videos/{number:06d}.mp4" for number in np.random.default_rng(seed).permutation(videos)]
     with files.replacing(folder) as part:
         (part / "videos").mkdir(parents=True)

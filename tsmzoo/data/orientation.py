@@ -1,4 +1,4 @@
-"""Turn decoded pictures upright, as their display matrix says."""
+"""Turn decoded frames upright, as their display matrix says."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from av.filter import Graph
 from av.sidedata.sidedata import Type as SideDataType
 from PIL import Image
 
-#: Kinds of side data that FFmpeg may have.
+#: The most kinds of side data that FFmpeg has.
 _KINDS = 48
 
-#: Parts of a display matrix that turn and mirror, a, b, c, d, in 1/65536.
+#: The entries a, b, c, d of a display matrix, in 1/65536: rotation and mirroring.
 _Matrix = tuple[int, int, int, int]
 _AS_IT_LIES: _Matrix = (1, 0, 0, 1)
 
@@ -29,10 +29,10 @@ def as_image(frame: av.VideoFrame) -> Image.Image:
 
 
 def upright(frame: av.VideoFrame, matrix: _Matrix) -> Image.Image:
-    """Return a frame in RGB as a player shows it: turned and mirrored as cameras record beside the pixels."""
+    """Return a frame as an RGB image, rotated and mirrored as a player shows it."""
     image = as_image(frame)
     a, b, c, d = matrix
-    # x, y of a pixel is shown at a x + c y, b x + d y. Of what is no quarter turn the nearest is taken.
+    # A pixel at x, y is shown at a x + c y, b x + d y. Other angles are rounded to the nearest quarter turn.
     across = abs(b) + abs(c) > abs(a) + abs(d)
     left, up = (c < 0, b < 0) if across else (a < 0, d < 0)
     if not (across or left or up):
@@ -44,9 +44,9 @@ def upright(frame: av.VideoFrame, matrix: _Matrix) -> Image.Image:
 
 
 class Orientations:
-    """Tells how each frame lies; ask of all that are decoded, in order.
+    """Returns the display matrix of each frame; call it for all decoded frames, in order.
 
-    What a stream itself says (SEI) stands on one frame and holds till the next key frame.
+    The matrix in the stream itself (SEI) is on one frame and holds until the next key frame.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Orientations:
     def of(self, frame: av.VideoFrame) -> _Matrix:
         try:
             found = _display_matrix(frame)
-        except ValueError:  # PyAV does not know each kind of side data, such as EXIF
+        except ValueError:  # PyAV does not know every kind of side data, for instance EXIF
             found = _display_matrix(_known(frame))
         if found is not None:
             a, b, _, c, d = struct.unpack_from("=5i", found)
@@ -66,7 +66,7 @@ class Orientations:
 
 
 def _display_matrix(frame: av.VideoFrame) -> bytes | None:
-    every = cast("Iterable[Any]", frame.side_data)  # not a mapping of names to texts, as PyAV's stubs have it
+    every = cast("Iterable[Any]", frame.side_data)  # PyAV's stubs wrongly say a mapping of names to texts
     return next((bytes(data) for data in every if data.type.name == "DISPLAYMATRIX"), None)
 
 

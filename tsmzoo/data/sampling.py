@@ -1,4 +1,4 @@
-"""Which frames of a video make its clips: pure functions from a number of frames to indices, 0-based."""
+"""Frame sampling: pure functions from the number of frames of a video to the 0-based indices of its clips."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-#: Frames that a dense clip is taken from (Non-local Neural Networks, § 4), and so what its stride is 1/T of.
+#: Frames that a dense clip spans (Non-local Neural Networks, § 4): its stride is 1/T of it.
 DENSE_WINDOW = 64
 
 
@@ -25,14 +25,14 @@ def starts(total: int, count: int) -> list[int]:
 
 
 def jittered(total: int, count: int, rng: Generator) -> list[int]:
-    """Return a frame of each of `count` equal segments, anywhere in it (TSN, § 3.1: training)."""
+    """Return a random frame of each of `count` equal segments (TSN, § 3.1: training)."""
     return [min(int((index + share) * total / count), total - 1) for index, share in enumerate(rng.random(count))]
 
 
 def window(total: int, count: int, stride: int, rng: Generator | None = None) -> list[int]:
-    """Return every `stride`th frame of a window in the middle, or with `rng` anywhere (dense sampling).
+    """Return every `stride`th frame of a window in the middle, or with `rng` at a random place (dense sampling).
 
-    Where the video is too short the window goes on from its start.
+    If the video is too short, the window continues from its start.
     """
     room = max(0, total - ((count - 1) * stride + 1))
     start = room // 2 if rng is None else int(rng.integers(0, room + 1))
@@ -40,7 +40,7 @@ def window(total: int, count: int, stride: int, rng: Generator | None = None) ->
 
 
 def clip(total: int, count: int, stride: int | None, rng: Generator | None = None) -> list[int]:
-    """Return the frames of one clip as a model is trained (`rng`) or used: dense with a stride, else of segments."""
+    """Return the frames of one clip for training (with `rng`) or use: dense with a `stride`, else of segments."""
     if stride is not None:
         return window(total, count, stride, rng)
     return centres(total, count) if rng is None else jittered(total, count, rng)
@@ -88,7 +88,7 @@ def dense(total: int, want: Wanted) -> list[list[int]]:
 
 
 def spread(total: int, want: Wanted) -> list[list[int]]:
-    """Return clips of every `stride`th frame from the video's start to its end; a single one from its middle.
+    """Return clips of every `stride`th frame, spread from the video's start to its end; a single clip is centered.
 
     mmaction2's `SampleFrames` for 3-D networks (main branch), which rounds half to even.
     """
@@ -102,8 +102,8 @@ def spread(total: int, want: Wanted) -> list[list[int]]:
 def windows(total: int, want: Wanted) -> list[list[int]]:
     """Return clips of frames from the first to the last of a window of `frames` x `stride`.
 
-    PySlowFast's rule (slowfast/datasets/decoder.py), which PyTorchVideo's figures stand under: the room is cut into
-    equal parts, at whose starts the windows begin. A video shorter than that is the window itself, as in PyTorchVideo.
+    PySlowFast's rule (slowfast/datasets/decoder.py), with which PyTorchVideo's figures were measured: the room is cut
+    into equal parts, at whose starts the windows begin. A shorter video is the window itself, as in PyTorchVideo.
     """
     length, steps = min(total, want.frames * want.stride), max(1, want.frames - 1)
     room, reach = (total - length) * steps, (length - 1) * want.clips
@@ -114,12 +114,12 @@ def windows(total: int, want: Wanted) -> list[list[int]]:
 
 
 def whole(total: int, want: Wanted) -> list[list[int]]:
-    """Return one clip of every frame; of a video longer than `frames`, so many from its middle."""
+    """Return one clip of all frames, or of the `frames` in the middle of a longer video."""
     _at_most(want.clips, 1, "whole")
     return [window(total, min(total, want.frames), 1)]
 
 
-#: By the name that a protocol gives.
+#: Sampling rules by their names in protocols.
 RULES: dict[str, Callable[[int, Wanted], list[list[int]]]] = {
     "uniform": uniform,
     "interleaved": interleaved,
@@ -140,5 +140,5 @@ def _at_most(clips: int, most: int, rule: str) -> None:
 
 
 def stacked(index: int, total: int, stack: int) -> list[int]:
-    """Return the `stack` flow images from `index` on, the last one repeated where they end (MIT, ops/dataset.py)."""
+    """Return the `stack` flow images from `index` on, repeating the last one at the end (MIT, ops/dataset.py)."""
     return [min(index + step, total - 1) for step in range(stack)]

@@ -12,17 +12,15 @@ import av
 from PIL import Image
 
 from tsmzoo.data.address import Address
-from tsmzoo.data.decode import Place, opened, timed_frames
+from tsmzoo.data.decode import Place, open_video, timed_frames
 from tsmzoo.data.orientation import Orientations, upright
 from tsmzoo.data.timing import clock
 
-# --- some frames of a video ------------------------------------------------------------------------------------------
-#
-# A frame is known by its place in the order of display. Where the container gives every packet's time of display, that
-# order is known before anything is decoded, and only what leads to a wanted frame is: from the last key frame in front
-# of it, and no frame on the way that others do not refer to. Elsewhere the video is decoded from its start.
+# A frame's index is its position in display order. If the container has the display time of every packet, that order is
+# known before decoding. Then only the packets that lead to a wanted frame are decoded: from the key frame before it on,
+# without frames that no other refers to. Else the video is decoded from its start.
 
-#: Containers and codecs whose packets are frames, one for one, with times of display and true key frames.
+#: Containers and codecs whose packets are frames, one to one, with display times and true key frames.
 _INDEXED = ({"mov", "mp4", "matroska", "webm"}, {"h264", "hevc", "mjpeg", "vp9", "av1", "mpeg4"})
 
 
@@ -30,22 +28,22 @@ _INDEXED = ({"mov", "mp4", "matroska", "webm"}, {"h264", "hevc", "mjpeg", "vp9",
 class SelectedFrames:
     """Some frames of a video by index, RGB and upright, and the time of each in seconds."""
 
-    #: Frames of the whole video.
+    #: Number of frames of the whole video.
     total: int
     images: dict[int, Image.Image]
     times: dict[int, float]
 
 
 def pick(path: Place, choose: Callable[[int], Iterable[int]], threads: int = 0) -> SelectedFrames:
-    """Return the frames of a video whose indices `choose` gives, told their number.
+    """Return the frames of a video whose indices `choose` returns for the number of frames.
 
-    They are those that decoding all of it and counting would give, bit for bit where it is undamaged. `choose` may be
-    called again where the container counts wrongly; its last answer holds. Raises VideoError.
+    They equal those from decoding the whole video, bit for bit if it is undamaged. `choose` is called again if the
+    container counts wrongly; its last result holds. Raises VideoError.
     """
-    with opened(path, threads) as (container, stream):
+    with open_video(path, threads) as (container, stream):
         guess = stream.frames
         try:
-            # What comes over a network comes once.
+            # A network stream is read once.
             packets = None if isinstance(path, Address) else _index(container, stream)
             if packets is not None and (found := _pick_indexed(container, stream, packets, choose)) is not None:
                 return found
@@ -56,14 +54,14 @@ def pick(path: Place, choose: Callable[[int], Iterable[int]], threads: int = 0) 
 
 @dataclass(frozen=True)
 class _Packet:
-    """A packet in the order of decoding."""
+    """A packet, in decoding order."""
 
     pts: int
     key: bool
 
 
 def _index(container: av.container.InputContainer, stream: av.VideoStream) -> list[_Packet] | None:
-    """Return all packets of a stream without decoding one, or None where they do not tell the frames."""
+    """Return all packets of a stream without decoding, or None if they do not determine the frames."""
     names, codecs = _INDEXED
     if names.isdisjoint(container.format.name.split(",")) or stream.codec_context.codec.canonical_name not in codecs:
         return None
@@ -78,7 +76,7 @@ def _index(container: av.container.InputContainer, stream: av.VideoStream) -> li
 
 
 def _in_order(packets: list[_Packet], *, reorders: bool) -> bool:
-    """Say whether times of display tell in which order a decoder gives the frames."""
+    """Say whether display times determine the order in which a decoder returns the frames."""
     if not packets or not packets[0].key or len({packet.pts for packet in packets}) < len(packets):
         return False
     before, key = -math.inf, packets[0].pts
@@ -88,8 +86,8 @@ def _in_order(packets: list[_Packet], *, reorders: bool) -> bool:
                 return False
             before, key = key, packet.pts
         elif packet.pts < before:
-            return False  # shown before the group that it is not of
-    # Times of decoding that were written for those of display: frames that are shown in another order lack them.
+            return False  # shown before its group of pictures
+    # False if decoding times were written as display times, though the codec reorders frames.
     return not reorders or len(packets) == 1 or any(one.pts > other.pts for one, other in itertools.pairwise(packets))
 
 
@@ -99,7 +97,7 @@ def _pick_indexed(
     packets: list[_Packet],
     choose: Callable[[int], Iterable[int]],
 ) -> SelectedFrames | None:
-    """Decode what the wanted frames need; None where what comes out is not what the packets promised."""
+    """Decode what the wanted frames need; None if the decoder returns other frames than the packets announced."""
     shown = sorted(packet.pts for packet in packets)
     ticking = clock(stream)
     times = [ticking.at(float(pts * (stream.time_base or 0))) for pts in shown]
@@ -115,9 +113,9 @@ def _pick_indexed(
         nonlocal fresh, last
         for frame in frames:
             if fresh and not frame.key_frame:
-                return False  # a key frame that needs those before it
+                return False  # a key frame that refers to frames before it
             if frame.pts is None or frame.pts <= last:
-                return False  # not the order of their times
+                return False  # not in the order of display times
             fresh, last = False, frame.pts
             matrix = turns.of(frame)
             if frame.pts in wanted:
@@ -151,24 +149,24 @@ def _pick_indexed(
 
 
 def _needed(packets: list[_Packet], wanted: Collection[int]) -> set[int]:
-    """Return the positions of the packets that lead to the frames shown at `wanted`: each from its key frame on."""
+    """Return the positions of the packets needed for the frames with display times `wanted`, key frames first."""
     needed: set[int] = set()
     keys = [position for position, packet in enumerate(packets) if packet.key]
     for position, packet in enumerate(packets):
         if packet.pts in wanted:
-            # In an open group of pictures a frame may be shown before the key frame that it is decoded after.
+            # In an open group of pictures a frame may be shown before the key frame that precedes it in decoding order.
             before = keys[: bisect_right(keys, position)]
             key = next((k for k in reversed(before) if packets[k].pts <= packet.pts), 0)
             needed.update(range(key, position + 1))
     return needed
 
 
-#: Frames that a container may claim: more than a day's, by a header that lies.
+#: The most frames that a header is believed to claim: those of more than a day.
 _MOST_FRAMES = 10_000_000
 
 
 def _pick_in_order(path: Place, choose: Callable[[int], Iterable[int]], guess: int, threads: int) -> SelectedFrames:
-    """Decode all of a video, and once more where it does not have the `guess` of frames that the container claims."""
+    """Decode the whole video, and once more if it does not have the `guess` of frames that the container claims."""
     if guess > _MOST_FRAMES:
         guess = 0
     while True:

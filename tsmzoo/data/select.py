@@ -1,4 +1,4 @@
-"""Pictures of a listed video, whatever it lies there as: a video file, or a folder of images or of optical flow."""
+"""Read pictures of a listed video: a video file, or a folder of images or of optical flow."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tsmzoo.typing import Array
 def pick(
     listed: Video, choose: Callable[[int], Iterable[int]], *, flow: bool = False, threads: int = 0
 ) -> tuple[int, dict[int, Array]]:
-    """Return the number of pictures of a video, and by index those that `choose` gives, told that number.
+    """Return the number of pictures of a video, and by index those that `choose` returns for that number.
 
-    A picture is H, W, C, uint8: RGB, or x and y of the `flow`. Raises VideoError where it is not there, gives no
-    picture, or holds fewer images than its list says.
+    A picture is (H, W, C) uint8: RGB, or x and y of `flow`. `threads` 0 means one per core. Raises VideoError if the
+    video is missing, gives no picture, or has fewer images than its list says.
     """
     try:
         if _is_folder(listed.path):
@@ -35,9 +35,9 @@ def pick(
 
 
 def first(path: Path, short_side: int, size: int, template: str | None = None, most: int = 64) -> Array:
-    """Return the first `most` frames of a video or a folder of images, MIT's centre crop of each: S, C, H, W, uint8."""
+    """Return MIT's center crop of the first `most` frames of a video or a folder of images: (S, C, H, W) uint8."""
     if path.is_dir():
-        frames = (images.opened(image) for image, *_ in images.sequence(path, template)[:most])
+        frames = (images.open_upright(image) for image, *_ in images.sequence(path, template)[:most])
     else:
         frames = (image for _, image in itertools.islice(decode.decode(path), most))
     return np.stack([transforms.prepared(image, short_side, size) for image in frames])
@@ -46,7 +46,7 @@ def first(path: Path, short_side: int, size: int, template: str | None = None, m
 def _is_folder(path: Path) -> bool:
     try:
         return stat.S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: no file can be called so
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: not a possible file name
         raise VideoError(f"{path}: is missing") from None
 
 
@@ -62,16 +62,18 @@ def _pick_images(listed: Video, choose: Callable[[int], Iterable[int]], flow: bo
     for index, picture in pictures.items():
         sizes.setdefault(picture.shape[1::-1], index)
     if len(sizes) > 1:
-        said = [f"{frames[index][0].name} is {width}x{height}" for (width, height), index in list(sizes.items())[:2]]
-        raise VideoError(f"{listed.path}: images differ in size, {' and '.join(said)}; scale them alike")
+        differing = [
+            f"{frames[index][0].name} is {width}x{height}" for (width, height), index in list(sizes.items())[:2]
+        ]
+        raise VideoError(f"{listed.path}: images differ in size, {' and '.join(differing)}; scale them alike")
     return total, pictures
 
 
 def _open(paths: tuple[Path, ...], flow: bool) -> Array:
     if len(paths) == 1:
-        picture = np.asarray(images.opened(paths[0]))
+        picture = np.asarray(images.open_upright(paths[0]))
         return picture[..., :2] if flow else picture
-    x, y = (np.asarray(images.opened(path, "L")) for path in paths)
+    x, y = (np.asarray(images.open_upright(path, "L")) for path in paths)
     if x.shape != y.shape:
         raise VideoError(f"{paths[0].parent}: images {paths[0].name} and {paths[1].name} differ in size; extract anew")
     return np.stack([x, y], axis=-1)

@@ -1,6 +1,6 @@
-"""From a decoded picture to the crops that a network sees, exactly as the publishers resize and cut.
+"""Resize and crop decoded pictures exactly as the publishers do.
 
-A picture is H, W, C, uint8: RGB, or the x and y of optical flow. `pipeline` says whose rules hold:
+A picture is (H, W, C) uint8: RGB, or x and y of optical flow. `pipeline` selects the publisher's rules:
 
     mit        Pillow bilinear, anti-aliased; the long side truncated (torchvision, ops/transforms.py)
     mmaction2  OpenCV bilinear, not anti-aliased; both sides rounded (mmcv, transforms/processing.py)
@@ -20,16 +20,16 @@ from tsmzoo.typing import Array
 
 Pipeline = Literal["mit", "mmaction2"]
 
-#: Pixels of the long side of a picture that was resized.
+#: The most pixels of the long side of a resized picture.
 _LONGEST = 2**14
 
-cv2.setNumThreads(0)  # its threads' processes are many already
+cv2.setNumThreads(0)  # many processes run it already
 
 
 def resized(picture: Array, short_side: int, pipeline: Pipeline) -> Array:
-    """Return a picture with its short side at `short_side`.
+    """Return a picture resized to `short_side` pixels on its short side.
 
-    Raises VideoError where it is so narrow that the long side would take gigabytes.
+    Raises VideoError if it is so narrow that the result would take gigabytes.
     """
     height, width, channels = picture.shape
     if short_side * max(height, width) > _LONGEST * min(height, width):
@@ -46,9 +46,9 @@ def resized(picture: Array, short_side: int, pipeline: Pipeline) -> Array:
 
 
 def corners(height: int, width: int, size: int, crops: Crops, pipeline: Pipeline) -> list[tuple[int, int]]:
-    """Return top and left of each square of `size`, in the publisher's order.
+    """Return top and left of each square of `size` pixels, in the publisher's order.
 
-    The corners' steps are quarters rounded down, so that a right corner may lie 3 pixels short of the edge.
+    Steps are quarters rounded down, so that a right corner may lie 3 pixels short of the edge.
     """
     down, right = height - size, width - size
     if crops == 1:
@@ -64,7 +64,7 @@ def corners(height: int, width: int, size: int, crops: Crops, pipeline: Pipeline
 
 
 def crop(picture: Array, size: int, crops: Crops, pipeline: Pipeline) -> list[Array]:
-    """Return the crops of a resized picture, each `size`, `size`, C; of ten, each is followed by its mirror image."""
+    """Return the crops of a resized picture, each (`size`, `size`, C); of ten, each is followed by its mirror image."""
     squares = [
         picture[top : top + size, left : left + size]
         for top, left in corners(picture.shape[0], picture.shape[1], size, crops, pipeline)
@@ -77,12 +77,12 @@ def crop(picture: Array, size: int, crops: Crops, pipeline: Pipeline) -> list[Ar
 def _mirrored(square: Array, pipeline: Pipeline) -> Array:
     mirrored = square[:, ::-1]
     if square.shape[2] == 2 and pipeline == "mit":
-        # What moves right now moves left; mmaction2's TenCrop leaves the values as they are.
+        # Motion to the right becomes motion to the left; mmaction2's TenCrop leaves the values as they are.
         mirrored = np.stack([255 - mirrored[..., 0], mirrored[..., 1]], axis=-1)
     return mirrored
 
 
 def prepared(image: Image.Image, short_side: int, size: int) -> Array:
-    """Return MIT's centre crop of an RGB image as a network takes it: C, H, W, uint8."""
+    """Return MIT's center crop of an RGB image, (C, H, W) uint8."""
     (square,) = crop(resized(np.asarray(image), short_side, "mit"), size, 1, "mit")
     return square.transpose(2, 0, 1)

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tsmzoo import __version__
-from tsmzoo.benchmark.plots import drawing
+from tsmzoo.benchmarking.plots import drawing
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation.metrics import Tally
 from tsmzoo.evaluation.report import EvaluationResult, ObservedAccuracy
@@ -31,7 +31,9 @@ _LABEL = 40
 
 
 def check(path: Path) -> None:
-    """Raise DataError if a page cannot be written to `path`: before hours of scoring."""
+    """Raise DataError if a page cannot be written to `path` or not be drawn: before hours of scoring."""
+    with drawing():
+        pass
     if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK) or path.is_dir():
         raise DataError(f"{path}: cannot be written; give a file in a folder that is there with --html")
 

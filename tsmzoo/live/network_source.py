@@ -103,7 +103,7 @@ class NetworkSource:
         return self._address.scheme in ("http", "https")
 
     def _connect(self) -> _Connection:
-        return self._open.enter_context(decode.opened(self._address))
+        return self._open.enter_context(decode.open_video(self._address))
 
     def _receive(self, latest: _Latest) -> None:
         try:
@@ -142,7 +142,7 @@ class NetworkSource:
         container, stream = connection
         start, clock = time.monotonic() - begun, timing.clock(stream)
         try:
-            for said, image in decode.received(container, stream):
+            for said, image in decode.decode_live(container, stream):
                 now = time.monotonic() - begun
                 if said is not None and self._is_http:
                     # A server may send faster than time goes by, or some seconds at once.

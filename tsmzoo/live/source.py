@@ -88,12 +88,12 @@ def _from_video(place: decode.Place, notify: Callable[[str], None]) -> Iterator[
 
 
 def _from_images(files: list[Path], rate: Fraction) -> Iterator[Frame]:
-    return (Frame(float(number / rate), partial(images.opened, path)) for number, path in enumerate(files))
+    return (Frame(float(number / rate), partial(images.open_upright, path)) for number, path in enumerate(files))
 
 
 def _pick_images(files: list[Path], rate: Fraction, choose: Callable[[int], Iterable[int]]) -> seek.SelectedFrames:
     wanted = set(choose(len(files)))
-    pictures = {index: images.opened(files[index]) for index in wanted}
+    pictures = {index: images.open_upright(files[index]) for index in wanted}
     return seek.SelectedFrames(len(files), pictures, {index: float(index / rate) for index in wanted})
 
 

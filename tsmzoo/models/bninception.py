@@ -1,8 +1,8 @@
 """BNInception for frames (Ioffe and Szegedy, ICML 2015), with the key names of its Caffe original.
 
 TSN's first backbone (mit-han-lab/temporal-shift-module:archs/bn_inception.py). It takes BGR. The publishers' code
-shifts it in place: the input of every module but the first, whole (its `blockres` adds an input to an output of other
-channels, and cannot run).
+shifts in place, the whole input of every module but the first (its `blockres` adds tensors of different channels, and
+cannot run).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from tsmzoo.models.shift import Shift
 
 #: Channels of a module's branches: 1x1; 3x3, reduced and in full; two 3x3, reduced and in full; pool and 1x1.
-#: Without the first and the last, a module halves the side and hands on the pool as it is.
+#: A module without the first and the last halves the side and passes the pool on unchanged.
 MODULES = {
     "3a": (64, 64, 64, 64, 96, 32),
     "3b": (64, 64, 96, 64, 96, 64),
@@ -29,12 +29,12 @@ MODULES = {
     "5a": (352, 192, 320, 160, 224, 128),
     "5b": (352, 192, 320, 192, 224, 128),
 }
-#: The module whose pool is of maxima, where the others average.
+#: The module with a max pool; the others have average pools.
 _MAXIMA = "5b"
 
 
 class BNInception(nn.Module):
-    """Frames in, logits of each frame out.
+    """Maps frames to logits of each frame.
 
     `shift_div` is 8 for TSM and None for TSN; `channels` 3 for BGR, 10 for stacked flow.
     """
@@ -77,7 +77,7 @@ class BNInception(nn.Module):
         return F.relu(self.get_submodule(f"{name}_bn")(self.get_submodule(name)(x)))
 
     def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:  # noqa: ARG002 - as ResNet takes them
-        """Return the logits, N·T, classes, of normalised frames, N·T, C, H, W, with `frames` (T) to a clip."""
+        """Return the logits, N·T, classes, of normalized frames, N·T, C, H, W, with `frames` (T) per clip."""
         x = _halved(self._unit("conv1_7x7_s2", x))
         x = self._shifted(x, shift)
         x = _halved(self._unit("conv2_3x3", self._unit("conv2_3x3_reduce", x)))
@@ -102,9 +102,9 @@ class BNInception(nn.Module):
 
 
 def _halved(x: Tensor, odd: int = 0) -> Tensor:
-    """Return the maxima over 3x3, every second one, as far as a window begins inside (Caffe's rule).
+    """Max pool of 3x3 with stride 2, including every window that begins inside (Caffe's rule).
 
-    An odd side is padded by `odd`: one gives the size that a padded convolution does.
+    An odd side is padded by `odd`: 1 gives the size of a padded convolution.
     """
     height, width = (odd if int(side) % 2 else 0 for side in x.shape[2:])
     return F.max_pool2d(x, 3, 2, (height, width), ceil_mode=True)

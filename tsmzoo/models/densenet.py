@@ -1,7 +1,7 @@
 """DenseNet-161 for frames (Huang et al., CVPR 2017), with torchvision's key names.
 
 No ReLU follows the last batch norm, as in mmaction2's TSN, which takes torchvision's `features` alone
-(open-mmlab/mmaction2:mmaction/models/recognizers/base.py); torchvision's own classifier has one. Nobody shifts it.
+(open-mmlab/mmaction2:mmaction/models/recognizers/base.py); torchvision's own classifier has one. There is no TSM of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _INNER = 4
 
 
 class DenseLayer(nn.Module):
-    """Norm, ReLU, 1x1; norm, ReLU, 3x3: the channels that a layer adds."""
+    """Norm, ReLU, 1x1; norm, ReLU, 3x3; the result is concatenated to the input."""
 
     def __init__(self, in_width: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Half the channels, half the side."""
+    """Halves the channels and the side."""
 
     def __init__(self, in_width: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Transition(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """Frames in, logits of each frame out; `channels` 3 for RGB, 10 for stacked flow."""
+    """Maps frames to logits of each frame; `channels` 3 for RGB, 10 for stacked flow."""
 
     def __init__(self, classes: int, *, channels: int = 3, dropout: float = 0.5) -> None:
         super().__init__()
@@ -71,6 +71,6 @@ class DenseNet(nn.Module):
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:  # noqa: ARG002 - as ResNet takes them
-        """Return the logits, N·T, classes, of normalised frames, N·T, C, H, W."""
+        """Return the logits, N·T, classes, of normalized frames, N·T, C, H, W."""
         logits: Tensor = self.classifier(self.dropout(torch.mean(self.features(x), (2, 3))))
         return logits

@@ -1,8 +1,8 @@
-"""Multiply-accumulates and parameters of a model, counted by fvcore in one traced pass over zeros.
+"""Count the multiply-accumulates and parameters of a model, by fvcore in one traced pass over zeros.
 
-Convention: one multiply-accumulate (MAC) counts once; convolutions, linear layers and matrix products
-count, batch norm, pooling and activations do not; the shift has none. Published figures that differ
-do so by convention or by input size, which is why both stand beside them.
+Convention: one multiply-accumulate (MAC) counts once. Convolutions, linear layers and matrix products count; batch
+norm, pooling and activations do not; the shift has none. Published figures may differ in convention or input size,
+so both stand beside them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tsmzoo.system.threads import one_thread
 
 CONVENTION = "multiply-accumulates of convolutions, linear layers and matrix products"
 _COUNTED = ("conv", "linear", "addmm", "mm", "bmm", "matmul", "einsum")
-#: Operations without products worth the name, which fvcore has no rule for; any other is not taken as free.
+#: Operations of negligible cost for which fvcore has no rule. No other operation is taken as free.
 _FREE = {
     f"aten::{name}"
     for name in (
@@ -47,31 +47,31 @@ _FREE = {
 
 @dataclass(frozen=True)
 class Count:
-    """The cost of one forward pass: a clip of an offline model, a frame of an online one."""
+    """The cost of one forward pass: a clip of an offline model, or a frame of an online one."""
 
     gmacs: float
     mparams: float
-    #: N, T, C, H, W of a clip; N, C, H, W of an online model's frame.
+    #: (N, T, C, H, W) of a clip, or (N, C, H, W) of a frame.
     input_shape: tuple[int, ...]
-    #: GMACs of each module that has any, by its name in the backbone.
+    #: GMACs by module name in the backbone, without zeros.
     modules: dict[str, float]
 
 
 def count(entry: Entry) -> Count:
-    """Count one pass of `entry` at its own frames and size.
+    """Count one forward pass of `entry` at its own number of frames and size.
 
-    Raises ZooError where that is more than memory holds, and RuntimeError on an operation without a rule.
+    Raises ZooError if that needs more memory than there is, and RuntimeError for an operation without a rule.
     """
-    # Attention and 3-D kernels see frames together; all else costs a frame as much alone as in its clip.
+    # Attention and 3-D kernels see frames together; elsewhere a frame costs the same alone as in its clip.
     traced = entry.frames if entry.non_local or entry.family == "i3d" else 1
     if why := msgspec.structs.replace(entry, frames=traced).too_large:
         raise ZooError(f"{entry.id}: {why}")
     net = models.build(entry)
-    # fvcore's trace cannot run on the meta device. (`to_empty` takes ten times as long.)
+    # fvcore's jit trace makes tensors of sizes, which fails on the meta device. (`to_empty` takes ten times as long.)
     zeros = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in net.state_dict().items()}
     net.load_state_dict(zeros, assign=True)
     analysis = _analysis(net, entry, traced)
-    with one_thread(), torch.no_grad():  # what a gradient needs would triple the memory of 3-D networks
+    with one_thread(), torch.no_grad():  # gradients would triple the memory of 3-D networks
         total = _counted(analysis.by_operator())
     if unknown := analysis.unsupported_ops().keys() - _FREE:
         raise RuntimeError(f"no counting rule for {', '.join(sorted(unknown))}; add it to tsmzoo/models/flops.py")

@@ -3,8 +3,8 @@
 `I3DResNet` is the ResNet-50 of Non-local Neural Networks (Wang et al., CVPR 2018, § 4) with torchvision's key names
 (open-mmlab/mmaction2:mmaction/models/backbones/resnet3d.py, facebookresearch/pytorchvideo:models/resnet.py);
 `InceptionI3D` the original (google-deepmind/kinetics-i3d:i3d.py, piergiaj/pytorch-i3d:pytorch_i3d.py).
-Both are plain modules of volumes, N, C, T, H, W, joined in `forward` by nothing but ReLU, sums and concatenations of
-channels: so the export can put modules of frames in their place, one for one (`export/graph/conv3d_to_2d.py`).
+Both consist of modules of volumes, (N, C, T, H, W), combined in `forward` by ReLU, sums and concatenations of channels
+alone: so the export can put modules of frames in their place, one for one (`export/graph/conv3d_to_2d.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tsmzoo.models.shift import Shift
 
 #: Numbers along T, H and W.
 Sizes = tuple[int, int, int]
-#: Zeros in front and behind, along T, H and W.
+#: Zeros before and after, along T, H and W.
 Pads = tuple[tuple[int, int], ...]
 
 
@@ -29,21 +29,21 @@ Pads = tuple[tuple[int, int], ...]
 
 
 class AsVolume(nn.Module):
-    """Frames, N·T, C, H, W, to volumes, N, C, T, H, W."""
+    """Maps frames, (N·T, C, H, W), to volumes, (N, C, T, H, W)."""
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         return x.reshape(-1, frames, *x.shape[1:]).transpose(1, 2)
 
 
 class MeanOfVolume(nn.Module):
-    """N, C, T, H, W to N, C: the mean over all positions."""
+    """Maps (N, C, T, H, W) to (N, C): the mean over all positions."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3, 4))
 
 
 class HeadPool(nn.AvgPool3d):
-    """Averages over a window that slides by one; as large as the volume where that is smaller."""
+    """Average pool with stride 1, whose window is no larger than the volume."""
 
     def __init__(self, window: Sizes) -> None:
         super().__init__(window, stride=1)
@@ -58,7 +58,7 @@ class HeadPool(nn.AvgPool3d):
 
 
 class SameConv3d(nn.Conv3d):
-    """A convolution padded as TensorFlow's SAME: by the size of its input, the odd zero behind."""
+    """A convolution padded like TensorFlow's SAME: by the size of its input, an odd zero at the end."""
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = super().forward(padded(x, self))
@@ -66,7 +66,7 @@ class SameConv3d(nn.Conv3d):
 
 
 class SameMaxPool3d(nn.MaxPool3d):
-    """A max pool padded with zeros as TensorFlow's SAME; its input is never negative."""
+    """A max pool padded with zeros like TensorFlow's SAME; its input is never negative."""
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = super().forward(padded(x, self))
@@ -74,7 +74,7 @@ class SameMaxPool3d(nn.MaxPool3d):
 
 
 def padded(x: Tensor, module: SameConv3d | SameMaxPool3d) -> Tensor:
-    """Return `x`, N, C, T, H, W, with the zeros around it that `module` wants."""
+    """Return `x`, (N, C, T, H, W), with the zero padding of `module`."""
     t, h, w = x.shape[2:]
     front_to_back = pads(module, (t, h, w))
     return F.pad(x, [zeros for pair in reversed(front_to_back) for zeros in pair])
@@ -109,39 +109,39 @@ class NonLocalVolume(NonLocal):
 
 # --- ResNet-50 -----------------------------------------------------------------------------------------------------
 
-#: Blocks, by stage, whose kernels are inflated: about every second one, and all.
+#: Inflated blocks by stage: about every second one, and all.
 _EVERY_SECOND = ((1, 1, 1), (1, 0, 1, 0), (1, 0, 1, 0, 1, 0), (0, 1, 0))
 _ALL = tuple((1,) * blocks for blocks in BLOCKS[50])
-#: Blocks that end in a non-local block, by stage (mmaction2's I3D).
+#: Blocks followed by a non-local block, by stage (mmaction2's I3D).
 _NON_LOCAL_AT = {2: (1, 3), 3: (1, 3, 5)}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs among published inflations of ResNet-50."""
+    """The differences among published inflations of ResNet-50."""
 
-    #: Reach over time of the first convolution, and its step, and the step of the max pool behind it.
+    #: Kernel size over time of the first convolution, its stride, and the stride of the max pool after it.
     stem: int = 5
     stem_stride: int = 2
     pool_stride: int = 2
     inflated: tuple[tuple[int, ...], ...] = _EVERY_SECOND
-    #: Reach over time of the first (1x1) and the second (3x3) convolution of an inflated block.
+    #: Kernel sizes over time of the first (1x1) and the second (3x3) convolution of an inflated block.
     reach: tuple[int, int] = (3, 1)
-    #: A max pool behind layer1 halves T.
+    #: A max pool after layer1 halves T.
     halved: bool = True
-    #: Window of the average pool in the head; all of the volume without.
+    #: Window of the average pool in the head (default: the whole volume).
     head: Sizes | None = None
 
     @property
     def fewest_frames(self) -> int:
-        """The smallest T: of the two frames that the pool behind layer1 takes, the second must be there."""
+        """The smallest T: the pool after layer1 needs two frames."""
         return self.stem_stride * self.pool_stride + 1 if self.halved else 1
 
 
 VARIANTS = {
     # open-mmlab/mmaction2:configs/_base_/models/i3d_r50.py
     "resnet50_i3d": Variant(),
-    # the same of 0.x, `heavy`: T is kept up to layer1
+    # `heavy` of mmaction 0.x: T is kept up to layer1
     "resnet50_i3d_heavy": Variant(stem_stride=1, pool_stride=1, inflated=_ALL),
     # facebookresearch/pytorchvideo: I3D_8x8_R50
     "resnet50_i3d_8x8": Variant(stem_stride=1, pool_stride=1, head=(4, 7, 7)),
@@ -153,7 +153,7 @@ VARIANTS = {
 
 
 class Bottleneck3d(nn.Module):
-    """1x1, 3x3, 1x1 around a shortcut, the first or the second of them reaching over time."""
+    """1x1, 3x3, 1x1 beside a shortcut; the first or the second is a kernel over time."""
 
     def __init__(
         self, in_width: int, width: int, stride: int, reach: tuple[int, int], nl: NonLocalVolume | None
@@ -185,7 +185,7 @@ class Bottleneck3d(nn.Module):
 
 
 class I3DResNet(nn.Module):
-    """Clips in, one row of logits of each out; `channels` 3 for RGB."""
+    """Maps clips to one row of logits each; `channels` 3 for RGB."""
 
     def __init__(
         self,
@@ -198,33 +198,33 @@ class I3DResNet(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        is_ = VARIANTS[variant]
-        self.fewest_frames = is_.fewest_frames
+        config = VARIANTS[variant]
+        self.fewest_frames = config.fewest_frames
         self.volume = AsVolume()
         self.conv1 = nn.Conv3d(
-            channels, 64, (is_.stem, 7, 7), (is_.stem_stride, 2, 2), (is_.stem // 2, 3, 3), bias=False
+            channels, 64, (config.stem, 7, 7), (config.stem_stride, 2, 2), (config.stem // 2, 3, 3), bias=False
         )
         self.bn1 = nn.BatchNorm3d(64)
-        self.pool1 = nn.MaxPool3d((1, 3, 3), (is_.pool_stride, 2, 2), (0, 1, 1))
+        self.pool1 = nn.MaxPool3d((1, 3, 3), (config.pool_stride, 2, 2), (0, 1, 1))
         in_width = 64
-        for stage, (width, inflated) in enumerate(zip(WIDTHS, is_.inflated, strict=True), start=1):
+        for stage, (width, inflated) in enumerate(zip(WIDTHS, config.inflated, strict=True), start=1):
             layer = nn.Sequential()
             for block, reaches in enumerate(inflated):
                 nl = None
                 if non_local and block in _NON_LOCAL_AT.get(stage, ()):
                     nl = NonLocalVolume(width * EXPANSION, non_local, out_bias=non_local_bias)
                 stride = 2 if stage > 1 and block == 0 else 1
-                layer.append(Bottleneck3d(in_width, width, stride, is_.reach if reaches else (1, 1), nl))
+                layer.append(Bottleneck3d(in_width, width, stride, config.reach if reaches else (1, 1), nl))
                 in_width = width * EXPANSION
             self.add_module(f"layer{stage}", layer)
-        self.pool2 = nn.MaxPool3d((2, 1, 1)) if is_.halved else nn.Identity()
-        self.head = HeadPool(is_.head) if is_.head else nn.Identity()
+        self.pool2 = nn.MaxPool3d((2, 1, 1)) if config.halved else nn.Identity()
+        self.head = HeadPool(config.head) if config.head else nn.Identity()
         self.mean = MeanOfVolume()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(in_width, classes)
 
     def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:  # noqa: ARG002 - as the others take it
-        """Return the logits, N, classes, of normalised frames, N·T, C, H, W, with `frames` (T) to a clip."""
+        """Return the logits, N, classes, of normalized frames, N·T, C, H, W, with `frames` (T) per clip."""
         x = self.volume(x, frames)
         x = self.pool1(F.relu(self.bn1(self.conv1(x))))
         x = self.pool2(self.get_submodule("layer1")(x))
@@ -277,7 +277,7 @@ class Mixed(nn.Module):
 
 
 class InceptionI3D(nn.Module):
-    """Clips in, one row of logits of each out; `channels` 3 for RGB, 2 for flow."""
+    """Maps clips to one row of logits each; `channels` 3 for RGB, 2 for flow."""
 
     def __init__(self, classes: int, *, channels: int = 3, dropout: float = 0.5) -> None:
         super().__init__()
@@ -301,11 +301,11 @@ class InceptionI3D(nn.Module):
         self.head = HeadPool((2, 7, 7))
         self.mean = MeanOfVolume()
         self.dropout = nn.Dropout(dropout)
-        #: The publishers' 1x1x1 convolution: the mean over positions may as well be taken before it.
+        #: The publishers' 1x1x1 convolution, which commutes with the mean over positions.
         self.logits = nn.Linear(1024, classes)
 
     def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:  # noqa: ARG002 - as the others take it
-        """Return the logits, N, classes, of normalised frames, N·T, C, H, W, with `frames` (T) to a clip."""
+        """Return the logits, N, classes, of normalized frames, N·T, C, H, W, with `frames` (T) per clip."""
         x = self.volume(x, frames)
         for name in self._body:
             x = self.get_submodule(name)(x)

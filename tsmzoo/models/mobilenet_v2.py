@@ -1,8 +1,8 @@
 """MobileNetV2 for frames (Sandler et al., CVPR 2018), with torchvision's key names and a shift in each branch.
 
-Placement of the shift: every inverted residual with an expansion and a shortcut
-(mit-han-lab/temporal-shift-module:archs/mobilenet_v2.py, online_demo/mobilenet_v2_tsm.py). In place, which no publisher
-has for this network, the same blocks are shifted with their shortcut.
+Every inverted residual with an expansion and a shortcut is shifted
+(mit-han-lab/temporal-shift-module:archs/mobilenet_v2.py, online_demo/mobilenet_v2_tsm.py). With the shift in place,
+which no publisher has for this network, the same blocks are shifted with their shortcut.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STEM, LAST = 32, 1280
 
 
 def scaled(channels: int, width: float) -> int:
-    """Return `channels` x `width` as a multiple of 8, never more than 10 % below it."""
+    """Return `channels` x `width` rounded to a multiple of 8, never more than 10 % lower."""
     rounded = max(8, int(channels * width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels * width else rounded
 
@@ -40,7 +40,7 @@ def conv_bn_relu(in_width: int, out_width: int, kernel: int, stride: int = 1, gr
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; with a shortcut where the shapes allow it."""
+    """Expand, filter each channel, project; with a shortcut if the shapes allow it."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Frames in, logits of each frame out.
+    """Maps frames to logits of each frame.
 
     `shift_div` is 8 for TSM and None for TSN; `channels` 3 for RGB, 10 for stacked flow.
     """
@@ -105,7 +105,7 @@ class MobileNetV2(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last_width, classes))
 
     def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:  # noqa: ARG002 - as ResNet takes them
-        """Return the logits, N·T, classes, of normalised frames, N·T, C, H, W, with `frames` (T) to a clip."""
+        """Return the logits, N·T, classes, of normalized frames, N·T, C, H, W, with `frames` (T) per clip."""
         for block in self.features:
             x = block(x, shift) if isinstance(block, InvertedResidual) else block(x)
         logits: Tensor = self.classifier(torch.mean(x, (2, 3)))

@@ -1,8 +1,8 @@
 """MobileOne-S4 for frames (Vasu et al., CVPR 2023), with timm's key names and a shift in front of each block.
 
-A block is trained as several branches, whose sum `fuse` makes one convolution of
-(open-mmlab/mmpretrain:mmpretrain/models/backbones/mobileone.py). Only a shift in front of all of them leaves that
-possible: it stands in place (open-mmlab/mmaction2:mmaction/models/backbones/mobileone_tsm.py).
+A block is trained as several branches, which `fuse` merges into one convolution
+(open-mmlab/mmpretrain:mmpretrain/models/backbones/mobileone.py). That needs a shift before all branches, so it stands
+in place (open-mmlab/mmaction2:mmaction/models/backbones/mobileone_tsm.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SQUEEZE = 16
 
 
 class ConvNorm(nn.Module):
-    """One branch."""
+    """One branch: convolution and batch norm."""
 
     def __init__(self, in_width: int, out_width: int, kernel: int, stride: int, groups: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class ConvNorm(nn.Module):
 
 
 class Gate(nn.Module):
-    """Squeeze and excite: each channel times a number in 0…1 that follows from the means of all."""
+    """Squeeze and excitation: scales each channel by a factor in 0…1 computed from the means of all channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Gate(nn.Module):
 
 
 class MobileOneBlock(nn.Module):
-    """A convolution, a 1x1 one beside a larger one, and a batch norm of the input where shapes allow it: their sum."""
+    """Sums a convolution, a 1x1 convolution if that is larger, and a batch norm of the input if shapes allow it."""
 
     def __init__(
         self, in_width: int, out_width: int, kernel: int, stride: int, groups: int, fold: int, *, gated: bool
@@ -67,7 +67,7 @@ class MobileOneBlock(nn.Module):
         self.conv_scale = ConvNorm(in_width, out_width, 1, stride, groups) if kernel > 1 else None
         self.identity = nn.BatchNorm2d(in_width) if in_width == out_width and stride == 1 else None
         self.attn = Gate(out_width) if gated else nn.Identity()
-        #: The branches as one, once `fuse` was called.
+        #: The merged branches, after `fuse`.
         self.fused: nn.Conv2d | None = None
 
     def init_weights(self) -> None:
@@ -76,7 +76,7 @@ class MobileOneBlock(nn.Module):
             nn.init.constant_(norm.weight, len(self.branches()) ** -0.5)
 
     def branches(self) -> list[nn.Module]:
-        """Return what is summed."""
+        """Return the branches that are summed."""
         return [branch for branch in (*self.conv_kxk, self.conv_scale, self.identity) if branch is not None]
 
     def forward(self, x: Tensor, shift: Shift) -> Tensor:
@@ -93,7 +93,7 @@ class MobileOneBlock(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> None:
-        """Put one convolution in the place of the branches: all are linear, and as large as the largest or smaller."""
+        """Replace the branches by one convolution: all are linear, and none is larger than the first."""
         main: ConvNorm = self.conv_kxk[0]  # type: ignore[assignment]
         fused = fuse_conv_bn_eval(main.conv, main.bn)
         assert fused.bias is not None
@@ -109,7 +109,7 @@ class MobileOneBlock(nn.Module):
             assert norm.running_var is not None
             gain = norm.weight / (norm.running_var + norm.eps).sqrt()
             channel = torch.arange(len(gain))
-            # Input channels of an output channel are those of its group alone.
+            # An output channel sees the input channels of its group alone.
             fused.weight[channel, channel % fused.weight.shape[1], middle, middle] += gain
             fused.bias += norm.bias - norm.running_mean * gain
         self.fused = fused
@@ -117,7 +117,7 @@ class MobileOneBlock(nn.Module):
 
 
 class MobileOne(nn.Module):
-    """Frames in, logits of each frame out.
+    """Maps frames to logits of each frame.
 
     `shift_div` is 8 for TSM and None for TSN; `channels` 3 for RGB, 10 for stacked flow.
     """
@@ -155,7 +155,7 @@ class MobileOne(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:  # noqa: ARG002 - as ResNet takes them
-        """Return the logits, N·T, classes, of normalised frames, N·T, C, H, W, with `frames` (T) to a clip."""
+        """Return the logits, N·T, classes, of normalized frames, N·T, C, H, W, with `frames` (T) per clip."""
         for block in (self.stem, *(block for stage in self.stages for block in stage.children())):
             x = block(x, shift)
         logits: Tensor = self.head.fc(self.dropout(torch.mean(x, (2, 3))))  # type: ignore[operator]

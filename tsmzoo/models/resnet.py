@@ -1,7 +1,7 @@
 """ResNets and ResNeXt for frames, with torchvision's key names, a shift in each block and non-local blocks.
 
-The stride stands on the 3x3 convolution. Placement of the shift: MIT's `make_temporal_shift`
-(mit-han-lab/temporal-shift-module:ops/temporal_shift.py), which mmaction2 follows where it stands in the branch.
+The 3x3 convolution has the stride. The shift is placed as by MIT's `make_temporal_shift`
+(mit-han-lab/temporal-shift-module:ops/temporal_shift.py), which mmaction2 follows for the shift in the branch.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch.nn import functional as F
 
 from tsmzoo.models.shift import Place, Shift
 
-#: Blocks of each stage, by depth: basic ones up to 34 layers, else bottlenecks.
+#: Blocks of each stage by depth: basic blocks up to 34 layers, else bottlenecks.
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 WIDTHS = (64, 128, 256, 512)
-#: Output channels of a bottleneck, as a multiple of its stage's width.
+#: Output channels of a bottleneck as a multiple of the width of its stage.
 EXPANSION = 4
 _BASIC_UP_TO = 34
 #: Random weight of the last batch norm of a block: at 1 each of 33 blocks would double the variance of the features.
 RESIDUAL_SCALE = 0.3
-#: From this many blocks in layer3 on, only every second branch of every stage is shifted.
+#: With at least this many blocks in layer3, only every second branch of every stage is shifted.
 _DEEP = 23
-#: Blocks that a non-local block follows, by stage: in both MIT's and mmaction2's TSM.
+#: Blocks followed by a non-local block, by stage, in MIT's and mmaction2's TSM.
 _NON_LOCAL_AFTER = {2: (0, 2), 3: (0, 2, 4)}
 
 NonLocalMode = Literal["embedded_gaussian", "dot_product", "gaussian"]
@@ -57,7 +57,7 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         def positions(y: Tensor) -> Tensor:
-            """N·T, C, H, W -> N, T·H·W, C; by way of channels-last, from where TFLite needs no transpose."""
+            """Map (N·T, C, H, W) to (N, T·H·W, C), by way of channels-last, where TFLite needs no transpose."""
             return y.permute(0, 2, 3, 1).reshape(-1, frames * y.shape[2] * y.shape[3], y.shape[1])
 
         def pool(y: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class NonLocal(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """3x3, 3x3 around a shortcut."""
+    """3x3, 3x3 beside a shortcut."""
 
     expansion = 1
 
@@ -101,7 +101,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 around a shortcut; `inner` is the width of the 3x3 where it is not the stage's (ResNeXt)."""
+    """1x1, 3x3, 1x1 beside a shortcut; `inner` is the width of the 3x3 if it differs from the stage's (ResNeXt)."""
 
     expansion = EXPANSION
 
@@ -141,7 +141,7 @@ class Bottleneck(nn.Module):
 
 
 def _shifted(block: BasicBlock | Bottleneck, x: Tensor, shift: Shift) -> tuple[Tensor, Tensor]:
-    """Return what goes into the branch and into the shortcut, which keeps the present frame but for `in_place`."""
+    """Return the inputs of branch and shortcut; the shortcut is shifted too if the block is `in_place`."""
     y = shift(x, block.fold) if block.fold else x
     return y, y if block.in_place else x
 
@@ -153,10 +153,10 @@ def _downsample(in_width: int, out_width: int, stride: int) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """Frames in, logits of each frame out.
+    """Maps frames to logits of each frame.
 
     `shift_div` is 8 for TSM and None for TSN; `channels` 3 for RGB, 10 for stacked flow. ResNeXt has `groups` in its
-    3x3 convolutions, of `group_width` channels each in layer1.
+    3x3 convolutions, each of `group_width` channels in layer1.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(in_width, classes)
 
     def forward(self, x: Tensor, frames: int, shift: Shift) -> Tensor:
-        """Return the logits, N·T, classes, of normalised frames, N·T, C, H, W, with `frames` (T) to a clip."""
+        """Return the logits, N·T, classes, of normalized frames, N·T, C, H, W, with `frames` (T) per clip."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.max_pool2d(x, 3, 2, 1)
         for stage in range(1, len(WIDTHS) + 1):

@@ -1,8 +1,8 @@
-"""The temporal shift (Lin, Gan, Han: TSM, ICCV 2019, § 3.2-3.4) in the forms that the project needs.
+"""The temporal shift (Lin, Gan, Han: TSM, ICCV 2019, § 3.2-3.4) for clips, for one clip and for streams.
 
-A network calls `shift(x, fold)` in front of the first convolution of each shifted residual branch, or of the block.
-What the call does is not the network's affair: the same network, with the same weights, runs over a
-batch of clips, over one clip in the rank-4 form for phones, or frame by frame.
+A network calls `shift(x, fold)` before the first convolution of each shifted residual branch, or before the block. The
+function is an argument of the network: the same network with the same weights runs on a batch of clips, on one clip
+with tensors of rank 4 for phones, or frame by frame.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: (features, fold) -> features of the same shape, `fold` channels of which come from other frames.
+#: (features, fold) -> features of the same shape, in which `fold` channels for each direction come from other frames.
 Shift = Callable[[Tensor, int], Tensor]
-#: In the residual branch, or in front of the whole block, its shortcut included.
+#: In the residual branch, or before the whole block, including its shortcut.
 Place = Literal["residual", "in-place"]
 
 # F.pad's pairs run from the last axis to the first: one frame after or before the others of N, T, C, H, W.
@@ -26,26 +26,26 @@ _ZERO_BEFORE = (0, 0, 0, 0, 0, 0, 1, 0)
 
 
 def shift_clip(x: Tensor, fold: int, group: int | None = None) -> Tensor:
-    """Shift the features of one clip, T, C, H, W, in both directions; no tensor exceeds rank 4.
+    """Shift the features of one clip, (T, C, H, W), in both directions; no tensor exceeds rank 4.
 
-    Channels [0, fold) come from frame t+1, [fold, 2·fold) from frame t-1, the rest stay; frames
-    outside the clip are zero. With `group` so many frames after another shift among themselves.
+    Channels [0, fold) come from frame t+1, [fold, 2·fold) from frame t-1, the rest stay; frames outside the clip are
+    zero. With `group`, each group of so many consecutive frames shifts by itself.
     """
     if (group or len(x)) == 1:
-        return _lone(x, 2 * fold)
-    # By channels first: a cut through time alone would copy the channels that stay, too.
+        return _shift_single_frames(x, 2 * fold)
+    # Split channels first: slicing time alone would copy the channels that stay, too.
     ahead, behind, rest = x[:, :fold], x[:, fold : 2 * fold], x[:, 2 * fold :]
-    # Not F.pad: litert-torch cannot move a padded batch axis to channels-last, and brackets it with transposes.
+    # Not F.pad: litert-torch cannot move a padded batch axis to channels-last, and adds transposes around it.
     zero = torch.zeros_like(ahead[:1])
     future = torch.cat([part for frames in _groups(ahead, group) for part in (frames[1:], zero)])
     past = torch.cat([part for frames in _groups(behind, group) for part in (zero, frames[:-1])])
     return torch.cat([future, past, rest] if rest.shape[1] else [future, past], 1)
 
 
-def _lone(x: Tensor, moved: int) -> Tensor:
-    """Shift frames that have no neighbours, N, C, H, W: of `moved` channels zeros come, and no slice has no frames.
+def _shift_single_frames(x: Tensor, moved: int) -> Tensor:
+    """Shift frames without neighbors, (N, C, H, W): `moved` channels become zero, without slices of zero frames.
 
-    coremltools takes such a slice for one with frames, and knows no slice of everything.
+    coremltools mistakes such a slice for one with frames, and does not know a slice of everything.
     """
     if moved == x.shape[1]:
         return torch.zeros_like(x)
@@ -57,33 +57,33 @@ def _groups(x: Tensor, group: int | None) -> Sequence[Tensor]:
 
 
 def shift_channels_last(x: Tensor, fold: int, group: int | None = None) -> Tensor:
-    """Do what `shift_clip` does by a depthwise convolution over time, for files whose channels come last.
+    """Like `shift_clip`, by a depthwise convolution over time, for files with channels last.
 
-    Each channel's kernel has one 1 among zeros, so finite numbers come out as they are. In LiteRT it takes one pass in
-    place of seven cuts and joins: less than half of their time.
+    The kernel of each channel has one 1 among zeros, so finite numbers stay exact. In LiteRT it takes one pass, not
+    seven slices and concatenations, and less than half of their time.
     """
     t, c, h, w = x.shape
     ahead, behind, stay = [0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
-    # A list, which is traced as a constant.
+    # From a list, which is traced as a constant.
     kernel = torch.tensor([ahead] * fold + [behind] * fold + [stay] * (c - 2 * fold), dtype=x.dtype, device=x.device)
-    # In memory the axes are T, H, W, C: a reshape of that to groups, T, H·W, C moves nothing.
+    # In memory the axes are T, H, W, C: reshaping that to groups, T, H·W, C moves nothing.
     clips = x.permute(0, 2, 3, 1).reshape(t // (group or t), group or t, h * w, c).permute(0, 3, 1, 2)
     shifted = F.conv2d(clips, kernel.view(c, 1, 3, 1), padding=(1, 0), groups=c)
     return shifted.permute(0, 2, 3, 1).reshape(t, h, w, c).permute(0, 3, 1, 2)
 
 
 def shift_one_clip(group: int | None, *, channels_last: bool = False) -> Shift:
-    """Return the shift of one clip, of so many frames among themselves; of all of them without."""
+    """Return the shift of one clip, of all frames or of each `group` of so many by itself."""
     shift = shift_channels_last if channels_last else shift_clip
     return partial(shift, group=group) if group else shift
 
 
 def shift_clips(frames: int) -> Shift:
-    """Return the bidirectional shift over N clips of `frames` frames, features N·T, C, H, W clip by clip."""
+    """Return the bidirectional shift of N clips of `frames` (T) frames, features (N·T, C, H, W)."""
 
     def shift(x: Tensor, fold: int) -> Tensor:
         if frames == 1:
-            return _lone(x, 2 * fold)
+            return _shift_single_frames(x, 2 * fold)
         clips = x.reshape(-1, frames, *x.shape[1:])  # N, T, C, H, W
         future = F.pad(clips[:, 1:, :fold], _ZERO_AFTER)
         past = F.pad(clips[:, :-1, fold : 2 * fold], _ZERO_BEFORE)
@@ -93,14 +93,14 @@ def shift_clips(frames: int) -> Shift:
 
 
 def shift_clips_forward(frames: int) -> Shift:
-    """Return the unidirectional shift over whole clips: channels [0, fold) come from frame t-1.
+    """Return the unidirectional shift of N clips of `frames` (T) frames: channels [0, fold) come from frame t-1.
 
-    This is what an online model is trained with; frame by frame, `OnlineShift` gives the same.
+    Online models are trained with it; frame by frame, `OnlineShift` gives the same.
     """
 
     def shift(x: Tensor, fold: int) -> Tensor:
         if frames == 1:
-            return _lone(x, fold)
+            return _shift_single_frames(x, fold)
         clips = x.reshape(-1, frames, *x.shape[1:])  # N, T, C, H, W
         past = F.pad(clips[:, :-1, :fold], _ZERO_BEFORE)
         return torch.cat([past, clips[:, :, fold:]], 2).flatten(0, 1)
@@ -109,10 +109,10 @@ def shift_clips_forward(frames: int) -> Shift:
 
 
 class OnlineShift:
-    """The unidirectional shift of one step: takes a state at each call, keeps what the next step needs.
+    """The unidirectional shift of one step of a stream.
 
-    One instance serves one pass through the network; the states it is given and gives stand in the
-    order of the blocks, each N, fold, H, W.
+    Each call takes one of `states` and appends one to `next_states`, both in the order of the blocks, each (N, fold, H,
+    W). Use one instance for one forward pass.
     """
 
     def __init__(self, states: Iterable[Tensor]) -> None:
@@ -125,7 +125,7 @@ class OnlineShift:
 
 
 class ZeroShift:
-    """The first step of a stream: every state is zero. Records the states' shapes on the way."""
+    """The shift of the first step of a stream, where every state is zero; records the shapes of the states."""
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []

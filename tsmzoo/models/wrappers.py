@@ -1,4 +1,4 @@
-"""A backbone as it is run: a batch of clips, one clip in rank 4, one step of a stream."""
+"""Wrap a backbone as a model of clips, of one clip with tensors of rank 4, or of one step of a stream."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from tsmzoo.models.shift import OnlineShift, ZeroShift, shift_clips, shift_clips
 
 
 class ClipModel(nn.Module):
-    """Clips, N, T, C, H, W, to logits, N, classes: the mean over the T frames (TSN's consensus).
+    """Maps clips, (N, T, C, H, W), to logits, (N, classes): the mean over the T frames (TSN's consensus).
 
-    I3D gives one row of logits a clip, whose mean it is itself.
-    The form for training and for batches of any size; T is fixed, N is not. An `online` model shifts forward
-    only: frame by frame, `Step` gives the same logits, which are averaged here. `group` frames shift among
-    themselves, all T without.
+    For training and batches: T is fixed, N is not. I3D gives one row of logits per clip, which is its own mean. An
+    `online` model shifts forward only; `StreamStep` gives the same logits frame by frame, averaged here. Each `group`
+    of so many frames shifts by itself (default: all T).
     """
 
     def __init__(self, backbone: nn.Module, frames: int, group: int | None = None, *, online: bool = False) -> None:
@@ -30,9 +29,9 @@ class ClipModel(nn.Module):
 
 
 class SingleClip(nn.Module):
-    """One clip, (1,) T, C, H, W, to logits, 1, classes; but for the input no tensor exceeds rank 4.
+    """Maps one clip, (T, C, H, W) or (1, T, C, H, W), to logits, (1, classes); inside no tensor exceeds rank 4.
 
-    `channels_last` says that the file will have its axes so, which decides how the shift is written.
+    `channels_last` is true if the exported file will have its axes so; it decides how the shift is expressed.
     """
 
     def __init__(
@@ -49,10 +48,7 @@ class SingleClip(nn.Module):
 
 
 def _check_frames(backbone: nn.Module, frames: int, group: int | None) -> None:
-    """Raise ZooError where a clip is too short for the network, whose pools over time (I3D) would find nothing.
-
-    And where it does not divide into the groups that shift: frames would cross from clip to clip.
-    """
+    """Raise ZooError if a clip is too short for the pools over time (I3D), or not a multiple of the shift's group."""
     if frames < (fewest := getattr(backbone, "fewest_frames", 1)):
         raise ZooError(f"this model needs clips of {fewest} frames at least, not of {frames}; give as many")
     if group and frames % group:
@@ -60,7 +56,7 @@ def _check_frames(backbone: nn.Module, frames: int, group: int | None) -> None:
 
 
 class StreamStep(nn.Module):
-    """One frame, N, C, H, W, and the states, to logits, N, classes, and the next states: a pure function."""
+    """Maps a frame, (N, C, H, W), and the states to logits, (N, classes), and the next states; a pure function."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -73,9 +69,9 @@ class StreamStep(nn.Module):
 
 
 def state_shapes(backbone: nn.Module, channels: int, size: int) -> list[tuple[int, ...]]:
-    """Return the shapes, 1, fold, H, W, of the states of a stream of `size` pixels, in the order of the blocks."""
+    """Return the shapes (1, fold, H, W) of the states of a stream of frames of `size` pixels, in block order."""
     shift = ZeroShift()
-    # Where the network is, not on "meta": the first pass there loads torch's decompositions, a second.
+    # On the network's device, not on "meta": the first pass there loads torch's decompositions, which takes a second.
     device = next(backbone.parameters()).device
     with torch.inference_mode():
         backbone(torch.zeros(1, channels, size, size, device=device), 1, shift)

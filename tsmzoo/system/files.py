@@ -1,8 +1,8 @@
-"""Files read so that nothing hangs, and written so that none is ever half there.
+"""Read files without hanging, and write them atomically.
 
-A file being written lies beside its place as `.NAME.HOST-PROCESS.part` and takes its name once it is whole and on the
-disk. What a process that was killed left so is swept away by the next that writes the same name. Only where the system
-cannot exchange two folders, the older one lies as `.NAME.old` for a moment; `recover` gives it back its name.
+A file is written as `.NAME.HOST-PROCESS.part` in the same folder, and renamed once it is complete and synced to disk.
+The next process that writes the same name removes the remains of a killed one. If the system cannot exchange two
+folders, the old one is `.NAME.old` for a moment; `recover` renames it back.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     import hashlib
 
-#: Bytes that a file of text or data may have, which is read at once; checkpoints and videos are not.
+#: The most bytes of a text or data file that is read at once (not checkpoints or videos).
 MOST = 256 * 2**20
 
 _WINDOWS = os.name == "nt"
-#: Seconds to wait for a folder that another process changes: it reads files of any size meanwhile.
+#: Seconds to wait for a folder locked by another process, which may read files of any size.
 _PATIENCE = 120.0
-#: Folders that other processes are kept out of here.
+#: Folders that this context has locked.
 _entered: ContextVar[frozenset[str]] = ContextVar("_entered", default=frozenset())
 
 
@@ -40,9 +40,9 @@ _entered: ContextVar[frozenset[str]] = ContextVar("_entered", default=frozenset(
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a regular file for reading.
 
-    Raises OSError where it cannot be read, or is none: a pipe or a device may never end.
+    Raises OSError if it cannot be read or is not a regular file: a pipe or a device may never end.
     """
-    # Without O_NONBLOCK a pipe that nobody writes to would hold the call; regular files know no such thing.
+    # Without O_NONBLOCK, opening a pipe without a writer would block; regular files ignore it.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with open(os.open(path, flags), "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
@@ -54,7 +54,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read(path: Path, most: int = MOST) -> bytes:
-    """Return what a regular file holds. Raises OSError where it cannot be read, is none, or has over `most` bytes."""
+    """Return the bytes of a regular file. Raises OSError as `opened` does, or if there are more than `most`."""
     with opened(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -63,38 +63,38 @@ def read(path: Path, most: int = MOST) -> bytes:
 
 
 def read_text(path: Path, most: int = MOST) -> str:
-    """Return the UTF-8 text that a regular file holds. Raises OSError as `read` does, or UnicodeDecodeError."""
+    """Return the UTF-8 text of a regular file. Raises OSError as `read` does, or UnicodeDecodeError."""
     return read(path, most).decode("utf-8")
 
 
 def sha256(path: Path) -> hashlib._Hash:
-    """Return the sha256 of a regular file of any size. Raises OSError where it cannot be read, or is none."""
-    import hashlib  # which `list` and `info` need not wait for
+    """Return the sha256 of a regular file of any size. Raises OSError as `opened` does."""
+    import hashlib  # here, so that `list` and `info` start faster
 
     with opened(path) as file:
         return hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # it is buffered
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write a file at once: a reader sees the old one or the new. Raises OSError; `path` is then as it was."""
+    """Write a file atomically: a reader sees the old or the new one. Raises OSError and leaves `path` unchanged."""
     with replacing(path) as part, open(part, "xb") as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the name of a file, or folder, to be made; after the block it takes the place of `path`, on the disk.
+    """Give a path for a new file or folder, which replaces `path` after the block and is synced to disk.
 
-    Where the block fails nothing of it stays, and `path` is as it was. Raises OSError where that is not possible, a
-    folder that lies there is not empty, or a pipe or a device lies there.
+    If the block fails, the new file is removed and `path` is unchanged. Raises OSError if `path` cannot be replaced, is
+    a folder that is not empty, or a pipe or a device.
     """
-    path = Path(os.path.realpath(path))  # of a link, what it points to
+    path = Path(os.path.realpath(path))  # the target of a link
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
     with beside(path) as part:
         yield part
         sync(part)
-        if _WINDOWS and part.is_dir() and path.is_dir():  # where no folder is replaced, not even an empty one
+        if _WINDOWS and part.is_dir() and path.is_dir():  # where a folder cannot be replaced, not even an empty one
             path.rmdir()
         os.replace(part, path)
         _sync_one(path.parent)
@@ -102,11 +102,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """Give a name beside `path`, for a file or folder that is not there after the block. Raises OSError."""
+    """Give a path beside `path` for a temporary file or folder, removed after the block. Raises OSError."""
     recover(path)
     sweep(path)
     part = _part(path, f"{_host()}-{os.getpid()}")
-    remove(part)  # of a process that was killed and had the same number; or a link, which must not be followed
+    remove(part)  # left by a killed process of the same number; or a link, which must not be followed
     try:
         yield part
     finally:
@@ -114,9 +114,9 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 def supplant(part: Path, path: Path) -> None:
-    """Give `part`, which is on the disk, the name `path`, even of a full folder, which is then `part` or gone.
+    """Rename `part`, which is synced, to `path`, even if that is a full folder, which is then `part` or removed.
 
-    At every moment one of the two has the name, or else the older one is where `recover` finds it. Raises OSError.
+    At every moment one of the two has the name, or the old one is where `recover` finds it. Raises OSError.
     """
     if os.path.lexists(path) and (part.is_dir() or path.is_dir()):
         if not _exchange(part, path):
@@ -135,7 +135,7 @@ def supplant(part: Path, path: Path) -> None:
 
 
 def recover(path: Path) -> None:
-    """Give a folder its name back that a killed process had moved aside, to put another there."""
+    """Rename a folder back that a killed process had moved aside to replace it."""
     aside = _aside(path)
     if os.path.lexists(aside):
         with exclusive(path.parent):
@@ -148,9 +148,9 @@ def recover(path: Path) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Keep other processes out of such a block of `folder`, where the system and its disk know how.
+    """Lock `folder` against other processes that use this function, if the system and its disk support it.
 
-    A block within another of the same folder is one with it. Raises TimeoutError where another process stays in.
+    Blocks of the same folder may be nested. Raises TimeoutError if another process holds the lock too long.
     """
     place = os.path.realpath(folder)
     if place in _entered.get():
@@ -177,7 +177,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def _locked(descriptor: int, fcntl: ModuleType) -> bool:
-    """Say whether no other process has the lock, as of a disk that knows none."""
+    """Take the lock and return True unless another process has it; True on a disk without locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -189,7 +189,7 @@ def _locked(descriptor: int, fcntl: ModuleType) -> bool:
 
 @contextmanager
 def temporary() -> Iterator[Path]:
-    """Give a new folder among the system's temporary ones, until the block ends. Raises OSError."""
+    """Give a new temporary folder, removed after the block. Raises OSError."""
     import tempfile
 
     made = Path(tempfile.mkdtemp(prefix="tsmzoo-"))
@@ -200,7 +200,7 @@ def temporary() -> Iterator[Path]:
 
 
 def sweep(path: Path) -> None:
-    """Remove what processes of this machine that are no more left of `path`."""
+    """Remove the remains of `path` that ended processes of this machine left."""
     pattern = re.compile(re.escape(_part(path, f"{_host()}-PID").name).replace("PID", r"(\d+)"))
     with suppress(OSError), os.scandir(path.parent) as entries:
         left = [entry.name for entry in entries if (found := pattern.fullmatch(entry.name)) and not _lives(found[1])]
@@ -209,14 +209,14 @@ def sweep(path: Path) -> None:
 
 
 def reason(error: OSError) -> str:
-    """Return in a few words what failed."""
-    if isinstance(error, shutil.Error):  # of several files: the first, what it was to be and why it is not
+    """Return the reason of an error in a few words."""
+    if isinstance(error, shutil.Error):  # a list of files with target and reason: the first reason
         return str(error.args[0][0][-1])
     return error.strerror or str(error)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there; never what a link points to."""
+    """Remove a file or a folder if it exists; never the target of a link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -225,7 +225,7 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or a folder and all in it, onto the disk. Raises OSError."""
+    """Sync a file, or a folder and everything in it, to disk. Raises OSError."""
     if path.is_dir():
         for folder, _, names in os.walk(path):
             for name in names:
@@ -242,13 +242,13 @@ def _sync_one(path: Path) -> None:
     try:
         descriptor = os.open(
             path, os.O_RDWR if _WINDOWS else os.O_RDONLY
-        )  # Windows brings to the disk what it may write
+        )  # Windows syncs only what is open for writing
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
-        # Some disks know no such thing of a folder, and one may be closed to reading: what is in it is there.
+        # Some disks cannot sync a folder, and a folder may be unreadable: its files are synced.
         if not folder or error.errno in (errno.EIO, errno.ENOSPC):
             raise
 
@@ -280,7 +280,7 @@ def _short(name: str) -> str:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange the names of two files or folders at once; say whether the system can. Raises OSError."""
+    """Exchange the names of two files or folders atomically; return False if the system cannot. Raises OSError."""
     import ctypes
 
     if os.name != "posix":
@@ -295,7 +295,7 @@ def _exchange(one: Path, other: Path) -> bool:
     if result == 0:
         return True
     number = ctypes.get_errno()
-    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):  # of the kernel, or of this file system
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):  # the kernel or this file system cannot
         return False
     raise OSError(number, os.strerror(number), str(other))
 

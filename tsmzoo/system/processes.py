@@ -1,4 +1,4 @@
-"""The processes that `torchrun` started, as its environment variables tell; one of one without it."""
+"""The process group of `torchrun`, by its environment variables; one process without it."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from tsmzoo.text import of_error
 
 
 def rank() -> int:
-    """Return the number of this process, from 0."""
+    """Return the rank of this process, from 0."""
     return _number("RANK", 0, below=count())
 
 
 def count() -> int:
-    """Return how many there are."""
+    """Return the number of processes."""
     return _number("WORLD_SIZE", 1, least=1)
 
 
 def here() -> int:
-    """Return how many there are on this machine."""
+    """Return the number of processes on this machine."""
     return _number("LOCAL_WORLD_SIZE", count(), least=1)
 
 
 def local_rank() -> int:
-    """Return the number of this process on this machine, from 0."""
+    """Return the rank of this process on this machine, from 0."""
     return _number("LOCAL_RANK", 0, below=here())
 
 
 def _number(variable: str, default: int, *, least: int = 0, below: int = 2**31) -> int:
-    """Return what an environment variable says. Raises ZooError where that is no number from `least` to `below`."""
+    """Return the number in an environment variable. Raises ZooError unless `least` <= number < `below`."""
     text = os.environ.get(variable, str(default))
     try:
         number = int(text)
-    except ValueError:  # also of more digits than Python reads
+    except ValueError:  # also for more digits than Python reads
         number = least - 1
     if not least <= number < below:
         raise ZooError(
@@ -51,7 +51,7 @@ def _number(variable: str, default: int, *, least: int = 0, below: int = 2**31) 
 
 
 def follow_parent() -> None:
-    """End with the process that started this one, even where it was killed: else it would wait for work for ever."""
+    """End this process when its parent ends, even if that was killed: else it would wait for work for ever."""
     if (parent := multiprocessing.parent_process()) is not None:
         Thread(target=_follow, args=(parent,), daemon=True).start()
 
@@ -62,19 +62,19 @@ def _follow(parent: BaseProcess) -> None:
 
 
 def is_first() -> bool:
-    """Say whether this is the process that writes and speaks."""
+    """True on rank 0, which writes files and prints."""
     return rank() == 0
 
 
 def join(backend: str, timeout: timedelta | None = None) -> None:
-    """Make one group of the processes, by torch's name of a `backend`. Raises ZooError where they cannot meet."""
+    """Initialize the process group with torch's `backend`. Raises ZooError if the processes cannot connect."""
     import torch
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     try:
         store, number, total = next(rendezvous("env://"))
-        # torchrun's static rendezvous keeps its store over a restart, with the addresses of processes that are dead.
+        # torchrun's static rendezvous keeps its store over a restart, with addresses of dead processes.
         attempt = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
         torch.distributed.init_process_group(backend, store=attempt, rank=number, world_size=total, timeout=timeout)
     except (ValueError, torch.distributed.DistError) as error:
@@ -84,7 +84,7 @@ def join(backend: str, timeout: timedelta | None = None) -> None:
 
 
 def gather(value: Any) -> list[Any]:
-    """Return the `value` of every process of the group, by rank."""
+    """Return the `value` of every process, by rank."""
     if count() == 1:
         return [value]
     import torch
@@ -96,7 +96,7 @@ def gather(value: Any) -> list[Any]:
 
 @contextmanager
 def gathered() -> Iterator[None]:
-    """Meet the other processes before the block, and wait for all of them behind it."""
+    """Form a group with the other processes for the block, and wait for all of them at its end."""
     if count() == 1:
         yield
         return

@@ -1,4 +1,4 @@
-"""Keeps the chatter of converter libraries off the terminal."""
+"""Keep the output of converter libraries off the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO
 
 from tsmzoo.errors import ZooError
 
-#: What is said of a disk, a folder or their limits, and not of the code in the block.
+#: Errors of a disk, a folder or their limits, rather than of the code in the block.
 _PLACES = {
     getattr(errno, name)
     for name in (
@@ -28,10 +28,10 @@ _PLACES = {
 
 @cache
 def _log() -> IO[str]:
-    # One file for the whole process: a library that keeps a handle on sys.stderr may still write to it.
-    try:  # in memory: a full disk, or none to write to, is no reason to fail
+    # One file for the whole process: a library may keep a handle on sys.stderr and write to it later.
+    try:  # in memory, independent of a full or read-only disk
         log: IO[str] = os.fdopen(os.memfd_create("chatter"), "w+", encoding="utf-8", errors="replace")
-    except (AttributeError, OSError):  # of systems other than Linux, and of some sandboxes
+    except (AttributeError, OSError):  # systems other than Linux, and some sandboxes
         log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - as long as the process
     atexit.register(log.close)
     return log
@@ -39,9 +39,9 @@ def _log() -> IO[str]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Swallow whatever is printed, warned or logged, by Python or C++ code, within the block.
+    """Discard everything that Python or C++ code prints, warns or logs within the block.
 
-    When the block fails otherwise than by a user's mistake or by a disk, the chatter is shown: it may say why.
+    If the block fails for another reason than a user's mistake or a disk, the output is shown: it may say why.
     """
     log = _log()
     log.seek(0)
@@ -52,7 +52,7 @@ def quiet() -> Iterator[None]:
 
     def restore() -> None:
         log.flush()
-        for stream in streams:  # a handler made before may have written to one of these: into the log with it
+        for stream in streams:  # a handler made before may have written to one of these: that goes into the log
             stream.flush()
         sys.stdout, sys.stderr = streams
         for target, saved in enumerate(descriptors, start=1):

@@ -1,4 +1,4 @@
-"""The three standard streams of a command: always there, and no traceback where one cannot be written."""
+"""Standard streams that are always open, and whose write errors give no traceback."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _WINDOWS = os.name == "nt"
-#: What a shell sees of a program that a closed pipe ended (128 and SIGPIPE).
+#: Exit code of a program that a closed pipe ended (128 + SIGPIPE).
 CLOSED_PIPE = 141
 
 
 class _Descriptor(io.FileIO):
-    """A descriptor that is written to; where that fails it leads nowhere from then on."""
+    """A descriptor for writing; after an error it leads to the null device."""
 
     def __init__(self, descriptor: int, *, ours: bool = False) -> None:
         super().__init__(descriptor, "w", closefd=ours)
@@ -30,7 +30,7 @@ class _Descriptor(io.FileIO):
             while (written := super().write(data)) is None:
                 select.select([], [self], [])  # set by someone else not to block
         except OSError as error:
-            # What waits in buffers must not fail again when Python ends.
+            # Buffered text must not fail again when Python ends.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
@@ -39,23 +39,23 @@ class _Descriptor(io.FileIO):
         return written
 
     def failed(self, error: OSError) -> None:
-        """Do nothing: what stands on stderr is beside the result."""
+        """Do nothing: stderr has no results."""
 
 
 class _Result(_Descriptor):
     def failed(self, error: OSError) -> NoReturn:
-        """End quietly where nobody reads any more, as other programs do. Raises ZooError else."""
+        """Exit quietly if the pipe is closed, as other programs do. Raises ZooError for other errors."""
         if error.errno == errno.EPIPE:
             raise SystemExit(CLOSED_PIPE)
         raise ZooError(f"stdout: cannot be written ({error.strerror}); send the output elsewhere")
 
 
 def prepare() -> None:
-    """Make the standard streams such as the commands rely on."""
+    """Open missing standard streams, and handle write errors of stdout and stderr."""
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # closed: else the next file that is opened would get its number, and what is printed
+        except OSError:  # closed: else the next opened file would get its number, and what is printed
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number: this one
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - open for as long as the process runs
@@ -68,12 +68,12 @@ def prepare() -> None:
 
 
 def own_stderr() -> IO[str]:
-    """Return a handle of our own on stderr, which stays there while a converter's chatter is redirected."""
+    """Return a separate handle on stderr, which stays while the output of a converter is redirected."""
     return _text(sys.stderr, _Descriptor(os.dup(2), ours=True))
 
 
 def _is(stream: IO[str] | None, number: int) -> bool:
-    """Say whether `stream` is Python's own on a descriptor, and not what a caller put in its place."""
+    """Say whether `stream` is Python's own on a descriptor, not a replacement."""
     try:
         return stream is None or stream.fileno() == number
     except (OSError, ValueError):  # it has none, or is closed
@@ -81,7 +81,7 @@ def _is(stream: IO[str] | None, number: int) -> bool:
 
 
 def _text(like: IO[str] | None, descriptor: _Descriptor) -> IO[str]:
-    """Return a stream of text in the encoding of `like`; a terminal that lacks a character shows another."""
+    """Return a text stream with the encoding of `like`; characters outside it are replaced."""
     if isinstance(like, io.TextIOWrapper):
         like.flush()
     return io.TextIOWrapper(

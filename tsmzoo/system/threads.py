@@ -1,4 +1,4 @@
-"""How many threads torch may use."""
+"""Limit torch's threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch compute in so many threads within the block."""
+    """Limit torch to `count` threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -20,7 +20,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def one_thread() -> AbstractContextManager[None]:
-    """Let torch compute in one thread within the block.
+    """Limit torch to one thread within the block.
 
     Its threads spin while they wait: beside another job on two cores, two of them took 4 s for a clip
     of ResNet-50 and 17 s for 16 steps of MobileNetV2, and one took 1.2 s and 0.7 s.

@@ -26,7 +26,7 @@ from tsmzoo.system import files, processes
 from tsmzoo.training import loop, run
 from tsmzoo.training.held_out import check
 from tsmzoo.typing import Notify, Progress, silent
-from tsmzoo.weights import checkpoint
+from tsmzoo.weights import checkpoint, checkpoint_file, pretrained
 from tsmzoo.weights.load import load_network
 
 WEIGHTS = "model.safetensors"
@@ -96,7 +96,7 @@ def train(
     `shift` is what the recipe's weights were trained with, if their keys do not say it. `out` then holds
     model.safetensors, registry.yaml and metrics.jsonl. Raises TrainingError, CheckpointError or DownloadError.
     """
-    train_videos, val_videos = layouts.joined(videos, held_out)
+    train_videos, val_videos = layouts.share_classes(videos, held_out)
     with _key_named(recipe):
         net, entry = _start(zoo, recipe, train_videos, val_videos, progress, notify, shift, allow_shift_mismatch)
     run.check_folder(out, (WEIGHTS, REGISTRY, run.METRICS, run.RESUME))
@@ -172,11 +172,11 @@ def _start(
     held = entry
     if recipe.weights != "published":
         net, path = models.build(trained, seed=recipe.seed), Path(recipe.weights)
-        if loaded := checkpoint.start(net, trained, path, shift):
+        if loaded := pretrained.load_pretrained(net, trained, path, shift):
             for note in loaded.notes:
                 notify(f"note: {path}: {note}")
             return net, trained
-        held = msgspec.structs.replace(entry, classes=checkpoint.classes(net, entry, path) or entry.classes)
+        held = msgspec.structs.replace(entry, classes=checkpoint.count_classes(net, entry, path) or entry.classes)
     network = load_network(
         held,
         None if recipe.weights == "published" else recipe.weights,
@@ -195,7 +195,7 @@ def _key_named(recipe: Training) -> Iterator[None]:
     """Name the key `weights` of the recipe in a CheckpointError."""
     path = Path(recipe.weights)
     try:
-        if recipe.weights not in ("published", "random") and not os.path.exists(checkpoint.located(path)):
+        if recipe.weights not in ("published", "random") and not os.path.exists(checkpoint_file.find_file(path)):
             raise CheckpointError(f"{path}: does not exist; give `random`, `published` or the path of a checkpoint")
         yield
     except CheckpointError as error:
@@ -215,7 +215,7 @@ def _finish(
     fitted: loop.Fitted,
 ) -> Entry:
     """Write `out`/model.safetensors and `out`/registry.yaml; return the entry in the latter."""
-    content = checkpoint.content(net, entry)
+    content = checkpoint.to_bytes(net, entry)
     if entry.mode == "offline":
         entry = msgspec.structs.replace(entry, frames=recipe.frames or entry.frames)
     # The key of its source and labels, no key of the zoo's; cut to the longest allowed.

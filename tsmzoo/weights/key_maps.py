@@ -1,6 +1,7 @@
-"""The keys of published checkpoints: which format a file has, which network, and our name of each tensor.
+"""Map the keys of published checkpoints to ours, and detect format and architecture by keys.
 
-Rules are data, one table a format and architecture; `checkpoints.py` reads files and fills networks by them.
+Rules are data, one table for each format and architecture; `checkpoint.py` loads networks by them. To add a format, add
+its rules to `RULES` and a test of its keys to `detect_format`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from tsmzoo.text import one_line
 #: (pattern, replacement), applied in turn to each key of a file.
 Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
-# --- key rules, one table a format and architecture (see the publishers' files named at each) ---------------------
+# --- key rules, one table for each format and architecture; above each the publishers' files it follows -----------
 
 
 def _nested(match: re.Match[str]) -> str:
-    """MIT's flat inverted residual (conv.0, .1, .3, .4, .6, .7) to torchvision's nested one."""
+    """Map MIT's flat inverted residual (conv.0, .1, .3, .4, .6, .7) to torchvision's nested one."""
     feature, position = int(match[1]), int(match[2])
     unit, part = divmod(position, 3)
     last = 1 if feature == 1 else 2  # features.1 has no expansion
@@ -34,7 +35,7 @@ _FIRST_FEATURE = (1, 2, 4, 7, 11, 14, 17)
 
 
 def _mmaction_feature(match: re.Match[str]) -> str:
-    """mmaction2's layerL.B.conv.J.{conv,bn} to torchvision's features.N.conv.…"""
+    """Map mmaction2's layerL.B.conv.J.{conv,bn} to torchvision's features.N.conv.…"""
     layer, block, unit = int(match[1]), int(match[2]), int(match[3])
     part = 0 if match[4] == "conv" else 1
     last = 1 if layer == 1 else 2
@@ -171,7 +172,7 @@ _DEEPMIND: Rules = (
 _MMACTION_I3D = ("resnet50_i3d", "resnet50_i3d_heavy", "resnet50_i3d_3x3x3", "resnet50_i3d_replace")
 
 _RESNETS = ("resnet18", "resnet50", "resnet101", "resnext101_32x4d")
-#: Networks that torchvision has, too, by names that are ours.
+#: Networks that torchvision has too, with the same names.
 _IMAGES = (*_RESNETS, "mobilenet_v2", "densenet161")
 
 RULES: dict[tuple[str, str], Rules] = {
@@ -197,20 +198,20 @@ FORMATS = tuple(dict.fromkeys(format_ for format_, _ in RULES))
 
 
 def rename(key: str, rules: Rules) -> str:
-    """Return our name of a file's key; an empty one where the key is not part of the network."""
+    """Return our name of a file's key; empty if the key is not part of the network."""
     for pattern, replacement in rules:
         key = re.sub(pattern, replacement, key)
     return key
 
 
 def is_counter(key: str) -> bool:
-    """Batch norm's step counter, which old files lack and evaluation never reads."""
+    """Say whether a key is batch norm's step counter, which old files lack and evaluation never reads."""
     return key.endswith("num_batches_tracked")
 
 
-# --- telling a file's format ---------------------------------------------------------------------------------------
+# --- detecting format and architecture -----------------------------------------------------------------------------
 
-#: Formats of other families, by the keys that give them away; named in the refusal.
+#: Formats of other families by a key pattern, for the error message.
 _FOREIGN = ((r"^backbone\.layers\.\d", "an mmaction2 Swin checkpoint"),)
 #: A key that only one format has.
 _FIRST_KEYS = (
@@ -232,8 +233,8 @@ _IMAGE_KEYS: tuple[set[str], ...] = (
 def detect_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     """Return the format of a file's tensors: one of FORMATS.
 
-    Our own says so in its metadata: its keys are torchvision's, as an image network's are, too, which is what they
-    are taken for without. Raises CheckpointError, saying what the file looks like, where it is none of them.
+    Our own format is recognized by its metadata: its keys are torchvision's, like those of an image network. Raises
+    CheckpointError if the format is unknown, with what the file looks like.
     """
     if metadata:
         return "tsmzoo"
@@ -253,15 +254,15 @@ def detect_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> s
     if any(first <= bare for first in _IMAGE_KEYS):
         return "torchvision"
     raise CheckpointError(
-        f"has keys that fit none of the formats {', '.join(FORMATS)} (first keys: {some(sorted(state))}); "
+        f"has keys that fit none of the formats {', '.join(FORMATS)} (first keys: {some_names(sorted(state))}); "
         "give the publisher's own file"
     )
 
 
 def detect_backbone(state: Mapping[str, Tensor]) -> str:
-    """Return what keys and shapes say of the architecture, to be compared with the model's.
+    """Return the architecture by keys and shapes, as a backbone of the registry or a description of an unknown one.
 
-    Every inflation of ResNet-50 is `resnet50_i3d`: what differs among them is told by shapes, or by nothing.
+    Every inflation of ResNet-50 is `resnet50_i3d`: they differ in shapes, or in nothing that a file shows.
     """
     joined = "\n".join(state)
     if re.search(r"(?i)(^|/)conv3d_1a_7x7[./]", joined, re.M):
@@ -287,13 +288,13 @@ def detect_backbone(state: Mapping[str, Tensor]) -> str:
     return "an unknown architecture"
 
 
-def some(names: Iterable[str], most: int = 3) -> str:
-    """Return the first few names, each as `shown`, and how many more there are."""
+def some_names(names: Iterable[str], most: int = 3) -> str:
+    """Return the first `most` names and the number of the others, for a message."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(shown, names[:most])) + more
+    return ", ".join(map(short_name, names[:most])) + more
 
 
-def shown(name: str) -> str:
-    """Return a name of a file's for a message: of one line, and not a long one."""
+def short_name(name: str) -> str:
+    """Return a name from a file as one short line, for a message."""
     return one_line(name, 120)

@@ -1,9 +1,8 @@
-"""From an entry to a network with weights: published, a local file, or random; and the record of which."""
+"""Load the network of a registry entry with published, local or random weights, and record which."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,17 +15,18 @@ from tsmzoo import models, registry
 from tsmzoo.artifact.contract import Checkpoint, Contract
 from tsmzoo.errors import ArtifactError, CheckpointError, DownloadError, RegistryError
 from tsmzoo.registry import Entry, Registry, ShiftName
+from tsmzoo.registry.paths import cache_dir
 from tsmzoo.system import files
+from tsmzoo.typing import Notify, silent
 from tsmzoo.weights import download
-from tsmzoo.weights.cache import cache_dir
 from tsmzoo.weights.checkpoint import load
+from tsmzoo.weights.checkpoint_file import find_file
 from tsmzoo.weights.http import Progress
-from tsmzoo.weights.reading import located
 
 
 @dataclass(frozen=True)
 class Network:
-    """A backbone in evaluation mode and where its weights come from."""
+    """A backbone in evaluation mode, and the origin of its weights."""
 
     entry: Entry
     backbone: nn.Module
@@ -46,13 +46,13 @@ def load_network(
     shift: ShiftName | None = None,
     allow_shift_mismatch: bool = False,
     progress: Progress | None = None,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = silent,
 ) -> Network:
     """Build the network of `entry`.
 
-    `weights` is None for the published file, which is downloaded where the cache lacks it, "random",
-    or the path of a checkpoint, `shift` what that was trained with. `notify` is told what of a file with several
-    networks was taken. Raises DownloadError or CheckpointError.
+    `weights` is the path of a checkpoint, or "random" (by `seed`); default: the published file, downloaded if it is not
+    in the cache. `weights_format`, `shift` and `allow_shift_mismatch` are those of `checkpoint.load`. `notify` gets
+    notes for the user. Raises DownloadError or CheckpointError.
     """
     if weights == "random" and shift is not None:
         raise CheckpointError("random weights were trained with no shift; leave out --shift")
@@ -77,7 +77,7 @@ def load_network(
     checkpoint = Checkpoint(
         sha256=loaded.sha256,
         format=loaded.format,
-        file=located(path).name,
+        file=find_file(path).name,
         url=entry.urls[0] if weights is None and entry.urls else None,
         shift_mismatch=loaded.shift_mismatch,
         shift=loaded.shift,
@@ -87,34 +87,35 @@ def load_network(
     )
 
 
-def remember(checkpoint: Checkpoint, path: str) -> None:
-    """Note in the cache where a local checkpoint lies, for `recall`; a cache that cannot be written forgets."""
-    _note(checkpoint.sha256, located(Path(path)))
+def record_checkpoint_path(checkpoint: Checkpoint, path: str) -> None:
+    """Record the path of a local checkpoint in the cache, for `recorded_checkpoint_path`; no cache, no record."""
+    _record_path(checkpoint.sha256, find_file(Path(path)))
 
 
-def recall(checkpoint: Checkpoint) -> str | None:
-    """Return where a local checkpoint lay when it was last exported, if it still lies there."""
-    path = _noted(checkpoint.sha256)
+def recorded_checkpoint_path(checkpoint: Checkpoint) -> str | None:
+    """Return the path of a local checkpoint when it was last exported, if the file still exists."""
+    path = _recorded_path(checkpoint.sha256)
     return None if path is None else str(path)
 
 
-def remember_registry(contract: Contract, path: Path) -> None:
-    """Note in the cache which registry holds the model of an exported file, for `with_model_of`."""
-    _note(f"registry-{contract.sha256}", path)
+def record_registry_path(contract: Contract, path: Path) -> None:
+    """Record in the cache which registry has the model of an exported file, for `with_model_of`."""
+    _record_path(f"registry-{contract.sha256}", path)
 
 
 def with_model_of(zoo: Registry, artifact: Path, contract: Contract, *, replace: bool) -> tuple[Registry, Path | None]:
-    """Return `zoo` with the model of an exported file, and the registry that it was taken from, if not from `zoo`.
+    """Return `zoo` with the model of an exported file added, and the registry that the model comes from.
 
-    That is the one in the file's folder, or of its export; of it, this model is taken alone, with `replace` even where
-    `zoo` has another of the same id. Raises ArtifactError where there is no such model.
+    The latter is None if `zoo` has the model; else it is `registry.yaml` in the file's folder, or the registry of its
+    export. Only this model is taken from it; with `replace` it replaces another model of the same id in `zoo`. Raises
+    ArtifactError if there is no such model.
     """
-    if _holds(zoo, contract) or (contract.model in zoo.by_id and not replace):
+    if _has_model_of(zoo, contract) or (contract.model in zoo.by_id and not replace):
         return zoo, None
-    for path in (artifact.absolute().parent / "registry.yaml", _noted(f"registry-{contract.sha256}")):
+    for path in (artifact.absolute().parent / "registry.yaml", _recorded_path(f"registry-{contract.sha256}")):
         if path is not None and os.path.isfile(path):
             with suppress(RegistryError):  # it may be anything of that name
-                if _holds(other := registry.load(path), contract):
+                if _has_model_of(other := registry.load(path), contract):
                     return registry.with_entry(zoo, other, contract.model), path
     if contract.model not in zoo.by_id:
         raise ArtifactError(
@@ -124,15 +125,15 @@ def with_model_of(zoo: Registry, artifact: Path, contract: Contract, *, replace:
     return zoo, None
 
 
-def _holds(zoo: Registry, contract: Contract) -> bool:
-    """Say whether `zoo` has the model of a file, with the weights that it was made from where these are its own."""
+def _has_model_of(zoo: Registry, contract: Contract) -> bool:
+    """Say whether `zoo` has the model of a file, with the same published weights if it was made from those."""
     entry = zoo.by_id.get(contract.model)
     if entry is None or contract.weights != "published" or contract.checkpoint is None:
         return entry is not None
     return entry.sha256 in (None, contract.checkpoint.sha256)
 
 
-def _note(name: str, path: Path) -> None:
+def _record_path(name: str, path: Path) -> None:
     with suppress(OSError, DownloadError):  # DownloadError: there is no cache
         place = cache_dir() / "local" / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -141,8 +142,8 @@ def _note(name: str, path: Path) -> None:
         files.write(place, os.fsencode(path.resolve()))
 
 
-def _noted(name: str) -> Path | None:
-    """Return a file that was noted, if it still lies there."""
+def _recorded_path(name: str) -> Path | None:
+    """Return the recorded path, if the file still exists."""
     with suppress(OSError, ValueError, DownloadError):  # ValueError: a NUL in it
         path = Path(os.fsdecode(files.read(cache_dir() / "local" / name)))
         return path if path.is_file() else None

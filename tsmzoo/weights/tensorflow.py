@@ -1,6 +1,6 @@
-"""TensorFlow's checkpoints, as DeepMind published I3D: `NAME.index` lists what lies in `NAME.data-00000-of-00001`.
+"""Read TensorFlow checkpoints, as DeepMind published I3D: `NAME.index` and `NAME.data-00000-of-00001`.
 
-TensorFlow's own reader reads them. No torch here: the two need not be in one environment to try this.
+TensorFlow's own reader does it. No torch here: the two need not be in one environment to test this.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ if TYPE_CHECKING:
     from tsmzoo.typing import Array
 
 INDEX = ".index"
-#: The graph, which nothing here reads; but one may name the checkpoint by it.
+#: The graph, which is not read; but a user may name the checkpoint by it.
 _META = ".meta"
-#: DeepMind's are of one piece.
+#: DeepMind's checkpoints have one data file.
 DATA = ".data-00000-of-00001"
 
 
 def data_file(path: Path) -> Path | None:
-    """Return the data file of the checkpoint that `path` names: by one of its files, their NAME, or their folder.
+    """Return the data file of the checkpoint at `path`, which is one of its files, their NAME, or their folder.
 
-    None where `path` names no such checkpoint. Raises CheckpointError where the folder holds several, or a file is
-    missing.
+    None if there is no such checkpoint. Raises CheckpointError if the folder holds several, or a file is missing.
     """
     if path.is_dir():
         names = sorted({file.with_suffix("") for file in path.iterdir() if file.suffix in (INDEX, DATA)})
@@ -50,10 +49,10 @@ def data_file(path: Path) -> Path | None:
 
 
 def read(data: Path) -> dict[str, Array]:
-    """Return the weights of a checkpoint by their names in TensorFlow, their axes in torch's order.
+    """Return the weights of a checkpoint by their TensorFlow names, with axes in torch's order.
 
-    Batch norms without a scale get one of ones. Raises CheckpointError where the files are damaged, or TensorFlow,
-    an extra of tsmzoo's, is not installed.
+    Batch norms without a scale get a scale of ones. Raises CheckpointError if the files are damaged, or TensorFlow
+    (the extra `tensorflow`) is not installed.
     """
     with quiet():
         try:
@@ -68,12 +67,12 @@ def read(data: Path) -> dict[str, Array]:
             types = reader.get_variable_to_dtype_map()
             weights = [name for name in types if _is_weight(name, types[name].is_floating)]
             shapes = reader.get_variable_to_shape_map()
-            # The index alone says how large a tensor is, and so much would be allocated.
+            # The index alone determines how much is allocated for a tensor.
             claimed = sum(prod(shapes[name]) * types[name].size for name in weights)
-            if claimed > (there := data.stat().st_size):
-                raise ValueError(f"its index tells of {claimed} bytes, {data.name} has {there}")
+            if claimed > (size := data.stat().st_size):
+                raise ValueError(f"its index tells of {claimed} bytes, {data.name} has {size}")
             arrays = {name: reader.get_tensor(name) for name in weights}
-        except Exception as error:  # TensorFlow raises a dozen kinds for a damaged file
+        except Exception as error:  # TensorFlow raises a dozen types for a damaged file
             raise CheckpointError(
                 f"is damaged or not a TensorFlow checkpoint ({of_error(error)}); get it again"
             ) from None
@@ -87,7 +86,7 @@ def read(data: Path) -> dict[str, Array]:
 
 
 def _is_weight(name: str, floating: bool) -> bool:
-    """Not what training left there: the number of the step, and the optimizer's momentum."""
+    """Say whether a variable is a weight, not the training step or the optimizer's momentum."""
     return floating and not name.endswith("/Momentum")
 
 
@@ -95,5 +94,5 @@ def _in_torchs_order(name: str, array: Array) -> Array:
     if name.endswith("/conv_3d/w") and array.ndim == 5:
         return np.ascontiguousarray(array.transpose(4, 3, 0, 1, 2))  # from T, H, W, in, out
     if array.ndim and array.size == array.shape[-1]:
-        return array.reshape(-1)  # of a batch norm: C, or in the Kinetics-600 file 1, 1, 1, 1, C
+        return array.reshape(-1)  # batch norm: shape C, or 1, 1, 1, 1, C in the Kinetics-600 file
     return array

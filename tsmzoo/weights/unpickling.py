@@ -1,10 +1,9 @@
-"""Pickles of torch.save as plain data: nothing in them is imported, looked up or called.
+"""Read the pickles of torch.save as plain data: nothing in them is imported, looked up or called.
 
-The steps of a pickle are worked through on a stack of our own. Numbers, texts, lists and dicts are themselves, a
-tensor is a `Stored`, the names of classes are `Global`s, and what would be an object of one is a `StandIn`, which holds
-nothing. Names that no data need (most of Python's own library; functions of others, where they are called) are refused
-all the same, since a file that has them is no honest checkpoint. The work of a step is bounded as the steps are: none
-goes through what an earlier one left in the memo, however large that is.
+The opcodes of a pickle are interpreted on a stack of our own. Numbers, texts, lists and dicts stay as they are, a
+tensor becomes a `TensorRef`, a class or function a `Global`, and an object of a class an empty `OpaqueObject`. Names
+that no data needs (most of Python's library; functions of other libraries, if they are called) are refused, since an
+honest checkpoint has none. The number of opcodes is bounded, and so is the work of each: none iterates over the memo.
 """
 
 from __future__ import annotations
@@ -20,36 +19,36 @@ from typing import IO, Any
 
 from tsmzoo.errors import CheckpointError
 
-#: Steps that a pickle may have, each of which takes some 100 bytes of memory at most beside the file's own texts.
+#: The most opcodes of a pickle; each takes at most some 100 bytes of memory beside the file's own texts.
 _MOST_STEPS = 5_000_000
-#: Characters of a key: longer ones name no tensor, and each use of one would go through all of it.
+#: The most characters of a key: longer ones name no tensor, and hashing them takes time.
 _MOST_KEY = 1000
 #: Tensors of networks have 5 axes at most.
 _MOST_AXES = 16
 _MOST_LENGTH = 2**63 - 1
-#: A tensor's, so that its bytes can be counted.
+#: The most elements of a tensor, so that its bytes can be counted.
 _MOST_NUMBERS = 2**56
 
 
 @dataclass(frozen=True, slots=True)
 class Global:
-    """A class or a function that a pickle names; never looked up."""
+    """The name of a class or function in a pickle; never looked up."""
 
     name: str
-    #: Somebody's function, which a pickle may name, but not call.
+    #: A function of another library, which a pickle may name but not call.
     function: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class StandIn:
-    """What would be an object of the class called `name`."""
+class OpaqueObject:
+    """Stands for an object of the class `name`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Numbers of a file: by the key they lie under, the name of their type, and where among them the first one is."""
+    """A storage of a file: its key, the name of its type, and the index of the first element."""
 
     key: str
     kind: str
@@ -57,41 +56,41 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A tensor: a view of a storage; without one, sparse, quantised or without data, and of no use here."""
+class TensorRef:
+    """A tensor as a view of a storage; without storage it is sparse, quantized or has no data, and cannot be loaded."""
 
     size: tuple[int, ...]
     storage: Storage | None = None
     offset: int = 0
     stride: tuple[int, ...] = ()
-    #: The name of its type, where the storage does not tell it.
+    #: The name of its type, if the storage does not have it.
     dtype: str | None = None
 
 
-class Malformed(ValueError):
-    """A pickle that does what no pickler writes."""
+class MalformedPickle(ValueError):
+    """A pickle that no pickler writes."""
 
 
 def load(file: IO[bytes]) -> tuple[Any, dict[str, str]]:
-    """Return what the pickle at the position of `file` holds, and leave the position after it.
+    """Return the content of the pickle at the position of `file`, and the kinds of its storages by key.
 
-    Besides, the kinds of all storages that it names, by their keys. Raises CheckpointError where it names what no
-    weights need, ValueError, IndexError, KeyError or OverflowError where it is damaged.
+    The position is then after the pickle. Raises CheckpointError if it names something that no weights need;
+    ValueError, IndexError, KeyError or OverflowError if it is damaged.
     """
     machine = _Machine()
     for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if number >= _MOST_STEPS:
-            raise Malformed(f"it has more than {_MOST_STEPS} steps")
+            raise MalformedPickle(f"it has more than {_MOST_STEPS} steps")
         machine.step(opcode.name, argument)
     if len(machine.stack) != 1 or machine.below:
-        raise Malformed("it ends too early")
+        raise MalformedPickle("it ends too early")
     return machine.stack[0], machine.kinds
 
 
 # --- names ---------------------------------------------------------------------------------------------------------
 
 _DICTS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter", "builtins.dict"}
-#: Of Python's own library, by module: data, and types that data name. What is not here is refused.
+#: Allowed names of Python's library, by module: data, and types that data refers to. Everything else is refused.
 _DATA = {
     "_codecs": "encode",
     "argparse": "Namespace",
@@ -126,13 +125,13 @@ _DATA = {
     "zoneinfo": "ZoneInfo",
 }
 _STANDARD = _DICTS | {f"{module}.{name}" for module, names in _DATA.items() for name in names.split()}
-#: More of it, by pattern: types that are named as such, functions of numbers, and what is raised.
+#: More allowed names, by pattern: typing's types, functions of numbers, and exceptions.
 _STANDARD_KINDS = re.compile(
     r"(typing|collections\.abc|numbers|abc)\.[A-Z]\w+|math\.[a-z]\w+|[\w.]+\.[A-Z]\w*(Error|Exception|Warning|Exit|Interrupt)"
     r"|builtins\.(StopIteration|StopAsyncIteration|(Base)?ExceptionGroup|BaseException|Exception|Warning)",
     re.ASCII,
 )
-#: Functions of other libraries that make data.
+#: Functions of other libraries that construct data.
 _MAKERS = re.compile(
     r"numpy\.(_?core\.)?(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer|umath\._ufunc_reconstruct)"
     r"|numpy\.(dtype|ndarray|recarray|matrix|bool_?|object_?|str_?|bytes_?|void|u?int\w*|float\w*|complex\w*)"
@@ -142,25 +141,25 @@ _MAKERS = re.compile(
     r"|torch\.(strided|device|sparse_\w+|per_(tensor|channel)_\w+|preserve_format|contiguous_format|channels_last\w*)"
     r"|torch\.(serialization\._get_layout|_utils\._rebuild_\w+|_tensor\._rebuild_\w+)"
 )
-#: Functions that name a member of a class (enumerations), or a type with arguments, and may be called for that alone:
-#: the modules whose classes they take, any but Python's own where there are none.
+#: Functions that may be called only for a member of a class (enumerations) or a type with arguments: the modules whose
+#: classes they may take; without modules, all but Python's own.
 _MEMBERS: dict[str, tuple[str, ...]] = {"builtins.getattr": (), "operator.getitem": ("typing",)}
 _CLASS = re.compile(r"_*[A-Z]\w*(\._*[A-Z]\w*)*", re.ASCII)
-#: Or a method; never by way of a module, which leads to all that it imports.
+#: A function or a method; never through a module, which leads to all that it imports.
 _FUNCTION = re.compile(r"(_*[A-Z]\w*\.)*[a-zA-Z_]\w*", re.ASCII)
-#: Made by a method of its own.
+#: Constructed by a method of its own.
 _ZONE = Global("zoneinfo.ZoneInfo")
-_OURS = {"__builtins__", *sys.stdlib_module_names, *(name.partition(".")[0] for name in IMPORT_MAPPING)}
+_STANDARD_MODULES = {"__builtins__", *sys.stdlib_module_names, *(name.partition(".")[0] for name in IMPORT_MAPPING)}
 
 
-def _named(module: str, name: str) -> Global:
-    """Return a class or function by its name. Raises CheckpointError where no data need it."""
-    # Python 2's names, which protocol 2 has.
+def _global(module: str, name: str) -> Global:
+    """Return a class or function by its name. Raises CheckpointError if no data needs it."""
+    # Protocol 2 has Python 2's names.
     module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     full = f"{module}.{name}"
     if len(full) > 300 or not re.fullmatch(r"[\w.]+", full, re.ASCII):
-        raise Malformed("it names a class as nobody does")
-    if full.partition(".")[0] in _OURS:
+        raise MalformedPickle("it names a class as nobody does")
+    if full.partition(".")[0] in _STANDARD_MODULES:
         if full not in _STANDARD and full not in _MEMBERS and not _STANDARD_KINDS.fullmatch(full):
             _refuse(full)
         return Global(full)
@@ -180,61 +179,61 @@ def _refuse(name: str) -> None:
 # --- tensors -------------------------------------------------------------------------------------------------------
 
 
-def _numbers(value: Any) -> tuple[int, ...]:
+def _non_negative(value: Any) -> tuple[int, ...]:
     if not isinstance(value, tuple | list) or len(value) > _MOST_AXES:
-        raise Malformed("a tensor's shape is none")
+        raise MalformedPickle("a tensor's shape is none")
     if not all(type(number) is int and 0 <= number <= _MOST_LENGTH for number in value):
-        raise Malformed("a tensor's shape is none")
+        raise MalformedPickle("a tensor's shape is none")
     return tuple(value)
 
 
 def _lengths(value: Any) -> tuple[int, ...]:
-    lengths = _numbers(value)
+    lengths = _non_negative(value)
     if math.prod(length or 1 for length in lengths) > _MOST_NUMBERS:
-        raise Malformed("a tensor's shape is none")
+        raise MalformedPickle("a tensor's shape is none")
     return lengths
 
 
-def _view(args: tuple[Any, ...], dtype: Any = None, metadata: Any = None) -> Stored:
+def _view(args: tuple[Any, ...], dtype: Any = None, metadata: Any = None) -> TensorRef:
     storage, offset, size, stride = args[:4]
     if not isinstance(storage, Storage):
-        raise Malformed("a tensor has no storage")
+        raise MalformedPickle("a tensor has no storage")
     (offset,) = _lengths((offset,))
-    size, stride = _lengths(size), _numbers(stride)
+    size, stride = _lengths(size), _non_negative(stride)
     if len(size) != len(stride):
-        raise Malformed("a tensor's strides are not those of its shape")
-    if metadata:  # conjugated or negated when it is read: not the numbers that the storage holds
-        return Stored(size)
-    return Stored(size, storage, offset, stride, dtype.name if isinstance(dtype, Global) else None)
+        raise MalformedPickle("a tensor's strides are not those of its shape")
+    if metadata:  # conjugated or negated on reading: not the numbers in the storage
+        return TensorRef(size)
+    return TensorRef(size, storage, offset, stride, dtype.name if isinstance(dtype, Global) else None)
 
 
-def _parameter(args: tuple[Any, ...]) -> Stored:
-    if not isinstance(args[0], Stored):
-        raise Malformed("a parameter holds no tensor")
+def _parameter(args: tuple[Any, ...]) -> TensorRef:
+    if not isinstance(args[0], TensorRef):
+        raise MalformedPickle("a parameter holds no tensor")
     return args[0]
 
 
-def _typed(args: tuple[Any, ...]) -> Stored:
-    """A tensor of a class of its own, or with attributes, which are left out."""
+def _subclass(args: tuple[Any, ...]) -> TensorRef:
+    """Return a tensor of a subclass or with attributes, which are left out."""
     function, _, inner = args[:3]
     name = function.name if isinstance(function, Global) else ""
     if name == _TYPED or name not in _TENSORS or not isinstance(inner, tuple):
-        raise Malformed("a tensor is made of none")
+        raise MalformedPickle("a tensor is made of none")
     return _TENSORS[name](inner)
 
 
-def _of_size(place: int) -> Callable[[tuple[Any, ...]], Stored]:
-    return lambda args: Stored(_lengths(args[place]))
+def _of_size(place: int) -> Callable[[tuple[Any, ...]], TensorRef]:
+    return lambda args: TensorRef(_lengths(args[place]))
 
 
-def _sparse(args: tuple[Any, ...]) -> Stored:
+def _sparse(args: tuple[Any, ...]) -> TensorRef:
     parts = args[1] if isinstance(args[1], tuple) else ()
-    return Stored(_lengths(next((part for part in parts[:_MOST_AXES] if isinstance(part, tuple)), None)))
+    return TensorRef(_lengths(next((part for part in parts[:_MOST_AXES] if isinstance(part, tuple)), None)))
 
 
 _TYPED = "torch._tensor._rebuild_from_type_v2"
-_TENSORS: dict[str, Callable[[tuple[Any, ...]], Stored]] = {
-    _TYPED: _typed,
+_TENSORS: dict[str, Callable[[tuple[Any, ...]], TensorRef]] = {
+    _TYPED: _subclass,
     "torch._utils._rebuild_tensor": _view,
     "torch._utils._rebuild_tensor_v2": lambda args: _view(args, None, args[6] if len(args) > 6 else None),
     "torch._utils._rebuild_tensor_v3": lambda args: _view(args, args[6], args[7] if len(args) > 7 else None),
@@ -251,17 +250,17 @@ _TENSORS: dict[str, Callable[[tuple[Any, ...]], Stored]] = {
 
 
 class _Machine:
-    """The stack on which a pickle's steps work."""
+    """The stack machine that interprets the opcodes of a pickle."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
-        #: The stacks below each mark.
+        #: The stack below each mark.
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.kinds: dict[str, str] = {}
         #: Each class is one Global, however often it is named.
         self.globals: dict[tuple[str, str], Global] = {}
-        #: Items that may yet be copied: a list of many, copied over and over, would fill the memory.
+        #: Items that may still be copied: a long list, copied over and over, would fill the memory.
         self.copies = _MOST_STEPS
 
     def step(self, name: str, argument: Any) -> None:
@@ -279,13 +278,13 @@ class _Machine:
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(self.memo[argument % 2**32])
         elif name in ("GLOBAL", "STACK_GLOBAL", "INST"):
-            self._global(name, argument)
+            self._push_global(name, argument)
         elif name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ"):
-            self._make(name)
+            self._call(name)
         elif name == "BINPERSID":
-            stack.append(found := _persistent(stack.pop()))
+            stack.append(found := _storage(stack.pop()))
             if isinstance(found, Storage) and self.kinds.setdefault(found.key, found.kind) != found.kind:
-                raise Malformed("it reads the same numbers as of two types")
+                raise MalformedPickle("it reads the same numbers as of two types")
         elif name == "MARK":
             self.below.append(stack)
             self.stack = []
@@ -303,8 +302,8 @@ class _Machine:
             self._set([key, value])
         elif name == "BUILD":
             stack.pop()
-            if not isinstance(stack[-1], StandIn | dict):
-                raise Malformed("it gives attributes to what has none")
+            if not isinstance(stack[-1], OpaqueObject | dict):
+                raise MalformedPickle("it gives attributes to what has none")
         elif name == "POP":
             if stack:
                 stack.pop()
@@ -313,7 +312,7 @@ class _Machine:
         elif name == "DUP":
             stack.append(stack[-1])
         elif name not in ("PROTO", "FRAME", "STOP"):
-            raise Malformed(f"it has a step that torch.save never writes ({name})")
+            raise MalformedPickle(f"it has a step that torch.save never writes ({name})")
 
     def _unmark(self) -> list[Any]:
         above, self.stack = self.stack, self.below.pop()
@@ -329,49 +328,49 @@ class _Machine:
             self.stack.append({})
             self._set(items)
         elif name == "FROZENSET":
-            self.stack.append(StandIn("builtins.frozenset"))
+            self.stack.append(OpaqueObject("builtins.frozenset"))
         elif name == "SETITEMS":
             self._set(items)
         elif name == "APPENDS":
             self._append(items)
-        elif name == "ADDITEMS" and not isinstance(self.stack[-1], StandIn):
-            raise Malformed("it adds to what is no set")
+        elif name == "ADDITEMS" and not isinstance(self.stack[-1], OpaqueObject):
+            raise MalformedPickle("it adds to what is no set")
 
     def _append(self, items: list[Any]) -> None:
         if isinstance(self.stack[-1], list):
             self.stack[-1].extend(items)
-        elif not isinstance(self.stack[-1], StandIn):
-            raise Malformed("it appends to what is no list")
+        elif not isinstance(self.stack[-1], OpaqueObject):
+            raise MalformedPickle("it appends to what is no list")
 
     def _set(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, StandIn):
+        if isinstance(target, OpaqueObject):
             return
         if not isinstance(target, dict) or len(items) % 2:
-            raise Malformed("it sets items of what has none")
+            raise MalformedPickle("it sets items of what has none")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Others name no tensor, and to hash them may take for ever.
-            if (text := _text(key)) is not None:
+            if (text := _key_text(key)) is not None:
                 target[text] = value
-            elif isinstance(key, str) and isinstance(value, Stored):
-                raise Malformed(f"it names a tensor by {len(key)} characters")
+            elif isinstance(key, str) and isinstance(value, TensorRef):
+                raise MalformedPickle(f"it names a tensor by {len(key)} characters")
 
-    def _global(self, name: str, argument: Any) -> None:
+    def _push_global(self, name: str, argument: Any) -> None:
         if name == "STACK_GLOBAL":
             attribute, module = self.stack.pop(), self.stack.pop()
         else:
             module, _, attribute = argument.partition(" ")
         if not isinstance(module, str) or not isinstance(attribute, str):
-            raise Malformed("it names a class by what is no text")
-        found = self.globals.get((module, attribute)) or _named(module, attribute)
+            raise MalformedPickle("it names a class by what is no text")
+        found = self.globals.get((module, attribute)) or _global(module, attribute)
         self.globals[module, attribute] = found
         if name == "INST":
-            self.stack.append(self._made(found, tuple(self._unmark())))
+            self.stack.append(self._construct(found, tuple(self._unmark())))
         else:
             self.stack.append(found)
 
-    def _make(self, name: str) -> None:
-        """Put in place of a class, or function, and arguments what stands for the object."""
+    def _call(self, name: str) -> None:
+        """Replace a class or function and its arguments on the stack by what stands for the result."""
         if name == "OBJ":
             class_, *rest = self._unmark()
             args: Any = tuple(rest)
@@ -380,19 +379,19 @@ class _Machine:
                 self.stack.pop()
             args, class_ = self.stack.pop(), self.stack.pop()
         if not isinstance(class_, Global):
-            raise Malformed("it calls what is no class; refused")
+            raise MalformedPickle("it calls what is no class; refused")
         if not isinstance(args, tuple):
-            raise Malformed("it calls a class with what are no arguments")
-        self.stack.append(self._made(class_, args))
+            raise MalformedPickle("it calls a class with what are no arguments")
+        self.stack.append(self._construct(class_, args))
 
-    def _made(self, class_: Global, args: tuple[Any, ...]) -> Any:
+    def _construct(self, class_: Global, args: tuple[Any, ...]) -> Any:
         name = class_.name
         if class_.function:
             _refuse(name)
         if name in _TENSORS:
             return _TENSORS[name](args)
         if name.startswith("torch._utils._rebuild_"):  # nested ones, those of other devices
-            return Stored((0,))
+            return TensorRef((0,))
         if name in _DICTS:
             return self._dict(args)
         if name == "torch.Size":
@@ -406,9 +405,9 @@ class _Machine:
                 return _ZONE
             of = args[0].name if args and isinstance(args[0], Global) else "builtins"
             top = of.partition(".")[0]
-            if top not in _MEMBERS[name] if _MEMBERS[name] else top in _OURS:
+            if top not in _MEMBERS[name] if _MEMBERS[name] else top in _STANDARD_MODULES:
                 _refuse(name)
-        return StandIn(name)
+        return OpaqueObject(name)
 
     def _dict(self, args: tuple[Any, ...]) -> dict[str, Any]:
         made: dict[str, Any] = {}
@@ -416,16 +415,16 @@ class _Machine:
             if isinstance(given, dict | list):
                 self.copies -= len(given)
                 if self.copies < 0:
-                    raise Malformed("it copies more than any checkpoint holds")
+                    raise MalformedPickle("it copies more than any checkpoint holds")
                 for pair in given.items() if isinstance(given, dict) else given:
                     if not isinstance(pair, tuple | list) or len(pair) != 2:
-                        raise Malformed("it makes a dict of what are no pairs")
-                    if (text := _text(pair[0])) is not None:
+                        raise MalformedPickle("it makes a dict of what are no pairs")
+                    if (text := _key_text(pair[0])) is not None:
                         made[text] = pair[1]
         return made
 
 
-def _text(key: Any) -> str | None:
+def _key_text(key: Any) -> str | None:
     if isinstance(key, str | bytes):
         if len(key) > _MOST_KEY:
             return None
@@ -433,22 +432,22 @@ def _text(key: Any) -> str | None:
     return str(key) if isinstance(key, int) and abs(key) <= _MOST_LENGTH else None
 
 
-def _persistent(saved: Any) -> Any:
-    """Return what a pickle refers to outside of it: a storage, or, of old files, a class with its source."""
+def _storage(saved: Any) -> Any:
+    """Return the object of a persistent id: a storage, or in old files a class with its source."""
     if not isinstance(saved, tuple) or not 4 <= len(saved) <= 6:
-        raise Malformed("it refers to what is no storage")
+        raise MalformedPickle("it refers to what is no storage")
     if saved[0] == "module" and isinstance(saved[1], Global):
         return saved[1]
     _, kind, key, _, _, *view = saved if len(saved) >= 5 else (*saved, None)
-    if saved[0] != "storage" or not isinstance(kind, Global) or _text(key) is None:
-        raise Malformed("it refers to what is no storage")
+    if saved[0] != "storage" or not isinstance(kind, Global) or _key_text(key) is None:
+        raise MalformedPickle("it refers to what is no storage")
     offset = 0
     if view and isinstance(view[0], tuple):  # of old files: (key, offset, length) among the numbers of `key`
         (offset,) = _lengths(view[0][1:2])
-    return Storage(str(_text(key)), kind.name.rpartition(".")[2], offset)
+    return Storage(str(_key_text(key)), kind.name.rpartition(".")[2], offset)
 
 
-#: Steps whose argument is the value.
+#: Opcodes whose argument is the value.
 _VALUES = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
@@ -458,5 +457,5 @@ _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, 
 _MAKE: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
-    "EMPTY_SET": lambda: StandIn("builtins.set"),
+    "EMPTY_SET": lambda: OpaqueObject("builtins.set"),
 }

@@ -1,7 +1,7 @@
-"""Datasets as users have them: the official ones, list files of MIT and mmaction2, and a folder a class.
+"""Read labelled datasets: the official ones, list files of MIT and mmaction2, and one folder per class.
 
-A layout is told by the list that lies in the folder under its official name, there or one folder deeper; the videos
-may lie in the folder or below. `LAYOUTS` has a row for each, to which another is added.
+The layout is detected by the official name of its list, in the folder or one folder deeper; the videos may lie in the
+folder or below. `LAYOUTS` has one row for each layout: to add one, add a row.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tsmzoo.data.dataset import LABELS, Dataset, Video, writable
 from tsmzoo.data.layouts import detect, locate
 from tsmzoo.data.layouts.detect import LAYOUTS, Layout
 from tsmzoo.data.layouts.locate import matcher
-from tsmzoo.data.layouts.rows import Asked, Listed, Part, Row, names, short, split_of
+from tsmzoo.data.layouts.rows import ListContent, Part, Request, Row, names, short, split_of
 from tsmzoo.errors import DataError
 from tsmzoo.system import files
 
-__all__ = ["LAYOUTS", "Layout", "Part", "joined", "matcher", "notes", "read"]
+__all__ = ["LAYOUTS", "Layout", "Part", "matcher", "notes", "read", "share_classes"]
 
 
 def read(
@@ -36,13 +36,14 @@ def read(
     option: str = "--list",
     images: str | None = None,
 ) -> Dataset:
-    """Read the labelled videos of `folder`, told by what lies there, or as `layout` says.
+    """Read the labelled videos of `folder`.
 
-    `list_file` takes the place of the list under its official name; `split` is that of UCF101 and HMDB51; `part` is
-    for training or for validation, where the layout has a list for each; `images` is what the images of folders are
-    called, where that is not told by what lies there. The videos themselves are not opened, but for
-    some whose frames the list counts, and may be missing one by one. Raises DataError that says what was expected and
-    what was found, and names the `option` by which a list is given.
+    `layout` is a name of `LAYOUTS` (default: detected). `list_file` replaces the list with the official name. `split`
+    is 1, 2 or 3 of UCF101 and HMDB51. `part` selects the list for training or for validation, if the layout has both.
+    `images` is the template of images in folders (default: detected). `option` is the command-line option that gives a
+    list, for messages. Videos are not opened, except some whose frames the list counts, and may be missing.
+
+    Raises DataError, which says what was expected and what was found.
     """
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: is no folder; give the folder of the data")
@@ -50,16 +51,16 @@ def read(
         raise DataError(f"{list_file}: does not exist; give the list itself with {option}")
     if layout is not None and layout not in LAYOUTS:
         raise DataError(f"no layout is called {layout!r}; there are {', '.join(LAYOUTS)}")
-    asked = Asked(folder, split, part)
+    request = Request(folder, split, part)
     if list_file is not None:
-        name, path = layout or detect.by_list(list_file, asked, option), list_file
+        name, path = layout or detect.by_list(list_file, request, option), list_file
     else:
-        name, path = detect.by_folder(layout, asked, option)
+        name, path = detect.by_folder(layout, request, option)
     kind = LAYOUTS[name]
-    listed = _opened(path, kind, asked)
+    listed = _opened(path, kind, request)
     classes = listed.classes if listed.classes is not None else _class_names(folder, path)
     if not listed.rows:
-        raise DataError(f"{path}: lists no video; expected {kind.expected(asked)}")
+        raise DataError(f"{path}: lists no video; expected {kind.expected(request)}")
     for written in (*(text for row in listed.rows for text in (row.name, str(row.label))), *(classes or ())):
         if _UNWRITABLE.search(written):
             raise DataError(f"{path}: {short(written)} has characters that cannot be written down; rename it")
@@ -81,8 +82,8 @@ def read(
     ).named(images)
 
 
-def joined(first: Dataset, second: Dataset) -> tuple[Dataset, Dataset]:
-    """Return two parts of Kinetics with the classes of both: its lists name no class that they have no video of."""
+def share_classes(first: Dataset, second: Dataset) -> tuple[Dataset, Dataset]:
+    """Return two parts of Kinetics with the classes of both: each list names only the classes of its own videos."""
     if not first.layout == second.layout == "kinetics" or first.classes == second.classes:
         return first, second
     classes = tuple(sorted({*(first.classes or ()), *(second.classes or ())}))
@@ -97,7 +98,7 @@ def joined(first: Dataset, second: Dataset) -> tuple[Dataset, Dataset]:
 
 
 def notes(dataset: Dataset) -> list[str]:
-    """Return what a user should know of how a dataset was read."""
+    """Return notes for the user on how a dataset was read: repeated lines, files left out, empty classes."""
     found = []
     if dataset.repeated:
         found.append(f"note: {dataset.repeated} lines of {dataset.list_path} name a video again; each counts once")
@@ -114,7 +115,7 @@ def notes(dataset: Dataset) -> list[str]:
     return found
 
 
-#: Half characters, as bytes that are no UTF-8 become, and those that steer a terminal or end a line.
+#: Control characters, and the surrogates that Python makes of bytes that are not UTF-8.
 _UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -122,24 +123,24 @@ def _some(names: Sequence[str], most: int = 5) -> str:
     return f"{', '.join(names[:most])}{f' and {len(names) - most} more' if len(names) > most else ''}"
 
 
-def _opened(path: Path, kind: Layout, asked: Asked) -> Listed:
+def _opened(path: Path, kind: Layout, request: Request) -> ListContent:
     try:
-        return kind.read(path, asked)
+        return kind.read(path, request)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     except (LookupError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise DataError(
-            f"{path}: is not laid out as expected ({type(error).__name__}: {error}); expected {kind.expected(asked)}"
+            f"{path}: is not laid out as expected ({type(error).__name__}: {error}); expected {kind.expected(request)}"
         ) from None
 
 
-def _in_folders(base: Path, listed: Listed) -> tuple[Video, ...]:
+def _in_folders(base: Path, listed: ListContent) -> tuple[Video, ...]:
     index = {name: number for number, name in enumerate(listed.classes or ())}
     return tuple(Video(row.name, base / row.name, index[str(row.label)]) for row in listed.rows)
 
 
 def _class_names(folder: Path, path: Path) -> list[str] | None:
-    """Return the class names that lie beside a list without names, or in the folder of the data."""
+    """Return the class names in the file beside a list without names, or in the folder of the data."""
     places = [place / name for place in (path.parent, folder) for name in (LABELS, "category.txt")]
     found = next((place for place in places if os.path.lexists(place)), None)
     if found is None:
@@ -151,6 +152,6 @@ def _class_names(folder: Path, path: Path) -> list[str] | None:
 
 
 def _digest(path: Path, rows: list[Row]) -> str:
-    """Return the sha256 of a list; of several files, or none, that of what they say."""
-    said = files.read(path) if path.is_file() else "".join(f"{row.name} {row.label}\n" for row in rows).encode()
-    return hashlib.sha256(said).hexdigest()
+    """Return the sha256 of the list file, or of the rows if the layout has several files or none."""
+    content = files.read(path) if path.is_file() else "".join(f"{row.name} {row.label}\n" for row in rows).encode()
+    return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""A folder a class, of videos or of folders of images, one or several folders deep."""
+"""Read datasets with one folder per class, which holds videos or folders of images, at any depth."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from tsmzoo.data.layouts.folders import identity, inside, is_folder, is_stray, is_video, subfolders, videos, walk
-from tsmzoo.data.layouts.rows import Asked, Listed, Part, Row, nfc
+from tsmzoo.data.layouts.rows import ListContent, Part, Request, Row, nfc
 from tsmzoo.errors import DataError
 
-#: Names of the folders that hold the classes of a part of the data, in the order they are looked for.
+#: Names of the folders that hold the classes of a part of the data, in order of preference.
 PARTS: dict[Part, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "test", "testing"),
 }
 _PART_NAMES = frozenset(name for names in PARTS.values() for name in names)
-#: Endings of what people keep beside videos: a folder of nothing else is no class.
+#: Extensions of documents beside videos: a folder of nothing else is not a class.
 _DOCUMENTS = frozenset(
     (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".py", ".sh", ".ipynb", ".log", ".pdf")
 )
-#: What folders are called whose images show one video in several ways, without digits and dashes.
+#: Names, without digits and dashes, of folders whose images show one video in several modalities.
 _MODALITY = re.compile(
     r"(?:rgb|img|image|frame|colou?r|(?:optical)?flow[xyuv]?|[xyuv]|depth|ir|nir|infrared|thermal|mask|seg|segmentation|"
     r"skeleton|pose|heatmap)s?"
 )
 _LISTS = frozenset({".txt", ".csv", ".json"})
-#: Names of text that lies beside folders of classes.
+#: Beginnings of the names of text files that are not lists.
 _NO_LISTS = ("readme", "license", "licence", "labels", "classes", "notes", "class_names", "requirements")
 
 
 def base(folder: Path, part: Part, *, beside: str | None) -> Path | None:
-    """Return the folder whose folders are classes, `folder` or one below; None where there is none.
+    """Return the folder whose subfolders are classes, `folder` or one below; None if there is none.
 
-    Raises DataError where there are classes of the other part of the data alone, or parts without classes; and where a
-    list lies beside the one folder there, if `beside` says by which option it would be given.
+    Raises DataError if only the other part of the data has classes, if the parts have no classes, or if a list lies
+    beside the only folder and `beside` names the option that would give that list.
     """
     holding = {place: direct for place in inside(folder) if (direct := _holds_videos(place)) is not None}
     if not holding:
         return None
     names = {place.name.casefold(): place for place in holding}
-    # One that holds videos itself may be a class that is called so.
+    # A folder that holds videos directly may be a class with such a name.
     parts = {name: place for name, place in names.items() if name in _PART_NAMES and not holding[place]}
     if parts:
         if (wanted := next((parts[name] for name in PARTS[part] if name in parts), None)) is not None:
@@ -77,7 +77,7 @@ def _named(names: dict[str, Path]) -> str:
 
 
 def _list_in(folder: Path) -> str | None:
-    """Return the name of what may be a list of videos."""
+    """Return the name of a file that may be a list of videos, or None."""
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if not is_stray(entry.name))
     lists = (name for name in names if os.path.splitext(name)[1].lower() in _LISTS)
@@ -85,15 +85,15 @@ def _list_in(folder: Path) -> str | None:
 
 
 def _holds_videos(place: Path) -> bool | None:
-    """Say whether videos lie in a folder itself (True), only in folders of it (False), or nowhere in it (None)."""
+    """Return True if videos lie directly in a folder, False if only in its subfolders, None if there are none."""
     first = next((name for kind, name in walk(place) if kind != "other"), None)
     return None if first is None else "/" not in first
 
 
-def read(folder: Path, asked: Asked) -> Listed:
-    """Return the videos of each class, classes in the order of the alphabet.
+def read(folder: Path, request: Request) -> ListContent:
+    """Return the videos of each class, classes in alphabetical order.
 
-    Raises DataError where a class has files and none of them is a video.
+    Raises DataError if a class has files and none of them is a video.
     """
     rows: list[Row] = []
     left_out: list[str] = []
@@ -120,11 +120,11 @@ def read(folder: Path, asked: Asked) -> Listed:
         )
     with os.scandir(folder) as entries:
         beside = sorted(entry.name for entry in entries if is_video(entry.name) and not is_folder(entry))
-    return Listed(rows, sorted(classes), (*left_out, *beside, *_passed(folder, asked.folder)))
+    return ListContent(rows, sorted(classes), (*left_out, *beside, *_passed(folder, request.folder)))
 
 
 def _passed(folder: Path, data: Path) -> list[str]:
-    """Return the folders of videos that are neither a part of the data nor above the folder of the classes."""
+    """Return the folders of videos that were skipped: neither a part of the data nor above the classes' folder."""
     found: list[str] = []
     while folder != data and data in folder.parents:
         folder, on_the_way = folder.parent, folder
@@ -134,7 +134,7 @@ def _passed(folder: Path, data: Path) -> list[str]:
 
 
 def _check_parts(place: Path, images: list[str]) -> None:
-    """Raise DataError where folders of images of a class are one video in several ways, such as colour and depth."""
+    """Raise DataError if image folders of a class show one video in several modalities, such as color and depth."""
     within: dict[str, set[str]] = defaultdict(set)
     for name in images:
         above, _, last = name.rpartition("/")
@@ -143,9 +143,9 @@ def _check_parts(place: Path, images: list[str]) -> None:
     for above, kinds in within.items():
         known = sum(_MODALITY.fullmatch(kind) is not None for kind in kinds)
         if known > 1 or (above and len(kinds) > 1 and repeated[frozenset(kinds)] > 1):
-            there = sorted(f"{name.rpartition('/')[2]}/" for name in images if name.rpartition("/")[0] == above)
+            shown = sorted(f"{name.rpartition('/')[2]}/" for name in images if name.rpartition("/")[0] == above)
             raise DataError(
-                f"{place / above}: holds several folders of images, {', '.join(there[:4])}, which show one "
+                f"{place / above}: holds several folders of images, {', '.join(shown[:4])}, which show one "
                 "video as far as can be told; keep those of one kind there, or list the videos and give the list"
             )
 

@@ -1,4 +1,4 @@
-"""Which layout a dataset is in, told by the list that lies there under its official name."""
+"""Detect the layout of a dataset by the official name of its list."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from pathlib import Path
 from tsmzoo.data.dataset import ANNOTATIONS
 from tsmzoo.data.layouts import class_folders, readers
 from tsmzoo.data.layouts.folders import below, contents, is_stray, near
-from tsmzoo.data.layouts.rows import Asked, Part, Reader, first_line
+from tsmzoo.data.layouts.rows import Part, Reader, Request, first_line
 from tsmzoo.errors import DataError
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one kind of dataset lies on disk."""
+    """How one kind of dataset is laid out on disk."""
 
-    #: What a folder must hold to be evaluated, for messages; `{split}` as in `lists`.
+    #: What a folder must hold for validation, for messages; `{split}` as in `lists`.
     expects: str
     #: Patterns of the names of lists for validation; `{split}` is the number of --split.
     lists: tuple[str, ...]
     read: Reader
-    #: The same two for training, where they are others.
+    #: The same two for training, if they differ.
     expects_train: str = ""
     train_lists: tuple[str, ...] = ()
-    #: The dataset, as registry entries name it, where the layout is its own and names do not tell it from another.
+    #: The dataset that the layout belongs to, as registry entries name it; None if class names identify it.
     of: str | None = None
-    #: The list is all files of the pattern, and known by their folder.
+    #: The list is all files that match the pattern; their folder stands for it.
     many: bool = False
-    #: Names of videos are those of the publisher: the same name is the same video, wherever it lies.
+    #: Names of videos are the publisher's: the same name is the same video, in any folder.
     official: bool = True
 
-    def expected(self, asked: Asked) -> str:
-        """Return what a folder must hold for a part of the data."""
-        expects = self.expects_train if asked.part == "train" and self.expects_train else self.expects
-        return expects.format(split=asked.split)
+    def expected(self, request: Request) -> str:
+        """Return what a folder must hold for the requested part, for messages."""
+        expects = self.expects_train if request.part == "train" and self.expects_train else self.expects
+        return expects.format(split=request.split)
 
     def names(self, part: Part) -> tuple[str, ...]:
         """Return the patterns of the lists for a part of the data."""
@@ -108,52 +108,53 @@ _PURPOSES: dict[Part, str] = {"train": "training", "val": "validation"}
 _OTHER: dict[Part, Part] = {"train": "val", "val": "train"}
 
 
-def by_folder(layout: str | None, asked: Asked, option: str) -> tuple[str, Path]:
-    """Return the layout of a folder, and its list; of folders of classes, the folder they lie in.
+def by_folder(layout: str | None, request: Request, option: str) -> tuple[str, Path]:
+    """Return the layout of a folder, and its list; for class folders, the folder that holds them.
 
-    Raises DataError where none or several are there. `option` names a list, for messages.
+    `option` is the command-line option that gives a list, for messages. Raises DataError if there is no layout, or more
+    than one.
     """
-    folder = asked.folder
+    folder = request.folder
     names = [layout] if layout else list(LAYOUTS)
-    found = {name: lists for name in names if (lists := _lists(LAYOUTS[name], asked, asked.part))}
+    found = {name: lists for name in names if (lists := _lists(LAYOUTS[name], request, request.part))}
     if layout is None and "kinetics" in found and not any(map(_may_be_kinetics, found["kinetics"])):
-        # Anything may be called val.csv: it is told to be none where nothing else is there.
+        # Any file may be called val.csv: it is reported only if nothing else is there.
         if len(found) > 1:
             del found["kinetics"]
         else:
             with suppress(DataError):
-                if (base := class_folders.base(folder, asked.part, beside=option)) is not None:
+                if (base := class_folders.base(folder, request.part, beside=option)) is not None:
                     return "folders", base
     if len(found) > 1:
-        said = "; ".join(f"{name} ({lists[0].name})" for name, lists in found.items())
-        raise DataError(f"{folder}: holds several datasets: {said}; choose one with --format")
+        choices = "; ".join(f"{name} ({lists[0].name})" for name, lists in found.items())
+        raise DataError(f"{folder}: holds several datasets: {choices}; choose one with --format")
     if found:
         name, lists = next(iter(found.items()))
-        lists = _of_part(lists, asked.part)
+        lists = _of_part(lists, request.part)
         if len(lists) > 1:
             raise DataError(
                 f"{folder}: holds several lists, {', '.join(str(path) for path in lists[:4])}; choose with {option}"
             )
         return name, lists[0]
-    for name, part, split in itertools.product(names, (asked.part, _OTHER[asked.part]), (asked.split, 1, 2, 3)):
-        others = _lists(LAYOUTS[name], replace(asked, split=split), part)
+    for name, part, split in itertools.product(names, (request.part, _OTHER[request.part]), (request.split, 1, 2, 3)):
+        others = _lists(LAYOUTS[name], replace(request, split=split), part)
         if name == "kinetics":
             others = [path for path in others if _may_be_kinetics(path)]
         if others:
-            what = f"for {_PURPOSES[part]}" if split == asked.split else f"of split {split}"
-            wanted = f"for {_PURPOSES[asked.part]}" if split == asked.split else f"of split {asked.split}"
+            what = f"for {_PURPOSES[part]}" if split == request.split else f"of split {split}"
+            wanted = f"for {_PURPOSES[request.part]}" if split == request.split else f"of split {request.split}"
             raise DataError(
                 f"{folder}: holds a list {what}, {others[0].relative_to(folder)}, and none {wanted}; expected "
-                f"{LAYOUTS[name].expected(asked)}, or name one with {option} FILE"
+                f"{LAYOUTS[name].expected(request)}, or name one with {option} FILE"
             )
     if (
         "folders" in names
-        and (base := class_folders.base(folder, asked.part, beside=None if layout else option)) is not None
+        and (base := class_folders.base(folder, request.part, beside=None if layout else option)) is not None
     ):
         return "folders", base
     if layout == "folders":
         return layout, folder
-    expected = "; or ".join(LAYOUTS[name].expected(asked) for name in names)
+    expected = "; or ".join(LAYOUTS[name].expected(request) for name in names)
     raise DataError(
         f"{folder}: holds {contents(folder)}; expected {expected}; "
         f"name the list with {option} FILE where it is called otherwise"
@@ -161,7 +162,7 @@ def by_folder(layout: str | None, asked: Asked, option: str) -> tuple[str, Path]
 
 
 def _may_be_kinetics(path: Path) -> bool:
-    """Say whether a list is one of Kinetics by its name or its columns, or cannot be read, which is told later."""
+    """Say whether the name or the columns of a list are those of Kinetics, or it cannot be read (reported later)."""
     if path.name.startswith("kinetics"):
         return True
     try:
@@ -171,15 +172,15 @@ def _may_be_kinetics(path: Path) -> bool:
 
 
 def _of_part(lists: list[Path], part: Part) -> list[Path]:
-    """Return those of several lists of one name whose folder is called as the part; all, where none is."""
+    """Of several lists of one name return those in a folder named like the part; all if there is none."""
     if len({path.name for path in lists}) > 1:
         return lists
     of = ([path for path in lists if path.parent.name.casefold() == folder] for folder in class_folders.PARTS[part])
     return next(filter(None, of), lists)
 
 
-def by_list(path: Path, asked: Asked, option: str) -> str:
-    """Return the layout that a list of any name is in."""
+def by_list(path: Path, request: Request, option: str) -> str:
+    """Return the layout of a list by its content, whatever its name. Raises DataError if that does not decide."""
     if path.is_dir():
         return "hmdb51"
     if path.suffix == ".json":
@@ -191,20 +192,20 @@ def by_list(path: Path, asked: Asked, option: str) -> str:
         return "kinetics"
     if path.suffix == ".csv" and re.match(r"\d+;", head):
         labels = {"something-v1": "something-something-v1-labels.csv", "jester": "jester-v1-labels.csv"}
-        found = [name for name, file in labels.items() if near(path, asked.folder, file)]
+        found = [name for name, file in labels.items() if near(path, request.folder, file)]
         if len(found) == 1:
             return found[0]
         raise DataError(
             f"{path}: is a list of Something-Something V1 or of Jester, and the labels of "
             f"{'both lie' if found else 'neither lies'} beside it; say which with --format"
         )
-    if re.fullmatch(r"\S+/v_\S+\.avi(\s+\d+)?", head) and near(path, asked.folder, "classInd.txt"):
+    if re.fullmatch(r"\S+/v_\S+\.avi(\s+\d+)?", head) and near(path, request.folder, "classInd.txt"):
         return "ucf101"
     return "list"
 
 
 def part_of(layout: str, path: Path) -> Part | None:
-    """Return what the official name of a list says it is for; None where it may be for either."""
+    """Return the part of the data that the official name of a list stands for; None if it may be either."""
     kind = LAYOUTS[layout]
     if kind.many or path.name == ANNOTATIONS:
         return None
@@ -216,13 +217,13 @@ def part_of(layout: str, path: Path) -> Part | None:
     return None
 
 
-def _lists(kind: Layout, asked: Asked, part: Part) -> list[Path]:
-    patterns = [pattern.format(split=asked.split) for pattern in kind.names(part)]
+def _lists(kind: Layout, request: Request, part: Part) -> list[Path]:
+    patterns = [pattern.format(split=request.split) for pattern in kind.names(part)]
     found: list[Path] = []
-    for place in below(asked.folder) if patterns else ():
+    for place in below(request.folder) if patterns else ():
         for pattern in patterns:
             matches = sorted(place.glob(pattern)) if "*" in pattern else [place / pattern]
-            # Whatever lies there is meant, and a pipe or a folder is told when it is read.
+            # Anything of that name is taken; a pipe or a folder is reported when it is read.
             hits = [path for path in matches if os.path.lexists(path) and not is_stray(path.name)]
             found += [place] if kind.many and hits else hits
     return found

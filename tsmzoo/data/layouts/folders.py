@@ -1,4 +1,4 @@
-"""Folders around a dataset, and what lies in them."""
+"""Walk the folders of a dataset."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from typing import Literal
 from tsmzoo.data.dataset import NUMBERED, VIDEO_ENDINGS
 from tsmzoo.errors import DataError
 
-#: Folders that are looked into for lists and videos.
+#: The most folders that are searched for lists and videos.
 MOST = 512
-#: What systems and archivers leave among a user's folders and files.
+#: Folders and files that systems and archivers leave behind.
 _STRAY_FOLDERS = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
 _STRAY_FILES = frozenset({"Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r"})
 
-#: Folders in each other in which videos are looked for.
+#: The most levels of folders that are searched for videos.
 _DEEPEST = 32
-#: What folders of images are called that show what videos beside them do.
+#: Names of folders whose images show the videos beside them.
 _SHOWS = re.compile(
     r"(?<![a-z])(?:thumb|thumbnail|preview|cover|poster|still|screenshot|keyframe)s?(?![a-z])", re.IGNORECASE
 )
 
 
 def is_stray(name: str) -> bool:
-    """Say whether a file or folder is none of the user's: hidden, or left by a system."""
+    """Say whether a file or folder is not the user's: hidden, or left by a system."""
     return name.startswith(".") or name in _STRAY_FOLDERS or name in _STRAY_FILES
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Say whether an entry is a folder, or a link to one: a link to itself is none."""
+    """Say whether an entry is a folder or a link to one; False for a link to itself."""
     try:
         return entry.is_dir()
     except OSError:
@@ -41,12 +41,12 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def inside(folder: Path) -> list[Path]:
-    """Return the folders in `folder` that may be read, by name."""
+    """Return the readable subfolders of `folder`, sorted by name."""
     return [place for place in subfolders(folder) if os.access(place, os.R_OK | os.X_OK)]
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in `folder`, by name."""
+    """Return the subfolders of `folder`, sorted by name."""
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if not is_stray(entry.name) and is_folder(entry))
@@ -56,7 +56,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def below(folder: Path, depth: int = 1) -> list[Path]:
-    """Return `folder` and the folders in it, the first few hundred by name, `depth` deep."""
+    """Return `folder` and its subfolders to `depth` levels, at most `MOST` in each folder."""
     found = [folder]
     if depth:
         for place in inside(folder)[:MOST]:
@@ -65,13 +65,13 @@ def below(folder: Path, depth: int = 1) -> list[Path]:
 
 
 def near(path: Path, folder: Path, *names: str) -> Path | None:
-    """Return the first file called one of `names` around a list, or in the data's folder or a folder in it."""
+    """Return the first file with one of `names` near a list, or in the data's folder or a subfolder of it."""
     places = [*below(path.parent), path.parent.parent, *below(folder)]
     return next((place / name for place in places for name in names if os.path.lexists(place / name)), None)
 
 
 def contents(folder: Path) -> str:
-    """Return some of the names in a folder, for messages."""
+    """Return the first few names in a folder, for messages."""
     with os.scandir(folder) as entries:
         names = sorted(f"{entry.name}/" if is_folder(entry) else entry.name for entry in itertools.islice(entries, 999))
     return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}" if names else "nothing"
@@ -82,17 +82,17 @@ def contents(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Videos:
-    """Names from a folder, at any depth."""
+    """Names relative to a folder, at any depth."""
 
-    #: Video files, and folders of images that are a video each.
+    #: Video files, and folders of images, each of which is a video.
     files: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
-    #: What else lies there, folders with a slash behind.
+    #: Everything else, folders with a trailing slash.
     others: list[str] = field(default_factory=list)
 
 
 def videos(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Videos:
-    """Return the videos in a folder, each once, and what else lies there; `above` as for `walk`. Raises DataError."""
+    """Return the videos in a folder, each once, and everything else; `above` as in `walk`. Raises DataError."""
     found = Videos()
     images: list[str] = []
     for kind, name in walk(folder, above):
@@ -107,30 +107,31 @@ def videos(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Videos:
 
 
 def _shows(name: str, stems: set[str]) -> bool:
-    """Say whether a folder of images shows what a video there does, and is none itself.
+    """Say whether a folder of images shows a video beside it, rather than being a video.
 
-    It is called as a video in the same folder or the one above is, or as thumbnails are, or by a word alone.
+    Its name is that of a video in the same folder or the one above, a word for thumbnails, or has no digits.
     """
     *above, last = name.split("/")
     places = ("/".join((*around, called)) for around in (above, above[:-1]) for called in (last, _SUFFIX.sub("", last)))
     return not stems.isdisjoint(places) or not re.search(r"\d", last) or _SHOWS.search(name) is not None
 
 
-#: Of `1_frames`, and `1.avi` as lists of images are often called.
+#: The suffix of `1_frames`, and of folders of images named like `1.avi`.
 _SUFFIX = re.compile(r"[ _.-]+[^\W\d_]+\Z")
 
 
 def walk(
     folder: Path, above: tuple[tuple[int, int], ...] = (), prefix: str = ""
 ) -> Iterator[tuple[Literal["video", "images", "other"], str]]:
-    """Yield names of video files, of folders of images and of other files in a folder, those directly in it first.
+    """Yield kind and name of video files, folders of images and other files in a folder, direct ones first.
 
-    A link to one of the folders `above` is not followed, and what lies too deep is another file. Raises DataError.
+    A link to one of the folders `above` is not followed; a folder that lies too deep counts as another file. Raises
+    DataError if a folder cannot be read.
     """
     try:
         here = identity(folder)
         with os.scandir(folder) as entries:
-            there = sorted((entry for entry in entries if not is_stray(entry.name)), key=lambda entry: entry.name)
+            visible = sorted((entry for entry in entries if not is_stray(entry.name)), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from None
     if here in above:
@@ -139,7 +140,7 @@ def walk(
         yield "other", prefix
         return
     places = []
-    for entry in there:
+    for entry in visible:
         if is_folder(entry):
             places.append(entry)
         else:
@@ -155,18 +156,18 @@ def walk(
 
 
 def identity(folder: Path) -> tuple[int, int]:
-    """Return what tells a folder from others, however it is reached. Raises OSError."""
+    """Return device and inode, which identify a folder whatever path leads to it. Raises OSError."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
 
 def is_video(name: str) -> bool:
-    """Say whether a file is a video, by its name."""
+    """Say whether the name of a file is that of a video."""
     return not is_stray(name) and os.path.splitext(name)[1].lower() in VIDEO_ENDINGS
 
 
 def holds_images(folder: str | Path) -> bool:
-    """Say whether a folder is a video in images: images directly in it, and no video. Raises DataError."""
+    """Say whether a folder is a video as images: it holds numbered images and no video. Raises DataError."""
     images = False
     try:
         with os.scandir(folder) as entries:

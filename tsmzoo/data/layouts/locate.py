@@ -1,4 +1,4 @@
-"""Where the videos of a list lie."""
+"""Find the videos of a list on disk."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from tsmzoo.data.layouts import folders
 from tsmzoo.data.layouts.rows import Row, nfc
 from tsmzoo.errors import DataError, VideoError
 
-#: Videos of a list by which the folder they lie in is found.
+#: Rows that are looked up in each folder to find the one that holds the videos.
 _PROBES = 32
-#: Videos whose number of frames is counted, where a list says it.
+#: Videos whose frames are counted to check the numbers of a list.
 _COUNTED = 64
-#: Of several videos that are called alike the first in this order is taken.
+#: Order of preference among videos that differ in the extension only.
 _RANK = {ending: rank for rank, ending in enumerate(VIDEO_ENDINGS)}
 
 
 def videos(
     folder: Path, path: Path, rows: list[Row], classes: Sequence[str] | None, template: str | None = None
 ) -> tuple[Video, ...]:
-    """Return the videos of a list, each once, with the index of its class. Raises DataError.
+    """Return the videos of a list, each once, with the index of its class.
 
-    `template` is what the images of folders are called, by which they are counted.
+    `template` is that of the images in folders, for counting them. Raises DataError if a class is unknown, or a video
+    is listed with two classes.
     """
-    there = _There()
-    root = _root(folder, path, rows, there)
-    rows = _told(path, rows, root, there, template)
+    index = _FolderIndex()
+    root = _root(folder, path, rows, index)
+    rows = _resolve_readings(path, rows, root, index, template)
     index_of = matcher(classes or ())
     found: dict[str, Video] = {}
     for row in rows:
@@ -41,14 +42,14 @@ def videos(
             raise DataError(f"{path}: {row.name} is of class {row.label!r}, which the labels beside it lack")
         if classes is not None and label >= len(classes):
             raise DataError(f"{path}: {row.name} has class {label}, but only {len(classes)} are named")
-        place = there.find(root, row) or root / row.places[0]
-        # Names of a publisher stand for a video; of any other list a path does, however it is written.
+        place = index.find(root, row) or root / row.places[0]
+        # A publisher's name identifies a video; in other lists the normalized path does.
         key = os.path.normpath(place) if len(row.places) == 1 else row.name
         first = found.setdefault(key, Video(row.name, place, label, row.frames))
         if (first.label, first.frames) != (label, row.frames):
-            said = row.name if row.name == first.name else f"{first.name} and again as {row.name},"
+            listed_as = row.name if row.name == first.name else f"{first.name} and again as {row.name},"
             raise DataError(
-                f"{path}: lists {said} twice, and not alike; one class a video can be scored, "
+                f"{path}: lists {listed_as} twice, and not alike; one class a video can be scored, "
                 "several need mean average precision"
             )
     return tuple(found.values())
@@ -56,7 +57,7 @@ def videos(
 
 @dataclass(frozen=True)
 class _Entries:
-    """What lies in a folder, by name and, of videos, by name without ending, in one Unicode form."""
+    """The entries of a folder by name, and its videos by name without extension, both in Unicode form NFC."""
 
     names: dict[str, str]
     stems: dict[str, str]
@@ -65,23 +66,23 @@ class _Entries:
 _NOTHING = _Entries({}, {})
 
 
-class _There:
-    """What lies where, each folder listed once: a list of 20,000 videos has a dozen places for each."""
+class _FolderIndex:
+    """Looks up files, listing each folder once: a list of 20,000 videos has a dozen candidate places for each."""
 
     def __init__(self) -> None:
         self._folders: dict[str, tuple[str, _Entries]] = {}
 
     def begins(self, folder: Path) -> set[str]:
-        """Return what places in `folder` may begin with."""
+        """Return the first parts that a place in `folder` may have."""
         _, entries = self._folder(str(folder))
         return entries.names.keys() | entries.stems.keys()
 
     def find(self, root: Path, row: Row) -> Path | None:
-        """Return where a row's video lies, or None."""
+        """Return the path of a row's video, or None."""
         return next((found for place in row.places if (found := self.at(root, place, bare=row.bare))), None)
 
     def at(self, root: Path, place: str, *, bare: bool) -> Path | None:
-        """Return what lies at a place, whatever its Unicode form and the capitals of its ending; or None."""
+        """Return the path at a place, in any Unicode form and any case of the extension; or None."""
         folder, name = os.path.split(os.path.normpath(os.path.join(root, place)))
         folder, entries = self._folder(folder)
         name = nfc(name)
@@ -91,17 +92,17 @@ class _There:
         return None if found is None else Path(folder, found)
 
     def _folder(self, path: str) -> tuple[str, _Entries]:
-        """Return how a folder is really written, and what is in it: nothing where it is not there."""
+        """Return the path of a folder as it is written on disk, and its entries: none if it does not exist."""
         if path not in self._folders:
-            self._folders[path] = path, _NOTHING  # until it is known: a parent may ask
+            self._folders[path] = path, _NOTHING  # until it is known: the lookup of a parent may ask
             entries = _entries(path)
             if entries is not None:
                 self._folders[path] = path, entries
             elif not path.isascii():
                 parent, name = os.path.split(path)
-                really, around = self._folder(parent)
-                if (other := around.names.get(nfc(name))) is not None and os.path.join(really, other) != path:
-                    self._folders[path] = self._folder(os.path.join(really, other))
+                actual, siblings = self._folder(parent)
+                if (other := siblings.names.get(nfc(name))) is not None and os.path.join(actual, other) != path:
+                    self._folders[path] = self._folder(os.path.join(actual, other))
         return self._folders[path]
 
 
@@ -130,18 +131,18 @@ def _lowered(name: str) -> str:
     return stem + ending.lower()
 
 
-def _root(folder: Path, path: Path, rows: list[Row], there: _There) -> Path:
-    """Return the folder, `folder` or one below, that most of the list's videos are in; first the list's own."""
+def _root(folder: Path, path: Path, rows: list[Row], index: _FolderIndex) -> Path:
+    """Return the folder, `folder` or one below, that holds most of the list's videos; ties go to the list's own."""
     roots = folders.below(folder, depth=2)[: 2 * folders.MOST]
     roots.sort(key=lambda root: root != path.parent)  # names such as 000001.mp4 lie in other folders, too
-    # What places begin with, so that a folder of other things is passed over at once.
+    # First parts of all places, so that a folder of other things is skipped at once.
     begins = {nfc(os.path.normpath(place).split("/")[0]) for row in rows for place in _places(row)}
     begins |= {_lowered(begin) for begin in begins}
-    roots = [root for root in roots if "" in begins or ".." in begins or begins & there.begins(root)]
+    roots = [root for root in roots if "" in begins or ".." in begins or begins & index.begins(root)]
     probes = rows[:: max(1, len(rows) // _PROBES)][:_PROBES]
-    for asked in (probes, rows):  # all of them, where only a small part of a dataset is there
+    for sample in (probes, rows):  # all rows if only a small part of a dataset is there
         hits = [
-            sum(any(there.at(root, place, bare=row.bare) for place in _places(row)) for row in asked) for root in roots
+            sum(any(index.at(root, place, bare=row.bare) for place in _places(row)) for row in sample) for root in roots
         ]
         if any(hits):
             return roots[hits.index(max(hits))]
@@ -158,31 +159,30 @@ def _places(row: Row) -> tuple[str, ...]:
 # --- numbers at the end of a line ----------------------------------------------------------------------------------
 
 
-def _told(path: Path, rows: list[Row], root: Path, there: _There, template: str | None) -> list[Row]:
-    """Return rows with the numbers at the end of their lines told apart: the end of a path, frames, class.
+def _resolve_readings(path: Path, rows: list[Row], root: Path, index: _FolderIndex, template: str | None) -> list[Row]:
+    """Resolve the numbers at the end of each line by what is on disk: part of the path, frames, class.
 
-    What lies on the disk tells. Raises DataError where a line has several classes, or a number in the place of the
-    frames that is not theirs.
+    Raises DataError if a line has several classes, or a number of frames that is wrong.
     """
     several = [row for row in rows if row.readings]
     if not several:
         return rows
-    known: dict[int, tuple[str, tuple[int, ...]]] = {}
+    resolved: dict[int, tuple[str, tuple[int, ...]]] = {}
     for row in several:
-        there_is = (reading for reading in row.readings if there.at(root, reading[0], bare=row.bare))
-        # A name that ends as videos do is one, whether it is there or not.
+        there_is = (reading for reading in row.readings if index.at(root, reading[0], bare=row.bare))
+        # A name with the extension of a video is one, even if the file is missing.
         if reading := next(there_is, row.readings[0] if not row.bare else None):
-            known[row.number] = reading
-    counts = {len(numbers) for _, numbers in known.values()} | ({1} if len(several) < len(rows) else set())
-    usual = 2 if counts == {2} else 1
+            resolved[row.number] = reading
+    counts = {len(numbers) for _, numbers in resolved.values()} | ({1} if len(several) < len(rows) else set())
+    most_numbers = 2 if counts == {2} else 1
     found, counted = [], []
     for row in rows:
         if row.readings:
-            told = known.get(row.number) or next((r for r in row.readings if len(r[1]) == usual), None)
-            if told is None:
+            reading = resolved.get(row.number) or next((r for r in row.readings if len(r[1]) == most_numbers), None)
+            if reading is None:
                 raise DataError(f"{path}: line {row.number} has no number of frames as the others; mend the list")
-            name, numbers = told
-            if len(numbers) > 2 or (len(numbers) == 2 and usual != 2):
+            name, numbers = reading
+            if len(numbers) > 2 or (len(numbers) == 2 and most_numbers != 2):
                 raise several_classes(path, row.number, numbers)
             frames = numbers[0] if len(numbers) == 2 else None
             row = replace(row, name=name, places=(name,), label=numbers[-1], frames=frames)
@@ -190,10 +190,10 @@ def _told(path: Path, rows: list[Row], root: Path, there: _There, template: str 
                 counted.append(row)
         found.append(row)
     for row in counted[:: max(1, len(counted) // _COUNTED)][:_COUNTED]:
-        place = there.find(root, row)
-        if place is not None and (really := _other_count(place, row.frames or 0, template)) is not None:
+        place = index.find(root, row)
+        if place is not None and (actual := _other_count(place, row.frames or 0, template)) is not None:
             raise DataError(
-                f"{path}: line {row.number} says that {row.name} has {row.frames} frames, and it has {really}; mend "
+                f"{path}: line {row.number} says that {row.name} has {row.frames} frames, and it has {actual}; mend "
                 "the number. If both numbers are classes: several of one video need mean average precision, which is "
                 "not computed; keep one a line"
             )
@@ -202,17 +202,17 @@ def _told(path: Path, rows: list[Row], root: Path, there: _There, template: str 
 
 def several_classes(path: Path, number: int, classes: Sequence[int | str]) -> DataError:
     """Return the error of a line with several classes."""
-    said = ", ".join(str(each) for each in classes[:8])
+    first_few = ", ".join(str(each) for each in classes[:8])
     return DataError(
-        f"{path}: line {number} has several classes of one video ({said}); they need mean average precision, which is "
-        "not computed: keep one a line, for a model of one class"
+        f"{path}: line {number} has several classes of one video ({first_few}); they need mean average precision, "
+        "which is not computed: keep one a line, for a model of one class"
     )
 
 
 def _other_count(place: Path, listed: int, template: str | None) -> int | None:
-    """Return how many frames a video or a folder of images has, if clearly not as many as `listed`; else None.
+    """Return the number of frames of a video or folder of images if it clearly differs from `listed`; else None.
 
-    A decoder's count may be off by one. A folder that lacks images is told where it is read.
+    A decoder's count may be off by one. Too few images are reported when the folder is read.
     """
     if place.is_dir():
         counts = []
@@ -241,10 +241,9 @@ def _alike(listed: int, count: int) -> bool:
 
 
 def matcher(names: Sequence[str]) -> Callable[[str], int | None]:
-    """Return a function from a class name to its index in `names`, however it is written; None where there is none.
+    """Return a function from a class name to its index in `names`, or None.
 
-    Where no name is the same to the letter, brackets, underscores, spaces and capitals do not count, unless two names
-    differ in these alone.
+    An exact match comes first. Else punctuation, spaces and case are ignored, unless two names differ in these alone.
     """
     exact = {nfc(name): index for index, name in enumerate(names)}
     loose: dict[str, int | None] = {}

@@ -1,4 +1,4 @@
-"""What every reader of a list gives, and how text is read from one."""
+"""Types that the readers of lists share, and functions that read text from a list."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LONGEST = 2**16
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What of a dataset is read."""
+class Request:
+    """Which part of a dataset to read, and where it lies."""
 
     #: Folder of the data.
     folder: Path
-    #: Of UCF101 and HMDB51.
+    #: Number of the official split of UCF101 and HMDB51.
     split: int
     part: Part
 
@@ -37,44 +37,44 @@ class Row:
     name: str
     #: A class name or, where the list comes without names, an index.
     label: str | int
-    #: Where the video may lie, from the folder of the videos.
+    #: Candidate paths of the video, relative to the folder of the videos.
     places: tuple[str, ...]
-    #: The places come without the ending of a video file.
+    #: The places lack the extension of a video file.
     bare: bool = False
     frames: int | None = None
-    #: Line of the list.
+    #: Line number in the list, from 1.
     number: int = 0
-    #: Where several numbers end the line: each way to tell the name from them, the longest name first.
+    #: If several numbers end the line: each way to split it into name and numbers, longest name first.
     readings: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
-class Listed:
-    """What a list holds."""
+class ListContent:
+    """The content of a list."""
 
     rows: list[Row]
-    #: Class names in the order of their indices; None where the list comes without names.
+    #: Class names in the order of their indices; None if the list has none.
     classes: Sequence[str] | None = None
-    #: Files among the videos that are none, from the folder.
+    #: Files among the videos that are not videos, relative to the folder.
     left_out: tuple[str, ...] = ()
 
 
-#: From the path of a list to what it holds.
-Reader = Callable[[Path, Asked], Listed]
+#: Reads the list at a path.
+Reader = Callable[[Path, Request], ListContent]
 
 
 def nfc(name: str) -> str:
-    """Return a name in the one Unicode form that names are compared in: a Mac writes é as two characters."""
+    """Return a name in Unicode form NFC, in which names are compared: macOS writes é as two characters."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def short(text: str, most: int = 80) -> str:
-    """Return a text for a message, quoted and cut."""
+    """Return a text quoted and truncated, for a message."""
     return repr(text if len(text) <= most else f"{text[:most]}…")
 
 
 def text(path: Path) -> str:
-    """Return the text of a list. Raises DataError where it cannot be read or is none."""
+    """Return the text of a list. Raises DataError if it cannot be read or is not text."""
     try:
         found = files.read_text(path).removeprefix("\ufeff")  # which some editors put in front
     except OSError as error:
@@ -87,7 +87,7 @@ def text(path: Path) -> str:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the number and content of each line of a list that holds something."""
+    """Yield the number, from 1, and the content of each line that is not blank."""
     for number, line in enumerate(io.StringIO(text(path), newline=None), 1):
         if len(line) > _LONGEST:
             raise DataError(f"{path}: line {number} has {len(line)} characters; no path is so long")
@@ -96,22 +96,22 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def lines(path: Path) -> list[str]:
-    """Return the lines of a list that hold something."""
+    """Return the lines of a list that are not blank."""
     return [line for _, line in numbered_lines(path)]
 
 
 def first_line(path: Path) -> str:
-    """Return the first line of a list that holds something, or nothing."""
+    """Return the first line of a list that is not blank, or an empty string."""
     return next((line for _, line in numbered_lines(path)), "")
 
 
 def names(path: Path) -> list[str]:
-    """Return the class names of a file, one a line."""
+    """Return the class names in a file, one on each line."""
     return [nfc(line) for line in lines(path)]
 
 
 def parsed_json(path: Path) -> Any:
-    """Return the content of a JSON file. Raises DataError where it is none."""
+    """Return the content of a JSON file. Raises DataError if it is not JSON."""
     try:
         return json.loads(text(path))
     except ValueError as error:
@@ -121,6 +121,6 @@ def parsed_json(path: Path) -> Any:
 
 
 def split_of(path: Path) -> int | None:
-    """Return the split that the name of a list says it is of: `testlist02.txt`, `ucf101_val_split_2_videos.txt`."""
+    """Return the split in the name of a list, 1 to 9, or None: `testlist02.txt`, `ucf101_val_split_2_videos.txt`."""
     found = re.search(r"(?:trainlist|testlist)0*([1-9])\.|split_?([1-9])(?!\d)", path.name)
     return int(found[1] or found[2]) if found else None

@@ -1,0 +1,130 @@
+"""Generated tables of the documentation: `make docs` has cog call these, `make check` compares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tsmzoo import registry
+from tsmzoo.registry import recipes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tsmzoo.registry import Entry
+
+ROOT = Path(__file__).resolve().parents[1]
+ZOO = registry.load()
+
+
+def table(head: str, rows: Iterable[Sequence[object]], align: str = "") -> str:
+    """Return a Markdown table; `align` has an `r` for each column of numbers."""
+    names = head.split("|")
+    marks = ["--:" if mark == "r" else "---" for mark in align.ljust(len(names))]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in [[name.strip() for name in names], marks, *rows])
+
+
+def motion() -> str:
+    """The three bundled models."""
+    return table(
+        "model | shift | multiply-accumulates per clip | parameters | top-1",
+        (
+            (
+                f"`{e.id}`",
+                e.shift or "none",
+                f"{round(e.gmacs * 8 / e.frames * 1e9):,}",
+                f"{e.params:,}",
+                f"{e.headline.top1:.1f} %",
+            )
+            for e in ZOO.models
+            if e.dataset == "motion"
+        ),
+        "  rrr",
+    )
+
+
+def families() -> str:
+    """A row per family and backbone, with its most accurate checkpoint."""
+    groups: dict[tuple[str, str], list[Entry]] = {}
+    for e in ZOO.models:
+        if e.source != "tsmzoo":
+            groups.setdefault((e.family, e.backbone), []).append(e)
+    rows = []
+    for (family, backbone), entries in sorted(groups.items(), key=lambda g: ("tsn tsm i3d".index(g[0][0]), g[0][1])):
+        best = max(entries, key=_rank)
+        sizes = sorted({round(e.mparams, 1) for e in entries})
+        rows.append(
+            (
+                family.upper(),
+                backbone,
+                sum(e.has_weights for e in entries),
+                f"{sizes[0]:.1f}" if len(sizes) == 1 else f"{sizes[0]:.1f}…{sizes[-1]:.1f}",
+                f"`{best.id}`",
+                best.dataset,
+                best.frames,
+                f"{best.gmacs:.2f}",
+                _accuracy(best),
+                ", ".join(sorted({e.format for e in entries if e.has_weights})) or "–",
+            )
+        )
+    head = "family | backbone | checkpoints | Mparams | most accurate | dataset | frames | GMACs | top-1 | formats"
+    bare = [f"`{e.id}`" for e in ZOO.models if not e.has_weights]
+    count = sum(bool(e.urls) for e in ZOO.models)
+    return (
+        f"{table(head, rows, '  rr  rrr')}\n\n"
+        f"{count} published checkpoints, and {len(bare)} architectures of papers without weights: {', '.join(bare)}."
+    )
+
+
+def _rank(e: Entry) -> tuple[object, ...]:
+    h = e.headline
+    return h is not None and e.dataset == "kinetics400", (h and (h.top1 or h.map)) or 0, e.recommended, e.has_weights
+
+
+def _accuracy(e: Entry) -> str:
+    h = e.headline
+    if h is None:
+        return "–"
+    return f"{h.top1:.1f}" if h.top1 else f"{h.map:.1f} mAP" if h.map else "–"
+
+
+def recommended() -> str:
+    """What `tsmzoo list` shows."""
+    rows = (
+        (
+            f"`{e.id}`",
+            ", ".join(f"`{name}`" for name in ZOO.names(e)),
+            f"{e.dataset}{' (flow)' if e.modality == 'flow' else ''}",
+            e.frames,
+            f"{e.gmacs:.2f}",
+            f"{e.mparams:.2f}",
+            "–" if e.headline is None or e.headline.top1 is None else f"{e.headline.top1:.1f}",
+            (e.headline and e.headline.protocol) or "–",
+        )
+        for e in ZOO.models
+        if e.recommended
+    )
+    doubtful = sum(bool(e.doubt) for e in ZOO.models)
+    return (
+        f"{table('id | alias | dataset | frames | GMACs | Mparams | top-1 | protocol', rows, '   rrrr')}\n\n"
+        f"{len(ZOO.models)} entries in all; {doubtful} of them have caveats, which `tsmzoo info` states."
+    )
+
+
+def protocols() -> str:
+    """The protocols that have a short name."""
+    paths = sorted((recipes.RECIPES / "eval").glob("*.yaml"))
+    known = [(path.stem, recipes.protocol(path.stem)) for path in paths]
+    rows = ((f"`{p.short}`", f"`{name}`", p.text("T")) for name, p in known if p.short)
+    return (
+        f"{table('short name | id | what it does (T: the frames of the model)', rows)}\n\n"
+        f"{len(known)} in all: one for every published figure that states how it was measured "
+        "(`recipes/eval/`, `tsmzoo info MODEL`)."
+    )
+
+
+def measured(section: str, only: str = "") -> str:
+    """The first table of a section of BENCHMARKS.md; of its rows those that hold `only`."""
+    text = (ROOT / "BENCHMARKS.md").read_text("utf-8").split(f"<!-- {section} -->")[1].split("<!-- end -->")[0]
+    head, marks, *rows = next(block for block in text.split("\n\n") if block.startswith("|")).splitlines()
+    return "\n".join([head, marks, *(row for row in rows if only in row)])

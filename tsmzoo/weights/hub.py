@@ -1,0 +1,71 @@
+"""Download a file from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tsmzoo.system import files
+from tsmzoo.text import of_error
+from tsmzoo.weights.http import NO_ROOM, Refused, companion, discard, too_large
+
+
+def fetch_from_hub(address: str, part: Path, max_bytes: int) -> str:
+    """Download `hf://owner/repo/path[@revision]` to `part` and return its sha256. Raises Refused.
+
+    The hub's library resumes, retries and shows its own progress.
+    """
+    where, _, revision = address.removeprefix("hf://").partition("@")
+    pieces = where.split("/", 2)
+    if len(pieces) < 3:
+        raise Refused("an address on the hub is hf://owner/repo/path")
+    owner, repo, name = pieces
+    from huggingface_hub import hf_hub_download
+
+    store = companion(part, ".hub")
+    if _leads_elsewhere(store):
+        files.remove(store)
+    try:
+        with _quiet_hub():
+            about = hf_hub_download(f"{owner}/{repo}", name, revision=revision or None, cache_dir=store, dry_run=True)
+            if about.file_size is not None and about.file_size > max_bytes:
+                raise too_large(max_bytes)
+            found = Path(hf_hub_download(f"{owner}/{repo}", name, revision=revision or None, cache_dir=store)).resolve()
+        if found.stat().st_size > max_bytes:
+            raise too_large(max_bytes)
+    except Exception as error:  # the library and its transfer back ends raise a dozen unrelated types
+        if isinstance(error, Refused) or (isinstance(error, OSError) and error.errno in NO_ROOM):
+            raise
+        raise Refused(of_error(error)) from None
+    discard(part)
+    os.replace(found, part)  # the blob that the link points to: moved, so that no second copy stays
+    shutil.rmtree(store, ignore_errors=True)
+    return files.sha256(part).hexdigest()
+
+
+def _leads_elsewhere(store: Path) -> bool:
+    """Say whether the remains of a download are or contain a link out of it; the library's own links are not."""
+    inside = (Path(folder, name) for folder, folders, names in os.walk(store) for name in (*folders, *names))
+    return store.is_symlink() or any(
+        path.is_symlink() and not path.resolve().is_relative_to(store.resolve()) for path in inside
+    )
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep the library from reporting each retry: the user sees its last error."""
+    from huggingface_hub.utils import logging as of_hub
+
+    before = of_hub.get_verbosity()
+    of_hub.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        of_hub.set_verbosity(before)
