@@ -20,7 +20,7 @@ from tsmzoo.catalog.stub import CheckpointInfo
 from tsmzoo.cli._results import Download, Pictures, Videos
 from tsmzoo.cli._story import Demo
 from tsmzoo.evaluation.report import EvaluationResult
-from tsmzoo.export.report import Artifact
+from tsmzoo.exporting.report import Artifact
 from tsmzoo.live.answer import AnswerRecord
 from tsmzoo.training.train import TrainingResult
 

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_registry")
 TSN, TSM, ONLINE = "tsn_mbv2_motion", "tsm_mbv2_motion", "tsm_mbv2_motion_online"
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_whole_videos_are_of_any_length(
     tmp_path: Path,

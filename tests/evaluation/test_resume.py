@@ -69,6 +69,7 @@ def await_lines(process: subprocess.Popen[str], *paths: Path) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on(
     many: Path, undisturbed: bytes, tmp_path: Path, answer: Callable[..., Any]
 ) -> None:
@@ -102,6 +103,7 @@ def test_ctrl_c_says_how_to_go_on(many: Path, tmp_path: Path) -> None:
     assert "Traceback" not in stderr
 
 
+@pytest.mark.slow
 def test_workers_write_the_same(
     clips: Path, tmp_path: Path, saved: Callable[..., Path], invoke: Callable[..., Any]
 ) -> None:

@@ -235,6 +235,7 @@ def test_seed_epoch_and_index_give_the_clip(textures: Dataset, made: Callable[..
     assert len({*drawn[0].values(), *drawn[2].values()}) == 24
 
 
+@pytest.mark.slow
 def test_in_memory_and_from_disk_are_the_same(textures: Dataset, made: Callable[..., Any]) -> None:
     for recipe in (None, made(scales=(0.8, 0.5), hflip=True)):
         streamed, kept = (ClipSet(textures, CLIP, 3, drawn=recipe) for _ in range(2))

@@ -123,7 +123,7 @@ def test_frozen_norms_stay_and_the_first_moves(
         assert not any(torch.equal(before[key], after[partial][key]) for key in others)
 
 
-@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("partial", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_interrupted_run_ends_as_one_that_was_not(
     zoo: registry.Registry,
     data: Path,
@@ -203,6 +203,7 @@ def test_workers_and_memory_change_nothing(
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "partial"), [("tiny_i3d", False), ("tiny_i3d_r50", True)])
 def test_an_inflated_network_is_trained_and_measured(
     train: Train,
@@ -233,6 +234,7 @@ def test_a_clip_too_short_for_a_network_is_one_line(train: Train, assert_fails: 
     assert_fails(train(model="tiny_i3d_r50", frames=4), "5 frames at least", "not of 4")
 
 
+@pytest.mark.slow
 def test_validation_takes_as_many_clips_as_their_frames_allow(
     zoo: registry.Registry,
     data: Path,

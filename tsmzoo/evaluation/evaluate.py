@@ -23,7 +23,7 @@ from tsmzoo.data.dataset import Dataset
 from tsmzoo.errors import ArtifactError, DataError
 from tsmzoo.evaluation import predict, predictions, report
 from tsmzoo.evaluation.predictions import Header, Store
-from tsmzoo.evaluation.protocol import Changes, Plan, choose
+from tsmzoo.evaluation.protocol import Changes, EvaluationPlan, choose
 from tsmzoo.inference.model import Model
 from tsmzoo.inference.reference import ModelReference, resized
 from tsmzoo.inference.torch_runner import torch_model
@@ -105,7 +105,7 @@ def evaluate(
 
 def _opened(
     zoo: Registry, subject: ModelReference | Model, settings: Settings, progress: Progress, notify: Notify
-) -> tuple[Model, Plan]:
+) -> tuple[Model, EvaluationPlan]:
     """Return the model, opened with one thread, and the plan for it."""
     if isinstance(subject, Model) and subject.network is not None:
         entry = zoo.find(subject.network.entry.id)
@@ -180,7 +180,9 @@ def _check_origin(dataset: Dataset, model: str, trained_on: str) -> None:
         )
 
 
-def _header(contract: Contract, followed: Plan, observe: tuple[int, ...], dataset: Dataset, runtime: str) -> Header:
+def _header(
+    contract: Contract, followed: EvaluationPlan, observe: tuple[int, ...], dataset: Dataset, runtime: str
+) -> Header:
     resizing = f"Pillow {PIL.__version__}" if followed.pipeline == "mit" else f"OpenCV {cv2.__version__}"
     return Header(
         model=contract.model,

@@ -24,7 +24,7 @@ from tsmzoo.data import sampling, select, transforms
 from tsmzoo.data.dataset import Video
 from tsmzoo.errors import DataError, VideoError
 from tsmzoo.evaluation.predictions import Prediction, rows
-from tsmzoo.evaluation.protocol import Plan
+from tsmzoo.evaluation.protocol import EvaluationPlan
 from tsmzoo.inference.model import Model
 from tsmzoo.inference.reference import ModelReference
 from tsmzoo.system import processes
@@ -44,19 +44,19 @@ class Job:
     subject: ModelReference | None
     #: Registries on top of tsmzoo's own.
     registries: tuple[Path, ...]
-    plan: Plan
+    plan: EvaluationPlan
     #: Percents of each video after which the answer is also scored.
     observe: tuple[int, ...] = ()
     #: Stop at a video that cannot be decoded.
     strict: bool = False
 
 
-def as_planned(subject: ModelReference, plan: Plan) -> ModelReference:
+def as_planned(subject: ModelReference, plan: EvaluationPlan) -> ModelReference:
     """Return `subject` at the frames and size of `plan`; a file has its own."""
     return subject if subject.is_file else replace(subject, frames=plan.frames, size=plan.size)
 
 
-def chunked(videos: tuple[Video, ...], plan: Plan) -> list[tuple[Video, ...]]:
+def chunked(videos: tuple[Video, ...], plan: EvaluationPlan) -> list[tuple[Video, ...]]:
     """Split the list into chunks, each of which is scored at once."""
     size = max(1, _at_once(plan.frames) // plan.views)
     return [videos[start : start + size] for start in range(0, len(videos), size)]
@@ -204,7 +204,7 @@ class Views:
     parts: dict[int, Array]
 
 
-def load_views(video: Video, plan: Plan, observe: tuple[int, ...] = (), threads: int = 1) -> Views:
+def load_views(video: Video, plan: EvaluationPlan, observe: tuple[int, ...] = (), threads: int = 1) -> Views:
     """Decode the frames of a video that `plan` needs, resize and crop them. Raises VideoError."""
     rule = sampling.RULES[plan.sampling]
     clips: dict[int, list[list[list[int]]]] = {}

@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from tsmzoo.errors import DataError
-from tsmzoo.evaluation.protocol import Plan
+from tsmzoo.evaluation.protocol import EvaluationPlan
 from tsmzoo.system import files
 from tsmzoo.typing import Array
 
@@ -53,7 +53,7 @@ class Header(msgspec.Struct, frozen=True):
     weights: str
     weights_sha256: str | None
     seed: int | None
-    plan: Plan
+    plan: EvaluationPlan
     observe: tuple[int, ...]
     list_sha256: str
     #: Of names and labels of the videos, in the order of the list.
@@ -80,7 +80,7 @@ def rows(values: Array) -> list[list[float]]:
     return [[float(text) for text in row] for row in np.asarray(values, np.float32).astype(str).tolist()]
 
 
-def scores(logits: list[list[float]], plan: Plan) -> Array:
+def scores(logits: list[list[float]], plan: EvaluationPlan) -> Array:
     """Return the score of each class, the mean over the views of what the protocol averages, in float64."""
     values = np.asarray(logits, np.float32).astype(np.float64)
     if plan.average == "probabilities":

@@ -29,7 +29,7 @@ class Changes(msgspec.Struct, frozen=True, omit_defaults=True):
     frames: int | None = None
 
 
-class Plan(msgspec.Struct, frozen=True):
+class EvaluationPlan(msgspec.Struct, frozen=True):
     """All that decides which views of a video a network sees, and how its answers are combined."""
 
     protocol: str
@@ -71,7 +71,7 @@ def default(entry: Entry) -> str:
     return _DEFAULT[entry.sampling]
 
 
-def choose(entry: Entry, contract: Contract | None, protocol: str | None, changes: Changes) -> Plan:
+def choose(entry: Entry, contract: Contract | None, protocol: str | None, changes: Changes) -> EvaluationPlan:
     """Return the plan of `protocol`, an id or a short name, for `entry`; default: that of the first published figure.
 
     An exported file (`contract`) has its frames and size built in: the default is the first published protocol that
@@ -104,7 +104,7 @@ def choose(entry: Entry, contract: Contract | None, protocol: str | None, change
     )
 
 
-def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> Plan:
+def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> EvaluationPlan:
     tested = next((result.frames for result in entry.results if result.protocol == name), None)
     own_frames = tested or protocol.frames or (entry.frames if entry.mode == "offline" else None)
     frames = asked.frames or own_frames
@@ -118,7 +118,7 @@ def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> Pla
         raise DataError(f"protocol {name} needs 2 frames at least, half of them centres and half starts")
     own = {"clips": protocol.clips, "crops": protocol.crops, "frames": own_frames}
     whole = protocol.sampling == "whole"
-    return Plan(
+    return EvaluationPlan(
         protocol=name,
         pipeline=protocol.pipeline,
         # A number of frames of the whole video means those in its middle.
@@ -136,6 +136,6 @@ def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> Pla
     )
 
 
-def _fits(plan: Plan, contract: Contract) -> bool:
+def _fits(plan: EvaluationPlan, contract: Contract) -> bool:
     any_length = contract.mode == "online"
     return plan.size == contract.size and (any_length or (plan.frames == contract.frames and plan.sampling != "whole"))
