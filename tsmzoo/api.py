@@ -87,7 +87,7 @@ def list_models(
     from tsmzoo.catalog.listing import matching
 
     wanted = {"family": family, "mode": mode, "backbone": backbone, "dataset": dataset}
-    found = matching(open_registry(registry), pattern, wanted, exportable=False, search=search)
+    found = matching(open_registry(registry), pattern, wanted, search=search)
     return [entry.id for entry in found if entry.recommended or not recommended]
 
 
