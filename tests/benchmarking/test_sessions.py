@@ -27,7 +27,7 @@ Bench = Callable[..., Result]
 
 def test_onnx_states_are_fed_back(toy: Toy) -> None:
     session, loaded = worker.load(Job(subject=str(toy())))
-    mean = float(sessions._pixels(store.read_contract(toy())).mean())
+    mean = float(sessions.pixels(store.read_contract(toy())).mean())
     assert mean != 0
     for frames in range(1, 6):
         assert session.run()[0, 0] == pytest.approx(frames * mean, rel=1e-5)
@@ -99,7 +99,7 @@ def test_a_file_runs_as_verify_runs_it(format_: Format, options: list[str], tmp_
     session, _ = worker.load(Job(subject=str(path)))
     model = open_file(path, 1)
     contract = model.contract
-    pixels = arrays.from_layout(sessions._pixels(contract), contract.main_input.layout)
+    pixels = arrays.from_layout(sessions.pixels(contract), contract.main_input.layout)
     before = None
     for outputs in model.run_stream([pixels] * 6):
         answer = session.run().copy()
@@ -128,7 +128,8 @@ def test_profile_of_tflite_is_of_the_passes_that_are_timed(
     assert min(convolution.ms, sum_.ms) > 0
     total = sum(node.ms for node in profile.nodes)
     assert total == pytest.approx(sum(kind.ms for kind in profile.kinds))
-    assert 1 / 4 < total / 1e3 / np.median(sessions.timed(session, 20)) < 4
+    # Milliseconds, not micro- or nanoseconds: on a busy machine times differ several-fold.
+    assert 1 / 20 < total / 1e3 / np.median(sessions.timed(session, 20)) < 20
 
 
 def test_profile_of_a_slow_tflite_ends(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +166,7 @@ def test_profile_of_a_litert_that_does_not_tell(convolutions: Path, monkeypatch:
 
 def test_core_ml_keeps_one_state_from_pass_to_pass(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for what a Mac has: `predict` without a state is refused there where the file keeps one."""
-    coreml = pytest.importorskip("tsmzoo.converters.coreml.convert", exc_type=ImportError)
+    coremltools = pytest.importorskip("coremltools")
     states: list[object] = []
 
     class Model:
@@ -181,8 +182,8 @@ def test_core_ml_keeps_one_state_from_pass_to_pass(package: Path, monkeypatch: p
             states.append(state)
             return {"logits": values["frame"].mean().reshape(1, 1)}
 
-    monkeypatch.setattr(coreml.ct.models, "MLModel", Model)
-    monkeypatch.setattr(coreml.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(coremltools.models, "MLModel", Model)
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
     session, _ = worker.load(Job(subject=str(package)))
     for _ in range(3):
         session.run()
@@ -193,6 +194,6 @@ def test_core_ml_keeps_one_state_from_pass_to_pass(package: Path, monkeypatch: p
 
 def test_events_are_summed_over_kinds_and_nodes() -> None:
     events = [("Conv", "a", 1.0, 1), ("Conv", "b", 2.0, 1), ("Add", "c", 4.0, 1)] * 2
-    profile = sessions._profile(events, 2)
+    profile = sessions.profile_of(events, 2)
     assert profile.kinds == (Operator("Add", None, 4.0, 1), Operator("Conv", None, 3.0, 2))
     assert [node.name for node in profile.nodes] == ["c", "b", "a"]
