@@ -128,7 +128,8 @@ def test_profile_of_tflite_is_of_the_passes_that_are_timed(
     assert min(convolution.ms, sum_.ms) > 0
     total = sum(node.ms for node in profile.nodes)
     assert total == pytest.approx(sum(kind.ms for kind in profile.kinds))
-    assert 1 / 4 < total / 1e3 / np.median(sessions.timed(session, 20)) < 4
+    # Milliseconds, not micro- or nanoseconds: on a busy machine times differ several-fold.
+    assert 1 / 20 < total / 1e3 / np.median(sessions.timed(session, 20)) < 20
 
 
 def test_profile_of_a_slow_tflite_ends(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +168,7 @@ def test_profile_of_a_litert_that_does_not_tell(convolutions: Path, monkeypatch:
 
 def test_core_ml_keeps_one_state_from_pass_to_pass(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for what a Mac has: `predict` without a state is refused there where the file keeps one."""
-    coreml = pytest.importorskip("tsmzoo.converters.coreml.runtime", exc_type=ImportError)
+    coremltools = pytest.importorskip("coremltools")
     states: list[object] = []
 
     class Model:
@@ -183,8 +184,8 @@ def test_core_ml_keeps_one_state_from_pass_to_pass(package: Path, monkeypatch: p
             states.append(state)
             return {"logits": values["frame"].mean().reshape(1, 1)}
 
-    monkeypatch.setattr(coreml.ct.models, "MLModel", Model)
-    monkeypatch.setattr(coreml.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(coremltools.models, "MLModel", Model)
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
     session, _ = worker.load(Job(subject=str(package)))
     for _ in range(3):
         session.run()
