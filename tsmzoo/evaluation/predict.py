@@ -73,8 +73,7 @@ def predict(job: Job, model: Model, chunks: list[tuple[Video, ...]], workers: in
         for chunk in chunks:
             yield score(chunk)
         return
-    context = multiprocessing.get_context("spawn")  # the caller may hold threads
-    with ProcessPoolExecutor(min(workers, len(chunks)), context, _start, (job,)) as pool:
+    with ProcessPoolExecutor(min(workers, len(chunks)), processes.Spawn(), _start, (job,)) as pool:
         ahead: deque[Future[list[Prediction]]] = deque()
         try:
             for chunk in chunks:
@@ -171,11 +170,7 @@ def _run(model: Model, videos: list[Array]) -> list[Array]:
     clips = np.concatenate(videos)
     step = _at_once(clips.shape[1])
     logits = np.concatenate([answer(clips[start : start + step]) for start in range(0, len(clips), step)])
-    if not np.isfinite(logits).all():
-        raise DataError(
-            f"{model.contract.model}: its answers are not finite numbers; mend its weights or export it again"
-        )
-    return np.split(logits, np.cumsum([len(views_) for views_ in videos])[:-1])
+    return np.split(model.check_finite(logits), np.cumsum([len(views_) for views_ in videos])[:-1])
 
 
 def _at_once(frames: int) -> int:

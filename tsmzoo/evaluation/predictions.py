@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from filelock import FileLock, Timeout
 
+from tsmzoo.artifact.arrays import probabilities
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation.protocol import EvaluationPlan
 from tsmzoo.system import files
@@ -84,8 +85,7 @@ def scores(logits: list[list[float]], plan: EvaluationPlan) -> Array:
     """Return the score of each class, the mean over the views of what the protocol averages, in float64."""
     values = np.asarray(logits, np.float32).astype(np.float64)
     if plan.average == "probabilities":
-        odds = np.exp(values - values.max(1, keepdims=True))
-        values = odds / odds.sum(1, keepdims=True)
+        values = probabilities(values, "softmax")
     return np.asarray(values.mean(0))
 
 

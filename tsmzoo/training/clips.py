@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +19,7 @@ from tsmzoo.data.dataset import Video
 from tsmzoo.errors import TrainingError, VideoError
 from tsmzoo.registry import Entry
 from tsmzoo.registry.recipes import Training
+from tsmzoo.system import processes
 from tsmzoo.typing import Array, Progress
 
 #: The label of a clip that could not be read.
@@ -65,8 +65,8 @@ class ClipSet(Dataset[tuple[Tensor, int]]):
     def decode(self, progress: Progress) -> None:
         """Decode all videos into memory."""
         read = partial(_read_all, short_side=self.entry.short_side)
-        # Spawned, not forked: torch holds threads. Processes, since threads would wait for Python's lock.
-        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        # Processes, since threads would wait for Python's lock.
+        with ProcessPoolExecutor(mp_context=processes.Spawn()) as pool:
             self._decoded = []
             try:
                 for pictures in pool.map(read, self.videos.videos, chunksize=16):
