@@ -11,7 +11,7 @@ from tsmzoo.evaluation.metrics import Tally
 from tsmzoo.evaluation.predictions import Header
 from tsmzoo.evaluation.protocol import Changes, EvaluationPlan
 from tsmzoo.evaluation.scoring import Scored
-from tsmzoo.registry import Registry, Result, recipes
+from tsmzoo.registry import Registry, recipes
 from tsmzoo.registry.recipes import STRIDED
 from tsmzoo.text import joined
 
@@ -19,9 +19,20 @@ from tsmzoo.text import joined
 _NAMED = 5
 
 
-class PublishedAccuracy(Result, frozen=True, kw_only=True):
-    """A published accuracy, compared with the measured one."""
+class PublishedAccuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """A published accuracy, in percent, compared with the measured one."""
 
+    #: The protocol that gave it; None if the publisher does not say.
+    protocol: str | None
+    #: The page, table or log that has it, and the publisher's words for the protocol.
+    source: str
+    as_published: str
+    top1: float | None
+    top5: float | None
+    #: Mean average precision, for multi-label datasets.
+    map: float | None
+    #: Frames of a clip when it was measured, if they are neither the protocol's nor the model's own.
+    frames: int | None
     #: It was published under the protocol that was followed.
     same_protocol: bool
     #: It lies inside the 95 % interval; None if the protocol is another or no top-1 was published.
