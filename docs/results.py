@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import types
+from collections.abc import Iterator
 from enum import EnumType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -18,6 +20,10 @@ from tsmzoo.catalog.listing import ModelRow
 from tsmzoo.catalog.stub import CheckpointInfo
 from tsmzoo.cli._results import Download, Pictures, Videos
 from tsmzoo.cli._story import Demo
+from tsmzoo.evaluation.report import EvaluationResult
+from tsmzoo.export.report import Artifact
+from tsmzoo.live.answer import AnswerRecord
+from tsmzoo.training.train import TrainingResult
 
 #: What each command prints, in the order of `tsmzoo --help`.
 RESULTS: dict[str, Any] = {
@@ -28,6 +34,11 @@ RESULTS: dict[str, Any] = {
     "flops": Cost,
     "flops --all": list[Cost],
     "data": Videos,
+    "train": TrainingResult,
+    "eval": EvaluationResult,
+    "export": Artifact,
+    "verify": Artifact,
+    "run": Iterator[AnswerRecord],
     "bench": list[BenchmarkRow],
     "report": Pictures,
     "demo": Demo,
@@ -48,7 +59,8 @@ def page() -> str:
     for command, kind in RESULTS.items():
         parts.append(f"## `tsmzoo {command} --json`")
         structs: list[type] = []
-        parts.append(f"Prints a {_words(kind, structs)}.")
+        words = _words(kind, structs)
+        parts.append(f"Prints {'an' if words[:2] in ('[A', '[E') else 'a'} {words}.")
         for each in structs:  # grows while it is read
             if each not in seen:
                 seen.append(each)
@@ -69,7 +81,9 @@ def _keys(kind: type) -> dict[str, tuple[Any, str]]:
     meanings: dict[str, str] = {}
     for each in reversed(kind.__mro__[:-2]):
         comments = _COMMENT.findall(inspect.getsource(each)) if each is not msgspec.Struct else ()
-        meanings |= {name: " ".join(comment.replace("#: ", "").split()) for comment, name in comments}
+        meanings |= {
+            name: re.sub(r"\bNone\b", "null", " ".join(comment.replace("#: ", "").split())) for comment, name in comments
+        }
     keys = {
         field.encode_name: (field.type, meanings.get(field.name, "").replace("|", r"\|"))
         for field in msgspec.structs.fields(kind)
@@ -86,7 +100,9 @@ def _words(kind: Any, structs: list[type]) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(_words(each, structs) for each in inner)
     if origin is Literal:
-        return " or ".join(f'`"{each}"`' if isinstance(each, str) else _WORDS[type(each)] for each in inner)
+        return " or ".join(f"`{json.dumps(each)}`" for each in inner)
+    if origin is Iterator:
+        return f"{_words(inner[0], structs)} per line"
     if origin in (list, tuple, frozenset):
         different = dict.fromkeys(_words(each, structs) for each in inner if each is not ...)
         return f"list of {' and '.join(different)}"
