@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from tsmzoo.benchmark.run import BenchmarkRow
+from tsmzoo.benchmarking.run import BenchmarkRow
 from tsmzoo.catalog.check import EntryCheck
 from tsmzoo.catalog.flops import Cost
 from tsmzoo.catalog.info import ModelInfo
@@ -21,7 +21,7 @@ from tsmzoo.catalog.stub import CheckpointInfo
 from tsmzoo.cli._results import Download, Pictures, Videos
 from tsmzoo.cli._story import Demo
 from tsmzoo.evaluation.report import EvaluationResult
-from tsmzoo.export.report import Artifact
+from tsmzoo.exporting.report import Artifact
 from tsmzoo.live.answer import AnswerRecord
 from tsmzoo.training.train import TrainingResult
 
@@ -82,7 +82,8 @@ def _keys(kind: type) -> dict[str, tuple[Any, str]]:
     for each in reversed(kind.__mro__[:-2]):
         comments = _COMMENT.findall(inspect.getsource(each)) if each is not msgspec.Struct else ()
         meanings |= {
-            name: re.sub(r"\bNone\b", "null", " ".join(comment.replace("#: ", "").split())) for comment, name in comments
+            name: re.sub(r"\bNone\b", "null", " ".join(comment.replace("#: ", "").split()))
+            for comment, name in comments
         }
     keys = {
         field.encode_name: (field.type, meanings.get(field.name, "").replace("|", r"\|"))

@@ -2,8 +2,8 @@
 
 Examples:
     >>> model = tsmzoo.load("tsm_mbv2_motion")
-    >>> model.classify("coming.mp4", top=1)[0].label
-    'moving towards the camera'
+    >>> model.classify("opening.mp4")[0].label
+    'opening'
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         train,
         verify,
     )
-    from tsmzoo.benchmark.run import BenchmarkRow
+    from tsmzoo.benchmarking.run import BenchmarkRow
     from tsmzoo.catalog.flops import Cost
     from tsmzoo.errors import (
         ArtifactError,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         ZooError,
     )
     from tsmzoo.evaluation.report import EvaluationResult
-    from tsmzoo.export.report import Artifact
+    from tsmzoo.exporting.report import Artifact
     from tsmzoo.inference.model import Model, Prediction
     from tsmzoo.inference.smoothing import Smoothing
     from tsmzoo.inference.stream import Stream
@@ -86,8 +86,8 @@ if not os.path.exists(os.path.join(__path__[0], "registry.yaml")):
 
 #: Where a public name is, if it is no function of `api` and no error.
 _MODULES = {
-    "Artifact": "export.report",
-    "BenchmarkRow": "benchmark.run",
+    "Artifact": "exporting.report",
+    "BenchmarkRow": "benchmarking.run",
     "Cost": "catalog.flops",
     "EvaluationResult": "evaluation.report",
     "Model": "inference.model",

@@ -13,11 +13,11 @@ from tsmzoo.errors import ExportError, ZooError
 
 if TYPE_CHECKING:
     from tsmzoo.artifact.contract import Preprocess, State
-    from tsmzoo.benchmark.run import BenchmarkRow
+    from tsmzoo.benchmarking.run import BenchmarkRow
     from tsmzoo.catalog.flops import Cost
     from tsmzoo.data.dataset import Dataset
     from tsmzoo.evaluation.report import EvaluationResult
-    from tsmzoo.export.report import Artifact
+    from tsmzoo.exporting.report import Artifact
     from tsmzoo.formats import Format
     from tsmzoo.inference.model import Model
     from tsmzoo.inference.reference import ModelReference
@@ -110,7 +110,7 @@ def model_info(model: str, *, registry: PathLike | None = None) -> Entry:
         >>> entry.backbone, entry.frames, entry.params
         ('resnet50', 8, 23864558)
         >>> entry.headline.top1, entry.headline.protocol
-        (61.2, 'mit_sth_full_twice')
+        (61.2, 'mit_sth_fullres_2clip')
     """
     return open_registry(registry).find(model)
 
@@ -147,7 +147,7 @@ def count_flops(
     Examples:
         >>> cost = tsmzoo.count_flops("tsm_mbv2_motion")
         >>> round(cost.gmacs_per_clip, 3), cost.input_shape
-        (0.202, [1, 8, 3, 64, 64])
+        (0.038, [1, 8, 3, 64, 64])
     """
     from tsmzoo.catalog import flops
     from tsmzoo.inference.reference import frames_of
@@ -298,10 +298,10 @@ def export(
         >>> [state.input for state in artifact.contract.states[:2]]
         ['state_0', 'state_1']
     """
-    from tsmzoo.export import export as exporter
-    from tsmzoo.export.kit import kit as kits
-    from tsmzoo.export.kit.vector import vector
-    from tsmzoo.export.report import document
+    from tsmzoo.exporting import export as exporter
+    from tsmzoo.exporting.kit import kit as kits
+    from tsmzoo.exporting.kit.vector import vector
+    from tsmzoo.exporting.report import document
     from tsmzoo.inference.model import Model, open_file, warnings
     from tsmzoo.inference.reference import ModelReference, frames_of, resized
     from tsmzoo.registry import recipes
@@ -399,8 +399,8 @@ def verify(
         True
     """
     from tsmzoo.artifact.store import read_contract
-    from tsmzoo.export.export import reverify
-    from tsmzoo.export.report import document
+    from tsmzoo.exporting.export import reverify
+    from tsmzoo.exporting.report import document
 
     start, path = time.perf_counter(), Path(path)
     zoo = with_model_of(open_registry(registry), path, registry, notify)
@@ -632,10 +632,9 @@ def train(
         CheckpointError: The recipe's weights are not of its model.
 
     Examples:
-        >>> result = tsmzoo.train("quick.yaml", data="clips", val="clips", output="run")
-        >>> model = tsmzoo.load(result.model, registry="run/registry.yaml")
-        >>> len(model.labels)
-        14
+        >>> result = tsmzoo.train("quick.yaml", data="clips", val="more", output="run")
+        >>> tsmzoo.load(result.model, registry="run/registry.yaml")
+        <Model quick, torch fp32, offline, 4 frames of 64 px>
     """
     from tsmzoo.data import layouts
     from tsmzoo.data.dataset import Dataset
@@ -707,7 +706,7 @@ def benchmark(
     """
     import os
 
-    from tsmzoo.benchmark import run
+    from tsmzoo.benchmarking import run
     from tsmzoo.inference.reference import ModelReference, frames_of
     from tsmzoo.weights import download
 

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 
 
 class ZooError(Exception):
-    """Root of every error that a user can cause."""
+    """Root of every error that a user can cause; its message is one line.
+
+    Examples:
+        >>> try:
+        ...     tsmzoo.load("tsm_r50_shtv2")
+        ... except tsmzoo.ZooError as error:
+        ...     print(error)
+        no model is called 'tsm_r50_shtv2': did you mean tsm_r50_sthv2, tsm_r50_sthv1, tsm_r101_sthv2?
+    """
 
 
 class RegistryError(ZooError):

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.benchmark.run import Profile
-from tsmzoo.benchmark.sessions import pixels
+from tsmzoo.benchmarking.run import Profile
+from tsmzoo.benchmarking.sessions import pixels
 
 from .runtime import load
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime
 
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.benchmark.run import Profile
-from tsmzoo.benchmark.sessions import pixels, profile_of, rejected, timed
+from tsmzoo.benchmarking.run import Profile
+from tsmzoo.benchmarking.sessions import pixels, profile_of, rejected, timed
 from tsmzoo.typing import Array
 
 

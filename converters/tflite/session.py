@@ -10,9 +10,9 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.benchmark import litert_profile
-from tsmzoo.benchmark.run import Profile
-from tsmzoo.benchmark.sessions import pixels, profile_of, rejected
+from tsmzoo.benchmarking import litert_profile
+from tsmzoo.benchmarking.run import Profile
+from tsmzoo.benchmarking.sessions import pixels, profile_of, rejected
 from tsmzoo.system.quiet import quiet
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract, StatePair, Tensor, contract_path
 from tsmzoo.artifact.converter import load_converter
-from tsmzoo.benchmark.run import Job, Timing, figures, ratio, run_benchmark
+from tsmzoo.benchmarking.run import Job, Timing, figures, ratio, run_benchmark
 from tsmzoo.formats import format_of
 from tsmzoo.typing import Array
 

@@ -72,8 +72,8 @@ def _parts(library: str, model: str, path: str) -> None:
     timed("imports", imports)()
     from tsmzoo import cli
     from tsmzoo.artifact.converter import load_converter
-    from tsmzoo.benchmark.worker import peak
-    from tsmzoo.export import export
+    from tsmzoo.benchmarking.worker import peak
+    from tsmzoo.exporting import export
 
     def load(format_: Any) -> Any:
         converter: Any = load_converter(format_)

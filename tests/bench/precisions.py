@@ -10,7 +10,7 @@ from pathlib import Path
 
 import common
 
-from tsmzoo.benchmark import run
+from tsmzoo.benchmarking import run
 
 MODELS = ("tsm_mbv2_motion", "tsm_mbv2_motion_online", "tsm_mbv2_online")
 FORMATS = {

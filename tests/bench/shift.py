@@ -21,8 +21,8 @@ import msgspec
 import yaml
 
 from tsmzoo import registry
-from tsmzoo.benchmark import run
-from tsmzoo.benchmark.run import Job
+from tsmzoo.benchmarking import run
+from tsmzoo.benchmarking.run import Job
 from tsmzoo.registry import Entry, Registry
 
 #: Models and rounds.

@@ -11,7 +11,7 @@ from pathlib import Path
 import common
 
 from tsmzoo.artifact import store
-from tsmzoo.benchmark import run
+from tsmzoo.benchmarking import run
 
 #: Others: i3d_r50_k400, i3d_r50_nl_embedded_gaussian_k400, i3d_r50_heavy_k400, i3d_inception_k400_rgb_piergiaj.
 MODELS = ("i3d_r50_k400_8x8", "i3d_r50_3x3x3")
@@ -58,8 +58,8 @@ def _export_3d(model: str, out: str) -> None:
     import torch
 
     from tsmzoo import models, registry
-    from tsmzoo.export.graph.deploy import Deployed
-    from tsmzoo.export.graph.fold_batchnorm import fold_batch_norm
+    from tsmzoo.exporting.graph.deploy import Deployed
+    from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
     from tsmzoo.models.wrappers import SingleClip
 
     zoo = registry.load()

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from tsmzoo import __version__, registry
-from tsmzoo.benchmark import plots
-from tsmzoo.benchmark.plots import Point
+from tsmzoo.benchmarking import plots
+from tsmzoo.benchmarking.plots import Point
 from tsmzoo.errors import DownloadError, ExportError
 from tsmzoo.evaluation.html import printable
 from tsmzoo.formats import format_of

@@ -26,8 +26,8 @@ with redirect_stderr(StringIO()):
     from tsmzoo.artifact import store
     from tsmzoo.artifact.contract import Contract, Verification
     from tsmzoo.errors import ArtifactError
-    from tsmzoo.export import export
-    from tsmzoo.export.verify import verify
+    from tsmzoo.exporting import export
+    from tsmzoo.exporting.verify import verify
     from tsmzoo.inference.model import Model
     from tsmzoo.inference.torch_runner import torch_model
     from tsmzoo.registry import Entry, recipes

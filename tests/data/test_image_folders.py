@@ -15,7 +15,7 @@ from tsmzoo import cli, registry
 from tsmzoo.data import images, layouts, motion, select
 from tsmzoo.data.dataset import IMAGE_ENDINGS, NUMBERED, Video
 from tsmzoo.errors import ExportError, VideoError
-from tsmzoo.export import calibration
+from tsmzoo.exporting import calibration
 from tsmzoo.live import source
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from tsmzoo import cli, registry
 from tsmzoo.data import decode, seek, select
 from tsmzoo.data.dataset import Video
-from tsmzoo.export import calibration
+from tsmzoo.exporting import calibration
 from tsmzoo.typing import Array
 
 FRAMES = 12

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tsmzoo import registry
 from tsmzoo.cli import app
 from tsmzoo.data import transforms
 from tsmzoo.data.dataset import Video
+from tsmzoo.data.encode import encode
 from tsmzoo.data.transforms import Pipeline
 from tsmzoo.errors import VideoError
 from tsmzoo.evaluation import predict
@@ -214,6 +216,26 @@ def test_frames_are_those_of_the_publishers_pipeline(
     assert clips == [case["frame_indices"]]
     assert list(frames.shape) == case["shape"]
     assert np.abs(grid(frames) - case["grid7x7"]).max() <= 1e-4
+
+
+@pytest.mark.parametrize(("name", "model", "protocol"), PIPELINES)
+def test_frames_of_a_generated_clip_are_resized_and_cut_by_the_publishers_libraries(
+    name: str, model: str, protocol: str, tmp_path: Path
+) -> None:
+    """Decoded by PyAV, resized by Pillow (MIT) or OpenCV (mmaction2) to 341 x 256, and the middle 224 x 224 of it."""
+    coarse = np.random.default_rng(3).integers(0, 256, (30, 12, 16, 3), dtype="uint8")
+    encode(tmp_path / "v.mp4", coarse.repeat(8, 1).repeat(8, 2), 10)
+    clips, frames = seen(tmp_path / "v.mp4", choose(ZOO.find(model), None, protocol, Changes()))
+    assert clips == [[int(30 / 8 * (index + 0.5)) for index in range(8)]]
+    with av.open(tmp_path / "v.mp4") as container:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    for index, frame in zip(clips[0], frames, strict=True):
+        if name == "pipeline_mit":
+            large = np.asarray(Image.fromarray(decoded[index]).resize((341, 256), Image.Resampling.BILINEAR))
+        else:
+            large = cv2.resize(decoded[index], (341, 256), interpolation=cv2.INTER_LINEAR)
+        wanted = large[16:240, 58:282].transpose(2, 0, 1)
+        assert np.allclose(frame, (wanted / 255 - MEAN) / STD, atol=1e-6)
 
 
 def test_the_other_publishers_filter_would_show(parity: Callable[[str], Any]) -> None:

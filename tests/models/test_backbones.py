@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsmzoo import models, registry
-from tsmzoo.export.graph.fold_batchnorm import fold_batch_norm
+from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
 from tsmzoo.models.flops import count
 from tsmzoo.models.mobileone import MobileOneBlock
 from tsmzoo.models.wrappers import ClipModel, SingleClip, StreamStep, state_shapes

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsmzoo.errors import ZooError
-from tsmzoo.export.graph.conv3d_to_2d import StackedConv, SummedConv, flatten
-from tsmzoo.export.graph.fold_batchnorm import fold_batch_norm
+from tsmzoo.exporting.graph.conv3d_to_2d import StackedConv, SummedConv, flatten
+from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
 from tsmzoo.models.i3d import (
     VARIANTS,
     HeadPool,

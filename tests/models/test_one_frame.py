@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from tsmzoo import models, registry
 from tsmzoo.cli import app
-from tsmzoo.export.graph.conv3d_to_2d import flatten
-from tsmzoo.export.graph.fold_batchnorm import fold_batch_norm
-from tsmzoo.export.graph.split_channels import apart
+from tsmzoo.exporting.graph.conv3d_to_2d import flatten
+from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
+from tsmzoo.exporting.graph.split_channels import apart
 from tsmzoo.models.shift import shift_clip, shift_clips, shift_clips_forward
 from tsmzoo.models.wrappers import ClipModel, SingleClip
 

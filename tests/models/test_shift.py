@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tsmzoo import models, registry
-from tsmzoo.export.graph.deploy import Deployed
-from tsmzoo.export.graph.fold_batchnorm import fold_batch_norm
-from tsmzoo.export.graph.split_channels import Apart, apart
+from tsmzoo.exporting.graph.deploy import Deployed
+from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
+from tsmzoo.exporting.graph.split_channels import Apart, apart
 from tsmzoo.models.mobilenet_v2 import InvertedResidual, MobileNetV2, scaled
 from tsmzoo.models.resnet import Bottleneck, ResNet
 from tsmzoo.models.shift import (

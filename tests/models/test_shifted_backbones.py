@@ -19,7 +19,7 @@ from tsmzoo import models, registry
 from tsmzoo.artifact.arrays import feed
 from tsmzoo.catalog import info
 from tsmzoo.errors import RegistryError, ZooError
-from tsmzoo.export.graph.deploy import Deployed
+from tsmzoo.exporting.graph.deploy import Deployed
 from tsmzoo.inference.describe import describe
 from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.models.flops import count

@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 from tsmzoo import registry
 from tsmzoo.artifact.contract import Verification
 from tsmzoo.artifact.converter import converter_of
-from tsmzoo.benchmark import plots
+from tsmzoo.benchmarking import plots
 from tsmzoo.cli import app
 from tsmzoo.data import decode, motion
 from tsmzoo.errors import ZooError
 from tsmzoo.evaluation import predictions
 from tsmzoo.evaluation.predictions import Store
-from tsmzoo.export.kit import kit
-from tsmzoo.export.kit.vector import Vector
+from tsmzoo.exporting.kit import kit
+from tsmzoo.exporting.kit.vector import Vector
 from tsmzoo.formats import Format
 from tsmzoo.inference import describe
 from tsmzoo.weights.load import load_network

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from tsmzoo import registry
 from tsmzoo.errors import CheckpointError
-from tsmzoo.export.graph.conv3d_to_2d import flatten
-from tsmzoo.export.graph.fold_batchnorm import fold_batch_norm
+from tsmzoo.exporting.graph.conv3d_to_2d import flatten
+from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
 from tsmzoo.models.wrappers import ClipModel, SingleClip, StreamStep, state_shapes
 from tsmzoo.weights import checkpoint, key_maps
 from tsmzoo.weights.load import load_network

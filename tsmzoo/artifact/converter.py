@@ -19,7 +19,7 @@ from tsmzoo.typing import Array
 if TYPE_CHECKING:
     from torch import nn
 
-    from tsmzoo.benchmark.sessions import Session
+    from tsmzoo.benchmarking.sessions import Session
 
 
 class Runner(Protocol):

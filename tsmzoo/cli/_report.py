@@ -9,11 +9,11 @@ from tsmzoo.cli import _terminal as terminal
 
 if TYPE_CHECKING:
     from tsmzoo.artifact.contract import Contract
-    from tsmzoo.export.report import Artifact
+    from tsmzoo.exporting.report import Artifact
 
 
 def print_report(artifact: Artifact, contract: Contract, *, json: bool) -> None:
-    from tsmzoo.export.report import text
+    from tsmzoo.exporting.report import text
 
     if json:
         terminal.print_json(artifact)

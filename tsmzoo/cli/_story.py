@@ -15,8 +15,8 @@ from tsmzoo.data.encode import encode
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation import evaluate, report, scoring
 from tsmzoo.evaluation.evaluate import Settings
-from tsmzoo.export import export
-from tsmzoo.export.report import Artifact, document, text
+from tsmzoo.exporting import export
+from tsmzoo.exporting.report import Artifact, document, text
 from tsmzoo.formats import Format
 from tsmzoo.inference.model import open_file
 from tsmzoo.inference.reference import ModelReference

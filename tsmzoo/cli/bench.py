@@ -66,7 +66,7 @@ def bench(
         raise typer.BadParameter("one checkpoint is not that of several models; leave out --weights, or give random")
     own_checkpoint(weights, classes, labels, shift)
     from tsmzoo import api
-    from tsmzoo.benchmark import run
+    from tsmzoo.benchmarking import run
 
     own = (weights, seed, weights_format, classes, labels, shift, allow_shift_mismatch, frames, size)
     with terminal.Display(terminal.steps_bar) as progress:

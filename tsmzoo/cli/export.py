@@ -110,7 +110,7 @@ def export(
     own_checkpoint(weights, classes, labels, shift)
     start = time.perf_counter()
     from tsmzoo import api
-    from tsmzoo.export.report import document
+    from tsmzoo.exporting.report import document
 
     with terminal.Display(terminal.stages) as progress:
         try:

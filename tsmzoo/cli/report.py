@@ -28,7 +28,7 @@ def report(
     As SVG and PNG; a bubble's area is the number of parameters, and each accuracy names its protocol.
     """
     zoo = load(registry_file)
-    from tsmzoo.benchmark import plots
+    from tsmzoo.benchmarking import plots
     from tsmzoo.cli._results import Pictures
 
     notes: list[str] = []

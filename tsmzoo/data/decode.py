@@ -19,7 +19,7 @@ from tsmzoo.data.address import PROTOCOLS, Address
 from tsmzoo.data.orientation import Orientations, upright
 from tsmzoo.data.timing import LOOKAHEAD, NO_TIMESTAMPS, clock, nominal_rate, time_source
 from tsmzoo.errors import VideoError
-from tsmzoo.system.callbacks import Notify, ignore
+from tsmzoo.typing import Notify, silent
 
 #: Timeouts in seconds for opening an address, and for the next frame.
 TIMEOUTS = (10.0, 8.0)
@@ -37,7 +37,7 @@ def decode(path: Place) -> Iterator[tuple[float, Image.Image]]:
         yield time, image()
 
 
-def decode_lazily(path: Place, notify: Notify = ignore) -> Iterator[tuple[float, Callable[[], Image.Image]]]:
+def decode_lazily(path: Place, notify: Notify = silent) -> Iterator[tuple[float, Callable[[], Image.Image]]]:
     """Like `decode`, but yield a function that makes the image: most frames of a stream are skipped."""
     turns = Orientations()
     for time, frame in timed_frames(path, notify=notify):
@@ -76,7 +76,7 @@ def decode_live(
         raise VideoError(_reason(error)) from None
 
 
-def timed_frames(path: Place, threads: int = 0, notify: Notify = ignore) -> Iterator[tuple[float, av.VideoFrame]]:
+def timed_frames(path: Place, threads: int = 0, notify: Notify = silent) -> Iterator[tuple[float, av.VideoFrame]]:
     """Yield the time in seconds and the frame, as decoded. Raises VideoError if there is no frame."""
     with open_video(path, threads) as (container, stream):
         frames = _decoded(path, container, stream)

@@ -112,8 +112,8 @@ def _is_image(name: str) -> bool:
 
 def _components(found: Iterable[_ImageName]) -> tuple[str, ...]:
     """Return the names of the two components of flow, x and y or u and v; none if one of them is missing."""
-    there = {one.component for one in found}
-    return next((pair for pair in (("x", "y"), ("u", "v")) if there.issuperset(pair)), ())
+    found_components = {one.component for one in found}
+    return next((pair for pair in (("x", "y"), ("u", "v")) if found_components.issuperset(pair)), ())
 
 
 def _flow(folder: Path, found: list[_ImageName], *, by_template: bool) -> list[tuple[Path, ...]]:
@@ -313,7 +313,7 @@ def open_upright(path: Path, mode: str = "RGB") -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        said = image.getexif().get(_ORIENTATION)
+        orientation = image.getexif().get(_ORIENTATION)
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):  # Pillow's errors on broken EXIF
         return 1
-    return said if isinstance(said, int) else 1
+    return orientation if isinstance(orientation, int) else 1

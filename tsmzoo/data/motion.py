@@ -26,8 +26,7 @@ from tsmzoo.data import dataset
 from tsmzoo.data.encode import encode
 from tsmzoo.errors import DataError
 from tsmzoo.system import files, processes
-from tsmzoo.system.callbacks import ignore
-from tsmzoo.typing import Array
+from tsmzoo.typing import Array, silent
 
 #: The class that a scene shows when it is played as drawn, and when it is played backwards.
 PAIRS = (
@@ -51,7 +50,7 @@ _TIME = np.linspace(0, 1, FRAMES, dtype=np.float32)
 _AXIS = ((np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE * 2 - 1).astype(np.float32)
 
 
-def write(folder: Path, videos: int, seed: int, progress: Callable[[int, int], None] = ignore) -> None:
+def write(folder: Path, videos: int, seed: int, progress: Callable[[int, int], None] = silent) -> None:
     """Write an even number of `videos` and their list to `folder`; half of them are the other half backwards.
 
     The same `seed` gives the same files. `progress` is called with the number of videos written and the total. An

@@ -62,8 +62,10 @@ def _pick_images(listed: Video, choose: Callable[[int], Iterable[int]], flow: bo
     for index, picture in pictures.items():
         sizes.setdefault(picture.shape[1::-1], index)
     if len(sizes) > 1:
-        said = [f"{frames[index][0].name} is {width}x{height}" for (width, height), index in list(sizes.items())[:2]]
-        raise VideoError(f"{listed.path}: images differ in size, {' and '.join(said)}; scale them alike")
+        differing = [
+            f"{frames[index][0].name} is {width}x{height}" for (width, height), index in list(sizes.items())[:2]
+        ]
+        raise VideoError(f"{listed.path}: images differ in size, {' and '.join(differing)}; scale them alike")
     return total, pictures
 
 

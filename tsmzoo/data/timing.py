@@ -58,8 +58,8 @@ def time_source(head: Sequence[av.VideoFrame]) -> Callable[[av.VideoFrame], floa
         return None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
 
     def grow(times: Iterable[float | None]) -> bool:
-        there = [time for time in times if time is not None]
-        return bool(there) and all(one < other for one, other in itertools.pairwise(there))
+        known = [time for time in times if time is not None]
+        return bool(known) and all(one < other for one, other in itertools.pairwise(known))
 
     if all(display(frame) is None for frame in head):
         return decoding if grow(map(decoding, head)) else None

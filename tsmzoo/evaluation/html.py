@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tsmzoo import __version__
-from tsmzoo.benchmark.plots import drawing
+from tsmzoo.benchmarking.plots import drawing
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation.metrics import Tally
 from tsmzoo.evaluation.report import EvaluationResult, ObservedAccuracy

@@ -35,7 +35,14 @@ _STREAMED = 8
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """A class, and how probable a model holds it to be."""
+    """A class, and its probability.
+
+    Examples:
+        >>> model = tsmzoo.load("tsm_mbv2_motion")
+        >>> prediction = model.classify("opening.mp4")[0]
+        >>> prediction.label, prediction.index == model.labels.index("opening")
+        ('opening', True)
+    """
 
     label: str
     #: Probability, 0…1.
@@ -181,10 +188,9 @@ class Model:
 
         Examples:
             >>> model = tsmzoo.load("tsm_mbv2_motion")
-            >>> for prediction in model.classify("coming.mp4", top=2):
-            ...     print(f"{prediction.label}: {prediction.probability:.0%}")
-            moving towards the camera: 99%
-            moving away from the camera: 1%
+            >>> best, *others = model.classify("opening.mp4", top=3)
+            >>> print(f"{best.label}: {best.probability:.0%}")
+            opening: 100%
         """
         from tsmzoo.data import sampling, select
         from tsmzoo.data.dataset import Video

@@ -13,7 +13,18 @@ from tsmzoo.typing import Array
 
 @dataclass(frozen=True)
 class Smoothing:
-    """How logits become a label."""
+    """How the logits of a stream become the label to show.
+
+    The logits of the last `window` steps are averaged. A label is shown once it has been the most probable one, and
+    its probability at least `threshold`, for `hold` consecutive steps.
+
+    Examples:
+        >>> at_once = tsmzoo.Smoothing(window=1, threshold=0.0, hold=1)
+        >>> with tsmzoo.load("tsm_mbv2_motion_online").stream(smoothing=at_once) as stream:
+        ...     prediction = stream.step(np.zeros((64, 64, 3), np.uint8))
+        >>> prediction is not None
+        True
+    """
 
     #: Steps whose logits are averaged.
     window: int = 12

@@ -20,6 +20,17 @@ class Stream:
     """A stream of frames; `Model.stream` starts one.
 
     It is a context manager: the block ends the stream, and frees the frames and states it holds.
+
+    Examples:
+        >>> model = tsmzoo.load("tsm_mbv2_motion_online")
+        >>> frame = np.zeros((64, 64, 3), np.uint8)
+        >>> with model.stream(smoothing=tsmzoo.Smoothing(window=1, threshold=0.0, hold=1)) as stream:
+        ...     first = stream.step(frame)
+        ...     second = stream.step(frame)
+        ...     stream.reset()
+        ...     again = stream.step(frame)
+        >>> first == again, first == second
+        (True, False)
     """
 
     def __init__(self, model: Model, *, smoothing: Smoothing | None = None, every: int | None = None) -> None:

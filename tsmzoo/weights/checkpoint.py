@@ -178,91 +178,32 @@ def possible_shifts(format_: str, file: CheckpointFile) -> tuple[_Shift, ...]:
     return ("unidirectional",) if format_ == "mit-tsm-online" else (None,)
 
 
-def resolve_shift(possible: tuple[_Shift, ...], said: ShiftName | None) -> _Shift:
+def resolve_shift(possible: tuple[_Shift, ...], given: ShiftName | None) -> _Shift:
     """Return the shift of a file: the one given, else the likeliest. Raises CheckpointError if it is not possible."""
-    if said is None:
+    if given is None:
         return possible[0]
-    if (direction := DIRECTIONS[said]) not in possible:
+    if (direction := DIRECTIONS[given]) not in possible:
         raise CheckpointError(
-            f"was trained with {_either_shift(possible)} shift, as it says itself; leave out shift {said}, which it is "
-            "not"
+            f"was trained with {_either_shift(possible)} shift, as it says itself; leave out shift {given}, which it "
+            "is not"
         )
     return direction
 
 
-def _either_shift(possible: tuple[_Shift, ...]) -> str:
-    return " or ".join(short_name(str(shift or "no")) for shift in possible)
-
-
-def _check_fit(
-    entry: Entry, format_: str, file: CheckpointFile, said: ShiftName | None, *, allow_shift_mismatch: bool
-) -> bool:
-    """Check architecture and shift against the entry; return whether the shift differs and that was allowed."""
-    family = "resnet50_i3d" if entry.backbone.startswith("resnet50_i3d") else entry.backbone  # told apart by shapes
-    if (found := detect_backbone(file.state)) != family:
-        raise CheckpointError(f"holds {found}, but {entry.id} is {entry.backbone}; choose a model that fits the file")
-    if format_ == "torchvision":
-        raise CheckpointError(
-            f"holds an image network: its classifier is not that of {entry.id}; start a training from it"
-        )
-    if (format_, entry.backbone) not in RULES:
-        takes = ", ".join(backbone for known, backbone in RULES if known == format_)
-        hint = f"that format is known for {takes}" if takes else f"formats are {', '.join(FORMATS)}"
-        raise CheckpointError(f"is not known as {short_name(format_)} for {entry.backbone}; {hint}")
-    possible = possible_shifts(format_, file)
-    if (trained := resolve_shift(possible, said)) == entry.shift:
-        return False
-    if said is None and len(possible) > 1:
-        if entry.mode == "offline" and entry.shift in possible:
-            return False  # the model is trusted
-        if entry.mode == "online" and not allow_shift_mismatch:
-            raise CheckpointError(
-                f"has a shift, but its keys do not tell a unidirectional one from a bidirectional one, which takes "
-                f"channels from the future, and {entry.id} is online; say --shift uni if it was trained so, or "
-                "--allow-shift-mismatch to measure a bidirectional one all the same"
-            )
-    if entry.mode == "online" and trained == "bidirectional":
-        if allow_shift_mismatch:
-            return True
-        raise CheckpointError(
-            f"is a bidirectional checkpoint, whose first channels come from the future; {entry.id} is online and "
-            "would answer wrongly; give a unidirectional one, or --allow-shift-mismatch to measure it all the same"
-        )
-    raise CheckpointError(
-        f"was trained with {_either_shift(possible if said is None else (trained,))} shift, but {entry.id} has "
-        f"{entry.shift or 'none'}; choose a model that fits the file"
-    )
-
-
 def shift_options(format_: str, file: CheckpointFile) -> dict[str, Any]:
     """Return the options of the shift that a file determines: our own format all, others the place."""
-    held = (
+    recorded = (
         {key: file.metadata.get(key, default) for key, default in DEFAULT_SHIFT_OPTIONS.items()}
         if format_ == "tsmzoo"
         else {}
     )
     if any(".net." in key for key in file.state):
-        held["shift_place"] = "in-place" if any(re.search(_IN_PLACE, key) for key in file.state) else "residual"
-    return held
-
-
-def _check_options(entry: Entry, format_: str, file: CheckpointFile) -> None:
-    """Check what keys and shapes do not show: the inflation, which our own format names, and the shift's options."""
-    if format_ == "tsmzoo" and (held := file.metadata.get("backbone", entry.backbone)) != entry.backbone:
-        raise CheckpointError(
-            f"holds {short_name(str(held))}, but {entry.id} is {entry.backbone}; choose a model that fits the file"
-        )
-    if not entry.shift:
-        return
-    for key, value in shift_options(format_, file).items():
-        if value != (wanted := getattr(entry, key)):
-            raise CheckpointError(
-                f"was trained with {key} {short_name(str(value))}, but {entry.id} has {wanted}; "
-                "choose a model that fits the file"
-            )
+        recorded["shift_place"] = "in-place" if any(re.search(_IN_PLACE, key) for key in file.state) else "residual"
+    return recorded
 
 
 def map_keys(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+    """Return tensors by our keys, without counters. Raises CheckpointError if two have the same key."""
     renamed: dict[str, Tensor] = {}
     for key, tensor in state.items():
         name = rename(key, rules)
@@ -277,8 +218,9 @@ def map_keys(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
 
 
 def fill_network(net: nn.Module, state: dict[str, Tensor]) -> None:
-    held = net.state_dict()
-    wanted = {key: tensor for key, tensor in held.items() if not is_counter(key)}
+    """Load tensors with our keys into `net`, all or none. Raises CheckpointError, which lists what does not fit."""
+    ours = net.state_dict()
+    wanted = {key: tensor for key, tensor in ours.items() if not is_counter(key)}
     state = {key: _match_axes(wanted[key], tensor) if key in wanted else tensor for key, tensor in state.items()}
     misshapen = {
         key: f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
@@ -311,8 +253,78 @@ def fill_network(net: nn.Module, state: dict[str, Tensor]) -> None:
         raise CheckpointError(f"has values that are not finite in {some_names(bad)}; nothing was loaded")
     if bad := [key for key, tensor in values.items() if key.endswith("running_var") and (tensor < 0).any()]:
         raise CheckpointError(f"has negative variances in {some_names(bad)}; nothing was loaded")
-    counters = {key: torch.zeros((), dtype=torch.long) for key in held if is_counter(key)}
+    counters = {key: torch.zeros((), dtype=torch.long) for key in ours if is_counter(key)}
     net.load_state_dict(values | counters, strict=True, assign=True)
+
+
+def is_weight(tensor: Tensor) -> bool:
+    """Say whether a tensor has floating-point data."""
+    return tensor.dtype in _FLOATS and not tensor.is_meta
+
+
+def to_float32(tensor: Tensor) -> Tensor:
+    """Return a contiguous float32 copy."""
+    return tensor.float().clone(memory_format=torch.contiguous_format)
+
+
+def _either_shift(possible: tuple[_Shift, ...]) -> str:
+    return " or ".join(short_name(str(shift or "no")) for shift in possible)
+
+
+def _check_fit(
+    entry: Entry, format_: str, file: CheckpointFile, given: ShiftName | None, *, allow_shift_mismatch: bool
+) -> bool:
+    """Check architecture and shift against the entry; return whether the shift differs and that was allowed."""
+    family = "resnet50_i3d" if entry.backbone.startswith("resnet50_i3d") else entry.backbone  # told apart by shapes
+    if (found := detect_backbone(file.state)) != family:
+        raise CheckpointError(f"holds {found}, but {entry.id} is {entry.backbone}; choose a model that fits the file")
+    if format_ == "torchvision":
+        raise CheckpointError(
+            f"holds an image network: its classifier is not that of {entry.id}; start a training from it"
+        )
+    if (format_, entry.backbone) not in RULES:
+        takes = ", ".join(backbone for known, backbone in RULES if known == format_)
+        hint = f"that format is known for {takes}" if takes else f"formats are {', '.join(FORMATS)}"
+        raise CheckpointError(f"is not known as {short_name(format_)} for {entry.backbone}; {hint}")
+    possible = possible_shifts(format_, file)
+    if (trained := resolve_shift(possible, given)) == entry.shift:
+        return False
+    if given is None and len(possible) > 1:
+        if entry.mode == "offline" and entry.shift in possible:
+            return False  # the model is trusted
+        if entry.mode == "online" and not allow_shift_mismatch:
+            raise CheckpointError(
+                f"has a shift, but its keys do not tell a unidirectional one from a bidirectional one, which takes "
+                f"channels from the future, and {entry.id} is online; say --shift uni if it was trained so, or "
+                "--allow-shift-mismatch to measure a bidirectional one all the same"
+            )
+    if entry.mode == "online" and trained == "bidirectional":
+        if allow_shift_mismatch:
+            return True
+        raise CheckpointError(
+            f"is a bidirectional checkpoint, whose first channels come from the future; {entry.id} is online and "
+            "would answer wrongly; give a unidirectional one, or --allow-shift-mismatch to measure it all the same"
+        )
+    raise CheckpointError(
+        f"was trained with {_either_shift(possible if given is None else (trained,))} shift, but {entry.id} has "
+        f"{entry.shift or 'none'}; choose a model that fits the file"
+    )
+
+
+def _check_options(entry: Entry, format_: str, file: CheckpointFile) -> None:
+    """Check what keys and shapes do not show: the inflation, which our own format names, and the shift's options."""
+    if format_ == "tsmzoo" and (recorded := file.metadata.get("backbone", entry.backbone)) != entry.backbone:
+        raise CheckpointError(
+            f"holds {short_name(str(recorded))}, but {entry.id} is {entry.backbone}; choose a model that fits the file"
+        )
+    if not entry.shift:
+        return
+    for key, value in shift_options(format_, file).items():
+        if value != (wanted := getattr(entry, key)):
+            raise CheckpointError(
+                f"was trained with {key} {short_name(str(value))}, but {entry.id} has {wanted}; "
+                "choose a model that fits the file"
+            )
 
 
 def _other_classes(net: nn.Module, state: Mapping[str, Tensor], misshapen: Iterable[str]) -> int | None:
@@ -333,11 +345,3 @@ def _match_axes(ours: Tensor, tensor: Tensor) -> Tensor:
     while tensor.dim() > ours.dim() and tensor.shape[-1] == 1:
         tensor = tensor.squeeze(-1)
     return tensor.squeeze(0) if ours.dim() == 1 and tensor.dim() == 2 else tensor
-
-
-def is_weight(tensor: Tensor) -> bool:
-    return tensor.dtype in _FLOATS and not tensor.is_meta
-
-
-def to_float32(tensor: Tensor) -> Tensor:
-    return tensor.float().clone(memory_format=torch.contiguous_format)

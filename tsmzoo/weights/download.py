@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING
 
 from tsmzoo.errors import CheckpointError, DownloadError
 from tsmzoo.system import files
-from tsmzoo.system.callbacks import Notify, ignore
 from tsmzoo.text import of_error
+from tsmzoo.typing import Notify, silent
 from tsmzoo.weights import hub
 from tsmzoo.weights.cache import local_paths
 from tsmzoo.weights.http import (
@@ -70,7 +70,7 @@ class _PublishedFile:
     git_blob_sha1: str | None = None
 
 
-def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = ignore) -> Path:
+def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = silent) -> Path:
     """Return the verified local file of `entry`, downloading what the cache does not have of it.
 
     For a checkpoint of several files return the one that `urls` names. Raises DownloadError, in one line, if no address

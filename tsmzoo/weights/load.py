@@ -16,7 +16,7 @@ from tsmzoo.artifact.contract import Checkpoint, Contract
 from tsmzoo.errors import ArtifactError, CheckpointError, DownloadError, RegistryError
 from tsmzoo.registry import Entry, Registry, ShiftName
 from tsmzoo.system import files
-from tsmzoo.system.callbacks import Notify, ignore
+from tsmzoo.typing import Notify, silent
 from tsmzoo.weights import download
 from tsmzoo.weights.cache import cache_dir
 from tsmzoo.weights.checkpoint import load
@@ -46,7 +46,7 @@ def load_network(
     shift: ShiftName | None = None,
     allow_shift_mismatch: bool = False,
     progress: Progress | None = None,
-    notify: Notify = ignore,
+    notify: Notify = silent,
 ) -> Network:
     """Build the network of `entry`.
 

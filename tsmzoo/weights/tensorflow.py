@@ -69,8 +69,8 @@ def read(data: Path) -> dict[str, Array]:
             shapes = reader.get_variable_to_shape_map()
             # The index alone determines how much is allocated for a tensor.
             claimed = sum(prod(shapes[name]) * types[name].size for name in weights)
-            if claimed > (there := data.stat().st_size):
-                raise ValueError(f"its index tells of {claimed} bytes, {data.name} has {there}")
+            if claimed > (size := data.stat().st_size):
+                raise ValueError(f"its index tells of {claimed} bytes, {data.name} has {size}")
             arrays = {name: reader.get_tensor(name) for name in weights}
         except Exception as error:  # TensorFlow raises a dozen types for a damaged file
             raise CheckpointError(

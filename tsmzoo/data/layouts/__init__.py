@@ -153,5 +153,5 @@ def _class_names(folder: Path, path: Path) -> list[str] | None:
 
 def _digest(path: Path, rows: list[Row]) -> str:
     """Return the sha256 of the list file, or of the rows if the layout has several files or none."""
-    said = files.read(path) if path.is_file() else "".join(f"{row.name} {row.label}\n" for row in rows).encode()
-    return hashlib.sha256(said).hexdigest()
+    content = files.read(path) if path.is_file() else "".join(f"{row.name} {row.label}\n" for row in rows).encode()
+    return hashlib.sha256(content).hexdigest()

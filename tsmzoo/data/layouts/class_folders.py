@@ -143,9 +143,9 @@ def _check_parts(place: Path, images: list[str]) -> None:
     for above, kinds in within.items():
         known = sum(_MODALITY.fullmatch(kind) is not None for kind in kinds)
         if known > 1 or (above and len(kinds) > 1 and repeated[frozenset(kinds)] > 1):
-            there = sorted(f"{name.rpartition('/')[2]}/" for name in images if name.rpartition("/")[0] == above)
+            shown = sorted(f"{name.rpartition('/')[2]}/" for name in images if name.rpartition("/")[0] == above)
             raise DataError(
-                f"{place / above}: holds several folders of images, {', '.join(there[:4])}, which show one "
+                f"{place / above}: holds several folders of images, {', '.join(shown[:4])}, which show one "
                 "video as far as can be told; keep those of one kind there, or list the videos and give the list"
             )
 

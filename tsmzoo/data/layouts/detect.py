@@ -126,8 +126,8 @@ def by_folder(layout: str | None, request: Request, option: str) -> tuple[str, P
                 if (base := class_folders.base(folder, request.part, beside=option)) is not None:
                     return "folders", base
     if len(found) > 1:
-        said = "; ".join(f"{name} ({lists[0].name})" for name, lists in found.items())
-        raise DataError(f"{folder}: holds several datasets: {said}; choose one with --format")
+        choices = "; ".join(f"{name} ({lists[0].name})" for name, lists in found.items())
+        raise DataError(f"{folder}: holds several datasets: {choices}; choose one with --format")
     if found:
         name, lists = next(iter(found.items()))
         lists = _of_part(lists, request.part)

@@ -131,7 +131,7 @@ def walk(
     try:
         here = identity(folder)
         with os.scandir(folder) as entries:
-            there = sorted((entry for entry in entries if not is_stray(entry.name)), key=lambda entry: entry.name)
+            visible = sorted((entry for entry in entries if not is_stray(entry.name)), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from None
     if here in above:
@@ -140,7 +140,7 @@ def walk(
         yield "other", prefix
         return
     places = []
-    for entry in there:
+    for entry in visible:
         if is_folder(entry):
             places.append(entry)
         else:

@@ -31,9 +31,9 @@ def videos(
     `template` is that of the images in folders, for counting them. Raises DataError if a class is unknown, or a video
     is listed with two classes.
     """
-    there = _FolderIndex()
-    root = _root(folder, path, rows, there)
-    rows = _resolve_readings(path, rows, root, there, template)
+    index = _FolderIndex()
+    root = _root(folder, path, rows, index)
+    rows = _resolve_readings(path, rows, root, index, template)
     index_of = matcher(classes or ())
     found: dict[str, Video] = {}
     for row in rows:
@@ -42,14 +42,14 @@ def videos(
             raise DataError(f"{path}: {row.name} is of class {row.label!r}, which the labels beside it lack")
         if classes is not None and label >= len(classes):
             raise DataError(f"{path}: {row.name} has class {label}, but only {len(classes)} are named")
-        place = there.find(root, row) or root / row.places[0]
+        place = index.find(root, row) or root / row.places[0]
         # A publisher's name identifies a video; in other lists the normalized path does.
         key = os.path.normpath(place) if len(row.places) == 1 else row.name
         first = found.setdefault(key, Video(row.name, place, label, row.frames))
         if (first.label, first.frames) != (label, row.frames):
-            said = row.name if row.name == first.name else f"{first.name} and again as {row.name},"
+            listed_as = row.name if row.name == first.name else f"{first.name} and again as {row.name},"
             raise DataError(
-                f"{path}: lists {said} twice, and not alike; one class a video can be scored, "
+                f"{path}: lists {listed_as} twice, and not alike; one class a video can be scored, "
                 "several need mean average precision"
             )
     return tuple(found.values())
@@ -100,9 +100,9 @@ class _FolderIndex:
                 self._folders[path] = path, entries
             elif not path.isascii():
                 parent, name = os.path.split(path)
-                really, around = self._folder(parent)
-                if (other := around.names.get(nfc(name))) is not None and os.path.join(really, other) != path:
-                    self._folders[path] = self._folder(os.path.join(really, other))
+                actual, siblings = self._folder(parent)
+                if (other := siblings.names.get(nfc(name))) is not None and os.path.join(actual, other) != path:
+                    self._folders[path] = self._folder(os.path.join(actual, other))
         return self._folders[path]
 
 
@@ -131,18 +131,18 @@ def _lowered(name: str) -> str:
     return stem + ending.lower()
 
 
-def _root(folder: Path, path: Path, rows: list[Row], there: _FolderIndex) -> Path:
+def _root(folder: Path, path: Path, rows: list[Row], index: _FolderIndex) -> Path:
     """Return the folder, `folder` or one below, that holds most of the list's videos; ties go to the list's own."""
     roots = folders.below(folder, depth=2)[: 2 * folders.MOST]
     roots.sort(key=lambda root: root != path.parent)  # names such as 000001.mp4 lie in other folders, too
     # First parts of all places, so that a folder of other things is skipped at once.
     begins = {nfc(os.path.normpath(place).split("/")[0]) for row in rows for place in _places(row)}
     begins |= {_lowered(begin) for begin in begins}
-    roots = [root for root in roots if "" in begins or ".." in begins or begins & there.begins(root)]
+    roots = [root for root in roots if "" in begins or ".." in begins or begins & index.begins(root)]
     probes = rows[:: max(1, len(rows) // _PROBES)][:_PROBES]
     for sample in (probes, rows):  # all rows if only a small part of a dataset is there
         hits = [
-            sum(any(there.at(root, place, bare=row.bare) for place in _places(row)) for row in sample) for root in roots
+            sum(any(index.at(root, place, bare=row.bare) for place in _places(row)) for row in sample) for root in roots
         ]
         if any(hits):
             return roots[hits.index(max(hits))]
@@ -159,7 +159,7 @@ def _places(row: Row) -> tuple[str, ...]:
 # --- numbers at the end of a line ----------------------------------------------------------------------------------
 
 
-def _resolve_readings(path: Path, rows: list[Row], root: Path, there: _FolderIndex, template: str | None) -> list[Row]:
+def _resolve_readings(path: Path, rows: list[Row], root: Path, index: _FolderIndex, template: str | None) -> list[Row]:
     """Resolve the numbers at the end of each line by what is on disk: part of the path, frames, class.
 
     Raises DataError if a line has several classes, or a number of frames that is wrong.
@@ -167,22 +167,22 @@ def _resolve_readings(path: Path, rows: list[Row], root: Path, there: _FolderInd
     several = [row for row in rows if row.readings]
     if not several:
         return rows
-    known: dict[int, tuple[str, tuple[int, ...]]] = {}
+    resolved: dict[int, tuple[str, tuple[int, ...]]] = {}
     for row in several:
-        there_is = (reading for reading in row.readings if there.at(root, reading[0], bare=row.bare))
+        there_is = (reading for reading in row.readings if index.at(root, reading[0], bare=row.bare))
         # A name with the extension of a video is one, even if the file is missing.
         if reading := next(there_is, row.readings[0] if not row.bare else None):
-            known[row.number] = reading
-    counts = {len(numbers) for _, numbers in known.values()} | ({1} if len(several) < len(rows) else set())
-    usual = 2 if counts == {2} else 1
+            resolved[row.number] = reading
+    counts = {len(numbers) for _, numbers in resolved.values()} | ({1} if len(several) < len(rows) else set())
+    most_numbers = 2 if counts == {2} else 1
     found, counted = [], []
     for row in rows:
         if row.readings:
-            told = known.get(row.number) or next((r for r in row.readings if len(r[1]) == usual), None)
-            if told is None:
+            reading = resolved.get(row.number) or next((r for r in row.readings if len(r[1]) == most_numbers), None)
+            if reading is None:
                 raise DataError(f"{path}: line {row.number} has no number of frames as the others; mend the list")
-            name, numbers = told
-            if len(numbers) > 2 or (len(numbers) == 2 and usual != 2):
+            name, numbers = reading
+            if len(numbers) > 2 or (len(numbers) == 2 and most_numbers != 2):
                 raise several_classes(path, row.number, numbers)
             frames = numbers[0] if len(numbers) == 2 else None
             row = replace(row, name=name, places=(name,), label=numbers[-1], frames=frames)
@@ -190,10 +190,10 @@ def _resolve_readings(path: Path, rows: list[Row], root: Path, there: _FolderInd
                 counted.append(row)
         found.append(row)
     for row in counted[:: max(1, len(counted) // _COUNTED)][:_COUNTED]:
-        place = there.find(root, row)
-        if place is not None and (really := _other_count(place, row.frames or 0, template)) is not None:
+        place = index.find(root, row)
+        if place is not None and (actual := _other_count(place, row.frames or 0, template)) is not None:
             raise DataError(
-                f"{path}: line {row.number} says that {row.name} has {row.frames} frames, and it has {really}; mend "
+                f"{path}: line {row.number} says that {row.name} has {row.frames} frames, and it has {actual}; mend "
                 "the number. If both numbers are classes: several of one video need mean average precision, which is "
                 "not computed; keep one a line"
             )
@@ -202,10 +202,10 @@ def _resolve_readings(path: Path, rows: list[Row], root: Path, there: _FolderInd
 
 def several_classes(path: Path, number: int, classes: Sequence[int | str]) -> DataError:
     """Return the error of a line with several classes."""
-    said = ", ".join(str(each) for each in classes[:8])
+    first_few = ", ".join(str(each) for each in classes[:8])
     return DataError(
-        f"{path}: line {number} has several classes of one video ({said}); they need mean average precision, which is "
-        "not computed: keep one a line, for a model of one class"
+        f"{path}: line {number} has several classes of one video ({first_few}); they need mean average precision, "
+        "which is not computed: keep one a line, for a model of one class"
     )
 
 

@@ -50,24 +50,26 @@ def _path_line(path: Path, number: int, line: str) -> Row:
         raise several_classes(path, number, re.split(r"\D", tokens[-1][0]))
     if not count or tokens[-1].end() != len(line):
         raise DataError(f"{path}: line {number} is {short(line)}; it must be a path and the index of its class")
-    said = [token[0] for token in tokens[-min(count, _MOST_NUMBERS) :]]
-    if any(len(each) > _DIGITS for each in (said if count > 1 else said[-1:])) and len(said[-1]) > _DIGITS:
-        raise DataError(f"{path}: line {number} has class {short(said[-1], 20)}; an index has {_DIGITS} digits at most")
+    digits = [token[0] for token in tokens[-min(count, _MOST_NUMBERS) :]]
+    if any(len(each) > _DIGITS for each in (digits if count > 1 else digits[-1:])) and len(digits[-1]) > _DIGITS:
+        raise DataError(
+            f"{path}: line {number} has class {short(digits[-1], 20)}; an index has {_DIGITS} digits at most"
+        )
     whole = line[: tokens[-1 - count].end()]
-    named = _is_video(whole)
-    if count > _MOST_NUMBERS or (named and count > 2):
-        raise several_classes(path, number, said)
+    has_extension = _is_video(whole)
+    if count > _MOST_NUMBERS or (has_extension and count > 2):
+        raise several_classes(path, number, digits)
     readings = []
-    for taken in [count] if named else range(1, count + 1):
+    for taken in [count] if has_extension else range(1, count + 1):
         name = line[: tokens[-1 - taken].end()]
-        if taken == 1 or all(len(each) <= _DIGITS for each in said[-taken:]):
-            readings.append((name, tuple(int(each) for each in said[-taken:])))
+        if taken == 1 or all(len(each) <= _DIGITS for each in digits[-taken:]):
+            readings.append((name, tuple(int(each) for each in digits[-taken:])))
     if not readings:
-        raise DataError(f"{path}: line {number} has {short(said[0], 20)} frames; write the number that the video has")
+        raise DataError(f"{path}: line {number} has {short(digits[0], 20)} frames; write the number that the video has")
     name, numbers = readings[0]
     if count == 1:
-        return Row(name, numbers[0], (name,), bare=not named, number=number)
-    return Row(name, numbers[-1], (name,), bare=not named, number=number, readings=tuple(readings))
+        return Row(name, numbers[0], (name,), bare=not has_extension, number=number)
+    return Row(name, numbers[-1], (name,), bare=not has_extension, number=number, readings=tuple(readings))
 
 
 def _is_video(name: str) -> bool:
@@ -101,13 +103,13 @@ def _id_row(id_: str, label: str) -> Row:
     return Row(id_, label, (f"{id_}{VIDEO_ENDINGS[0]}", id_), bare=True)
 
 
-def ids_and_labels(named: str) -> Callable[[Path, Request], ListContent]:
-    """Return a reader of lines `id;label`, with the labels in the file `named` (Something-Something V1, Jester)."""
+def ids_and_labels(labels_name: str) -> Callable[[Path, Request], ListContent]:
+    """Return a reader of lines `id;label`, with labels in the file `labels_name` (Something-Something V1, Jester)."""
 
     def read(path: Path, request: Request) -> ListContent:
-        labels = near(path, request.folder, named)
+        labels = near(path, request.folder, labels_name)
         if labels is None:
-            raise DataError(f"{path}: needs {named} beside it")
+            raise DataError(f"{path}: needs {labels_name} beside it")
         rows = []
         for line in lines(path):
             id_, _, label = line.partition(";")
@@ -142,13 +144,13 @@ def kinetics(path: Path, _: Request) -> ListContent:
 
 def ucf101(path: Path, request: Request) -> ListContent:
     """Read lines `class/video`, in lists for training followed by a class index."""
-    named = near(path, request.folder, "classInd.txt")
-    if named is None:
+    class_list = near(path, request.folder, "classInd.txt")
+    if class_list is None:
         raise DataError(f"{path}: needs classInd.txt beside it")
     # The official numbers are 1, 2 … in the order of the names.
-    classes = [line.partition(" ")[2].strip() for line in names(named)]
+    classes = [line.partition(" ")[2].strip() for line in names(class_list)]
     if not all(classes):
-        raise DataError(f"{named}: must hold a number and a class a line; fetch it again")
+        raise DataError(f"{class_list}: must hold a number and a class a line; fetch it again")
     rows = []
     for line in lines(path):
         name = line.split()[0]
