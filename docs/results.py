@@ -35,12 +35,12 @@ RESULTS: dict[str, Any] = {
     "flops --all": list[Cost],
     "data": Videos,
     "train": TrainingResult,
-    "eval": EvaluationResult,
     "export": Artifact,
     "verify": Artifact,
-    "run": Iterator[AnswerRecord],
+    "eval": EvaluationResult,
     "bench": list[BenchmarkRow],
     "report": Pictures,
+    "run": Iterator[AnswerRecord],
     "demo": Demo,
     "registry check": list[EntryCheck],
 }
@@ -59,8 +59,7 @@ def page() -> str:
     for command, kind in RESULTS.items():
         parts.append(f"## `tsmzoo {command} --json`")
         structs: list[type] = []
-        words = _words(kind, structs)
-        parts.append(f"Prints {'an' if words[:2] in ('[A', '[E') else 'a'} {words}.")
+        parts.append(f"Result: {_words(kind, structs)}.")
         for each in structs:  # grows while it is read
             if each not in seen:
                 seen.append(each)
@@ -103,7 +102,7 @@ def _words(kind: Any, structs: list[type]) -> str:
     if origin is Literal:
         return " or ".join(f"`{json.dumps(each)}`" for each in inner)
     if origin is Iterator:
-        return f"{_words(inner[0], structs)} per line"
+        return f"a line for each {_words(inner[0], structs)}"
     if origin in (list, tuple, frozenset):
         different = dict.fromkeys(_words(each, structs) for each in inner if each is not ...)
         return f"list of {' and '.join(different)}"

@@ -301,6 +301,7 @@ def export(
     from tsmzoo.exporting import export as exporter
     from tsmzoo.exporting.kit import kit as kits
     from tsmzoo.exporting.kit.vector import vector
+    from tsmzoo.exporting.plan import plan_export
     from tsmzoo.exporting.report import document
     from tsmzoo.inference.model import Model, open_file, warnings
     from tsmzoo.inference.reference import ModelReference, frames_of, resized
@@ -326,7 +327,7 @@ def export(
         progress(what, 0, 0)
 
     stage(f"loading the {target.format} converter")
-    plan = exporter.plan(
+    plan = plan_export(
         entry,
         target,
         out=_path(output),
@@ -399,7 +400,7 @@ def verify(
         True
     """
     from tsmzoo.artifact.store import read_contract
-    from tsmzoo.exporting.export import reverify
+    from tsmzoo.exporting.check import reverify
     from tsmzoo.exporting.report import document
 
     start, path = time.perf_counter(), Path(path)

@@ -73,14 +73,14 @@ def _parts(library: str, model: str, path: str) -> None:
     from tsmzoo import cli
     from tsmzoo.artifact.converter import load_converter
     from tsmzoo.benchmarking.worker import peak
-    from tsmzoo.exporting import export
+    from tsmzoo.exporting import export, plan
 
     def load(format_: Any) -> Any:
         converter: Any = load_converter(format_)
         converter.convert = timed("convert", converter.convert)
         return converter
 
-    export.load_converter, export.check = load, timed("check", export.check)
+    plan.load_converter, export.check = load, timed("check", export.check)
     try:
         format_ = {"mlpackage": "coreml"}.get(Path(path).suffix[1:], Path(path).suffix[1:])
         options = ["--weights", "random", "--precision", "fp32"]

@@ -7,19 +7,24 @@ import sys
 
 import pytest
 
-#: Of tsmzoo's own modules, besides those of the command line.
-ALWAYS = {"cli", "errors", "formats", "streams", "terminal", "text"}
-ZOO = ALWAYS | {"cache", "files", "listing", "registry"}
-#: What those of others bring along.
+from tsmzoo import registry
+
+#: Of tsmzoo's own modules, besides those of the commands that are not called.
+ALWAYS = {"cli", "cli._main", "cli._terminal", "errors", "system", "system.streams", "text"}
+ZOO = ALWAYS | {
+    *("catalog", "catalog.listing", "cli._options", "weights", "weights.cache"),
+    *("registry", "registry.compiled", "registry.loader", "registry.paths", "registry.schema"),
+}
+RECIPES = {"registry.recipes", "registry.bounded_yaml", "system.files", "formats"}
+#: Companions of other libraries.
 COMPANIONS = {"annotated_doc", "cython_runtime", "shellingham", "typing_extensions"}
 #: What each may load, ours and others'.
 COMMANDS: dict[str, tuple[set[str], set[str]]] = {
     "--version": (ALWAYS, {"typer"}),
-    "--help": (ALWAYS, {"typer"}),
-    "bench --help": (ALWAYS, {"typer"}),
-    "list": (ZOO, {"typer", "msgspec", "yaml"}),
-    "list --all --json": (ZOO, {"typer", "msgspec", "yaml"}),
-    "info tsm_r50_sthv2": (ZOO | {"card", "recipe"}, {"typer", "msgspec", "yaml"}),
+    "bench --help": (ALWAYS | {"cli._options", "cli.bench", "cli.download", "formats"}, {"typer"}),
+    "list": (ZOO | {"cli.list"}, {"typer", "msgspec"}),
+    "list --all --json": (ZOO | {"cli.list"}, {"typer", "msgspec"}),
+    "info tsm_r50_sthv2": (ZOO | RECIPES | {"cli.info", "catalog.info"}, {"typer", "msgspec", "yaml"}),
 }
 SCRIPT = """
 import sys
@@ -33,14 +38,24 @@ finally:
 """
 
 
+def loaded(command: str) -> set[str]:
+    registry.load()  # puts a copy of the registry into the cache
+    words = [sys.executable, "-c", SCRIPT, *command.split()]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    return set(result.stderr.splitlines()[-1].split())
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_modules_of_a_command(command: str) -> None:
     """A module that is missing here is no fault; one that is new makes every start slower, and must be meant."""
-    words = [sys.executable, "-c", SCRIPT, *command.split()]
-    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-    loaded = result.stderr.splitlines()[-1].split()
+    modules = loaded(command)
     ours, others = COMMANDS[command]
-    assert {name.split(".")[1] for name in loaded if name.startswith("tsmzoo.")} <= ours
-    foreign = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"tsmzoo", "__main__"}
+    assert {name.removeprefix("tsmzoo.") for name in modules if name.startswith("tsmzoo.")} <= ours
+    foreign = {name.partition(".")[0] for name in modules} - sys.stdlib_module_names - {"tsmzoo", "__main__"}
     assert {name for name in foreign if not name.startswith("_")} <= others | COMPANIONS
-    assert not {"asyncio", "http", "multiprocessing", "email", "unittest"} & set(loaded)
+    assert not {"asyncio", "http", "multiprocessing", "email", "unittest"} & modules
+
+
+def test_help_loads_no_library() -> None:
+    foreign = {name.partition(".")[0] for name in loaded("--help")} - sys.stdlib_module_names - {"tsmzoo", "__main__"}
+    assert {name for name in foreign if not name.startswith("_")} <= COMPANIONS | {"typer"}

@@ -21,7 +21,7 @@ from tsmzoo.evaluation.html import printable
 from tsmzoo.formats import format_of
 from tsmzoo.live import video_writer
 from tsmzoo.live.answer import Answer
-from tsmzoo.weights import cache
+from tsmzoo.registry import paths
 
 ZOO = registry.load()
 FORMULA = "$\\frac{"
@@ -60,13 +60,13 @@ def test_without_a_home_only_the_cache_is_missing(monkeypatch: pytest.MonkeyPatc
     assert failed.exit_code == 1
     assert failed.stderr == "error: the cache ~/.cache/tsmzoo: no such home folder; set TSMZOO_CACHE to a folder\n"
     monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path))
-    assert cache.cache_dir() == tmp_path
+    assert paths.cache_dir() == tmp_path
 
 
 def test_the_home_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TSMZOO_CACHE", "~no-such-user/cache")
     with pytest.raises(DownloadError, match=r"^the cache ~no-such-user/cache: .*TSMZOO_CACHE"):
-        cache.cache_dir()
+        paths.cache_dir()
 
 
 def test_the_users_matplotlib_changes_no_picture(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_label_of_two_lines_is_written_on_one() -> None:
 
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     words = f"mkdir -p {tmp_path}/gone && cd {tmp_path}/gone && rmdir ../gone && {sys.executable} -m tsmzoo"
-    env = os.environ | {"PYTHONPATH": str(Path(plots.__file__).parents[1]), "PYTHONSAFEPATH": "1"}
+    env = os.environ | {"PYTHONPATH": str(Path(plots.__file__).parents[2]), "PYTHONSAFEPATH": "1"}
     listed = subprocess.run(["bash", "-c", f"{words} list"], env=env, capture_output=True, text=True)
     assert (listed.returncode, listed.stderr) == (0, "")
     failed = subprocess.run(["bash", "-c", f"{words} flops tsm_r50_sthv2"], env=env, capture_output=True, text=True)

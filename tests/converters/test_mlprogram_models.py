@@ -27,6 +27,8 @@ with redirect_stderr(StringIO()):
     from tsmzoo.artifact.contract import Contract, Verification
     from tsmzoo.errors import ArtifactError
     from tsmzoo.exporting import export
+    from tsmzoo.exporting.check import reverify
+    from tsmzoo.exporting.plan import plan_export
     from tsmzoo.exporting.verify import verify
     from tsmzoo.inference.model import Model
     from tsmzoo.inference.torch_runner import torch_model
@@ -50,7 +52,7 @@ def make(folder: Path, entry: Entry, weights: str | None, **options: Any) -> Mad
     """Export as `tsmzoo export` does; it verifies the package."""
     network = load_network(entry, weights)
     out = folder / "m.mlpackage"
-    return Made(out, network, export.export(ZOO, network, export.plan(entry, TARGET, out=out, **options)))
+    return Made(out, network, export.export(ZOO, network, plan_export(entry, TARGET, out=out, **options)))
 
 
 def compared(made: Made, path: Path, steps: int = 16) -> Verification:
@@ -86,7 +88,7 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_a_bundled_stream_passes_and_verifies_again(online: Made) -> None:
     passed(online.contract)
-    _, again = export.reverify(ZOO, online.path)
+    _, again = reverify(ZOO, online.path)
     assert again.status == "passed"
     assert again.max_rel_error == online.contract.verification.max_rel_error
 

@@ -48,6 +48,7 @@ class Fake:
 
     def __init__(self) -> None:
         self.content = b"a file"
+        self.models: dict[str, nn.Module] = {}
         #: Raised by the step of that name.
         self.errors: dict[str, BaseException] = {}
         self.factor = 1.0
@@ -57,7 +58,7 @@ class Fake:
             raise self.errors[name]
 
     def convert(self, model: nn.Module, _: Contract, out: Path) -> None:
-        self.model = model
+        self.models[out.suffix] = model
         if out.suffix == ".mlpackage":
             out.mkdir()
             (out / "model").write_bytes(self.content)
@@ -74,9 +75,9 @@ class Fake:
         self._step("check")
         return ["looked at"], ["mind the gap"]
 
-    def load(self, _: Path, contract: Contract, _threads: int | None = None) -> Direct:
+    def load(self, path: Path, contract: Contract, _threads: int | None = None) -> Direct:
         self._step("load")
-        direct = Direct(self.model, contract)
+        direct = Direct(self.models[path.suffix], contract)
         run = direct.run
         direct.run = lambda inputs: {  # type: ignore[method-assign]
             name: value * np.float32(self.factor) if name == contract.outputs[-1].name else value

@@ -13,9 +13,9 @@ import pytest
 from tests.exporting.kits import CASES, ONLINE, ZOO, Toy, contract_of, invoke, written
 from tsmzoo.artifact.contract import Contract, Verification
 from tsmzoo.errors import ExportError
-from tsmzoo.exporting.export import Plan
 from tsmzoo.exporting.kit import kit
 from tsmzoo.exporting.kit import vector as kit_vector
+from tsmzoo.exporting.plan import Plan
 from tsmzoo.inference.model import Model
 from tsmzoo.registry import recipes
 
@@ -158,9 +158,7 @@ def test_a_class_has_a_name_that_languages_take(model: str, name: str) -> None:
 def test_a_folder_that_holds_something_is_refused_before_the_long_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tsmzoo.exporting import export
-
-    monkeypatch.setattr(export, "plan", lambda *_, **__: pytest.fail("the long work began"))
+    monkeypatch.setattr("tsmzoo.exporting.plan.plan_export", lambda *_, **__: pytest.fail("the long work began"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").touch()
     (tmp_path / "file").touch()

@@ -21,7 +21,6 @@ from tsmzoo import cli, registry
 from tsmzoo.artifact.contract import Contract, Quality, StatePair, Tensor, Verification
 from tsmzoo.data import motion
 from tsmzoo.exporting import calibration
-from tsmzoo.exporting.export import apply_threshold
 from tsmzoo.registry.recipes import QualityThreshold
 from tsmzoo.typing import Array
 
@@ -126,12 +125,12 @@ GOOD = Quality(data="clips", clips=100, agreement=0.99, cosine=0.999, top1_float
     ],
 )
 def test_a_file_below_the_bar_fails(changes: dict[str, Any], words: str | None) -> None:
-    report = apply_threshold(PASSED, msgspec.structs.replace(GOOD, **changes), contract(), BAR)
+    report = calibration.apply_threshold(PASSED, msgspec.structs.replace(GOOD, **changes), contract(), BAR)
     assert report.status == ("failed" if words else "passed")
     assert words is None or words in str(report.reason)
     assert report.quality is not None
-    assert apply_threshold(PASSED, None, contract(), BAR) == PASSED
-    assert apply_threshold(PASSED, GOOD, contract("fp16"), None) == PASSED
+    assert calibration.apply_threshold(PASSED, None, contract(), BAR) == PASSED
+    assert calibration.apply_threshold(PASSED, GOOD, contract("fp16"), None) == PASSED
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from tsmzoo.artifact.converter import converter_of
 from tsmzoo.artifact.store import read_contract
 from tsmzoo.cli import app
 from tsmzoo.errors import ArtifactError
-from tsmzoo.exporting.export import plan
 from tsmzoo.exporting.graph.deploy import Deployed
 from tsmzoo.exporting.graph.states import Packed, Stateful
+from tsmzoo.exporting.plan import plan_export
 from tsmzoo.exporting.verify import moving_noise, verify
 from tsmzoo.formats import Format
 from tsmzoo.inference.describe import describe
@@ -168,7 +168,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_files_of_other_tensors_have_other_names() -> None:
     entry = ZOO.find(ONLINE)
     names = {
-        plan(entry, recipes.target(target), **options).out.name
+        plan_export(entry, recipes.target(target), **options).out.name
         for target in ("onnx", "coreml")
         for options in ({}, {"state": "packed"}, {"softmax": True}, {"state": "packed", "softmax": True})
     }

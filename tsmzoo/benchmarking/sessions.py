@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tsmzoo.artifact.contract import Contract
+from tsmzoo.artifact.converter import Runner
 from tsmzoo.benchmarking.run import Job, Loaded, Operator, Profile
 from tsmzoo.errors import ArtifactError
 from tsmzoo.system.quiet import quiet
@@ -31,6 +32,22 @@ class Session(Protocol):
     def profile(self, passes: int) -> Profile | None:
         """Return the times of its operators, or None where the runtime's Python does not tell."""
         ...
+
+
+class RunnerSession:
+    """A file in the runner that every command has; for runtimes that bind no tensors and tell no times of operators."""
+
+    def __init__(self, runner: Runner, contract: Contract) -> None:
+        self.runtime, self._runner, self._contract = runner.runtime, runner, contract
+        self._inputs = {contract.main_input.name: pixels(contract), **contract.initial_states()}
+
+    def run(self) -> Any:
+        outputs = self._runner.run(self._inputs)
+        self._inputs |= {pair.input: outputs[pair.output] for pair in self._contract.states}
+        return outputs[self._contract.answer]
+
+    def profile(self, passes: int) -> None:  # noqa: ARG002 - as the others take it
+        return None
 
 
 class TorchSession:

@@ -16,6 +16,7 @@ from tsmzoo.errors import DataError
 from tsmzoo.evaluation import evaluate, report, scoring
 from tsmzoo.evaluation.evaluate import Settings
 from tsmzoo.exporting import export
+from tsmzoo.exporting.plan import plan_export
 from tsmzoo.exporting.report import Artifact, document, text
 from tsmzoo.formats import Format
 from tsmzoo.inference.model import open_file
@@ -84,7 +85,7 @@ def demo(
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}); give another folder with --keep") from None
     # First, since what it needs may be missing.
-    plan = export.plan(zoo.find(MODELS[-1]), recipes.target(Format.TFLITE), out=artifact)
+    plan = plan_export(zoo.find(MODELS[-1]), recipes.target(Format.TFLITE), out=artifact)
 
     say(f"$ tsmzoo data motion {clips} --videos {videos} --seed {SEED}")
     motion.write(clips, videos, SEED, lambda *steps: progress("drawing clips", *steps))

@@ -5,7 +5,6 @@ Names, labels and what servers answer may hold anything: here it is made harmles
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -40,6 +39,8 @@ def _json(document: Any, indent: int | None = None) -> str:
 
     A document is a struct, or what JSON knows of lists, mappings and values with structs among them.
     """
+    import json
+
     import msgspec
 
     document = msgspec.to_builtins(document)
@@ -47,18 +48,18 @@ def _json(document: Any, indent: int | None = None) -> str:
         text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
     except ValueError:  # JSON knows no such numbers
         text = json.dumps(_finite(document), indent=indent, ensure_ascii=False)
-    text = UNSEEN.sub(_json_escape, text)
+
+    def escape(match: re.Match[str]) -> str:
+        if match[0] == "\n":  # that of `indent`: in strings there are none left
+            return "\n"
+        return r"\u007f" if match[0] == "\x7f" else json.dumps(match[0])[1:-1]
+
+    text = UNSEEN.sub(escape, text)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        text = re.sub(r"[^\x00-\x7f]", _json_escape, text)
+        text = re.sub(r"[^\x00-\x7f]", escape, text)
     return text
-
-
-def _json_escape(match: re.Match[str]) -> str:
-    if match[0] == "\n":  # that of `indent`: in strings there are none left
-        return "\n"
-    return r"\u007f" if match[0] == "\x7f" else json.dumps(match[0])[1:-1]
 
 
 def _finite(document: Any) -> Any:

@@ -26,14 +26,12 @@ def check(
     What an entry lacks is printed as YAML to paste into it. Exit code 1 if anything is missing or not as counted.
     Counting takes a second or two for each architecture.
     """
-    import msgspec
-
     from tsmzoo.catalog import check as catalog_check
 
     with terminal.stages() as stage:
         checks = catalog_check.check(file, stage)
     if json:
-        terminal.print_json([msgspec.to_builtins(each) for each in checks])
+        terminal.print_json(checks)
     else:
         for each in checks:
             terminal.say(each.text)

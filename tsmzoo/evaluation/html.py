@@ -31,7 +31,9 @@ _LABEL = 40
 
 
 def check(path: Path) -> None:
-    """Raise DataError if a page cannot be written to `path`: before hours of scoring."""
+    """Raise DataError if a page cannot be written to `path` or not be drawn: before hours of scoring."""
+    with drawing():
+        pass
     if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK) or path.is_dir():
         raise DataError(f"{path}: cannot be written; give a file in a folder that is there with --html")
 

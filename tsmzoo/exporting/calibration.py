@@ -9,18 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
+import msgspec
 import numpy as np
 from PIL import Image
 
 from tsmzoo.artifact.arrays import feed
-from tsmzoo.artifact.contract import Quality
+from tsmzoo.artifact.contract import Contract, Quality, Verification
 from tsmzoo.data import motion, sampling, select, transforms
 from tsmzoo.data.dataset import Video
 from tsmzoo.data.layouts import folders
 from tsmzoo.errors import DataError, ExportError, VideoError
 from tsmzoo.inference.model import Model
 from tsmzoo.registry import Entry
+from tsmzoo.registry.recipes import QualityThreshold
 from tsmzoo.typing import Array
 
 #: Clips that set the ranges; of the bundled task, clips of another seed that are scored before and after.
@@ -175,6 +178,30 @@ def compare_quality(float_: Model, candidate: Model, given: CalibrationData) -> 
         top1=_top1(after, labels),
         drift=drift,
     )
+
+
+def apply_threshold(
+    report: Verification, quality: Quality | None, contract: Contract, bar: QualityThreshold | None
+) -> Verification:
+    """Return `report` with what real clips showed, failed where that is below the target's bar."""
+    if quality is None or bar is None:
+        return report
+    report = msgspec.structs.replace(report, quality=quality)
+    reason = None
+    if quality.top1 is not None and quality.top1_float is not None:
+        if quality.top1 < quality.top1_float - bar.lost:
+            reason = f"top-1 falls from {quality.top1_float:.2f} to {quality.top1:.2f} % on {quality.data}"
+    elif contract.weights != "random" and quality.agreement < bar.agreement:  # random logits are nearly ties
+        reason = (
+            f"{quality.agreement:.1%} of the first classes are those of the float file, less than {bar.agreement:.0%}"
+        )
+    if quality.cosine < bar.cosine:
+        reason = f"its logits turn away from the float file's: cosine {quality.cosine:.3f}, below {bar.cosine}"
+    elif quality.drift and (last := mean(quality.drift[-16:])) < bar.cosine:
+        reason = f"errors of its states add up: cosine {last:.3f} at the end of a long stream, below {bar.cosine}"
+    if reason is None or report.status == "failed":
+        return report
+    return msgspec.structs.replace(report, status="failed", reason=f"{reason}; calibrate with more videos, or take w8")
 
 
 def _long_streams(clips: Array) -> Array:

@@ -9,13 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-import yaml
 
 from tsmzoo.errors import RegistryError
-from tsmzoo.registry import paths
-from tsmzoo.registry.bounded_yaml import MAX_BYTES, parse
+from tsmzoo.registry import compiled, paths
 from tsmzoo.registry.schema import OWN, SHIFT_PLACES, Entry, LabelMap, Registry
-from tsmzoo.system import files
 from tsmzoo.text import of_error
 
 _MAX_LABEL_BYTES = 16 * 2**20
@@ -35,18 +32,24 @@ def load(*extra: Path, incomplete: bool = False) -> Registry:
     >>> load().find("tsm_r50_sthv2").frames
     8
     """
-    merged = Registry()
-    layers = [(paths.DATA / "registry.yaml", paths.PACKAGE), *((path, path.parent) for path in extra)]
-    for path, folder in layers:
-        layer = _read(path, folder, merged.labels, incomplete=incomplete)
-        merged = Registry(
-            models=tuple({entry.id: entry for entry in (*merged.models, *layer.models)}.values()),
-            aliases=merged.aliases | layer.aliases,
-            sources=merged.sources | layer.sources,
-            normalisations=merged.normalisations | layer.normalisations,
-            labels=merged.labels | layer.labels,
-        )
-        _check(merged, path, incomplete=incomplete)
+    own = paths.DATA / "registry.yaml"
+    merged = compiled.load(own, lambda: _on_top(Registry(), own, paths.PACKAGE))
+    for path in extra:
+        merged = _on_top(merged, path, path.parent, incomplete=incomplete)
+    return merged
+
+
+def _on_top(zoo: Registry, path: Path, folder: Path, *, incomplete: bool = False) -> Registry:
+    """Return `zoo` with the registry at `path` on top; the files of its entries are in `folder`."""
+    layer = _read(path, folder, zoo.labels, incomplete=incomplete)
+    merged = Registry(
+        models=tuple({entry.id: entry for entry in (*zoo.models, *layer.models)}.values()),
+        aliases=zoo.aliases | layer.aliases,
+        sources=zoo.sources | layer.sources,
+        normalisations=zoo.normalisations | layer.normalisations,
+        labels=zoo.labels | layer.labels,
+    )
+    _check(merged, path, incomplete=incomplete)
     return merged
 
 
@@ -97,6 +100,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
     Raises RegistryError where it cannot be read, a line is empty or a name stands there twice.
     """
+    from tsmzoo.system import files
+
     try:
         text = files.read_text(path, _MAX_LABEL_BYTES).removeprefix("\ufeff").rstrip()
     except OSError as error:
@@ -121,6 +126,11 @@ def document(path: Path) -> dict[str, Any]:
 
     Raises RegistryError for what is no registry at all.
     """
+    import yaml
+
+    from tsmzoo.registry.bounded_yaml import MAX_BYTES, parse
+    from tsmzoo.system import files
+
     try:
         data = parse(files.read(path, MAX_BYTES))
     except OSError as error:

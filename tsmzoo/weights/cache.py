@@ -7,21 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsmzoo.errors import DownloadError
+from tsmzoo.registry.paths import cache_dir
 
 if TYPE_CHECKING:
     from tsmzoo.registry import Entry
-
-
-def cache_dir() -> Path:
-    """Return the cache folder: `$TSMZOO_CACHE`, else `$XDG_CACHE_HOME/tsmzoo`, else `~/.cache/tsmzoo`.
-
-    Raises DownloadError if there is no home folder.
-    """
-    chosen = os.environ.get("TSMZOO_CACHE") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/tsmzoo"
-    try:
-        return Path(chosen).expanduser()
-    except RuntimeError:
-        raise DownloadError(f"the cache {chosen}: no such home folder; set TSMZOO_CACHE to a folder") from None
 
 
 def local_path(entry: Entry) -> Path | None:

@@ -17,8 +17,8 @@ from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract, contract_path
 from tsmzoo.data import timing
 from tsmzoo.errors import ExportError
-from tsmzoo.exporting.export import Plan
 from tsmzoo.exporting.kit.vector import Vector
+from tsmzoo.exporting.plan import Plan
 from tsmzoo.inference.smoothing import default_smoothing
 from tsmzoo.system import files
 

@@ -1,0 +1,126 @@
+"""What an export is to write and where, checked before anything long begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tsmzoo.artifact import store
+from tsmzoo.artifact.contract import Preprocess, State
+from tsmzoo.artifact.converter import Converter, converter_of, formats_that, load_converter
+from tsmzoo.errors import ExportError
+from tsmzoo.exporting.calibration import CalibrationData, load_calibration
+from tsmzoo.formats import format_of
+from tsmzoo.registry import Entry
+from tsmzoo.registry.recipes import Precision, Target
+from tsmzoo.system.quiet import quiet
+
+if TYPE_CHECKING:
+    pass
+
+ELSEWHERE = "make room there, or choose another place with -o"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be written and where: checked before anything long begins."""
+
+    entry: Entry
+    #: The recipe, with what was wished for in its place.
+    target: Target
+    converter: Converter
+    out: Path
+    dynamic_batch: bool
+    #: What a file in fewer bits is calibrated and compared with.
+    material: CalibrationData | None = None
+    #: Operators that stay float in int8.
+    keep_float: int = 0
+
+
+def plan_export(
+    entry: Entry,
+    target: Target,
+    *,
+    out: Path | None = None,
+    precision: Precision | None = None,
+    preprocess: Preprocess | None = None,
+    state: State | None = None,
+    gpu_safe: bool | None = None,
+    softmax: bool | None = None,
+    dynamic_batch: bool = False,
+    calibrate: Path | None = None,
+    images: str | None = None,
+    keep_float: int = 0,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """Settle an export of `entry`; what is not given comes from the recipe `target`.
+
+    Raises ExportError or ArtifactError if the format cannot do it, its extra is missing, or the
+    place is taken.
+    """
+    if entry.mode == "offline" and state not in (None, "explicit"):
+        raise ExportError(f"{entry.id} is offline and has no states; leave out --state")
+    target = msgspec.structs.replace(
+        target,
+        precision=precision or target.precision,
+        preprocess=preprocess or target.preprocess,
+        state="explicit" if entry.mode == "offline" else state or target.state,
+        gpu_safe=target.gpu_safe if gpu_safe is None else gpu_safe,
+        softmax=target.softmax if softmax is None else softmax,
+    )
+    format_, precision = target.format, target.precision
+    able = converter_of(format_)
+    if target.state not in able.states:
+        known = formats_that(lambda each: target.state in each.states)
+        raise ExportError(
+            f"{target.state} states are for {known}; {format_} files keep none, take --state packed or explicit"
+        )
+    if target.state == "implicit" and precision == "fp32" and able.conventions.kept_dtype == "float16":
+        raise ExportError("implicit states are of half precision (Core ML knows no others); take fp16 or w8")
+    if target.gpu_safe and not able.gpu_safe:
+        raise ExportError(f"--gpu-safe is for {formats_that(lambda each: each.gpu_safe)}; leave it out")
+    if target.softmax and precision == "int8":
+        raise ExportError("probabilities have 256 steps in int8; take --no-softmax, and make them of the logits")
+    if dynamic_batch and not able.dynamic_batch:
+        known = formats_that(lambda each: each.dynamic_batch)
+        raise ExportError(f"--dynamic-batch is for {known}; {format_} files take one clip or frame a call")
+    if precision not in target.tolerance:
+        raise ExportError(f"{format_} is not written in {precision} yet; choose {' or '.join(target.tolerance)}")
+    # Files whose tensors are others have names of their own.
+    variant = ("" if target.state == "explicit" else f"-{target.state}") + ("-softmax" if target.softmax else "")
+    out = out or Path(f"{entry.id}-{precision}{variant}{format_.suffix}")
+    try:
+        if out.suffix != format_.suffix:
+            raise ExportError(f"{out}: must end in {format_.suffix}")
+        format_of(out)
+        if not out.parent.is_dir():
+            raise ExportError(f"{out}: its folder does not exist; make {out.parent} first")
+        if out.exists() and not (out.is_dir() if able.is_folder else out.is_file()):
+            raise ExportError(f"{out}: is in the way; move it first")
+        store.check_way(out)
+    except OSError as error:
+        raise ExportError(f"{out}: cannot be written ({error.strerror}); {ELSEWHERE}") from None
+    with quiet():
+        converter = load_converter(format_)
+    if keep_float and precision != "int8":
+        raise ExportError("--keep-float is for int8; leave it out")
+    if precision in target.bars and precision in converter.precisions:
+        raise ExportError(
+            f"a bar for {precision} would compare a {format_} file with itself; take it out of the recipe"
+        )
+    compared = precision == "int8" or precision in target.bars
+    if calibrate is not None and not compared:
+        raise ExportError("--calibrate is for int8; leave it out")
+    return Plan(
+        entry=entry,
+        target=target,
+        converter=converter,
+        out=out,
+        dynamic_batch=dynamic_batch,
+        material=load_calibration(entry, calibrate, images, notify) if compared else None,
+        keep_float=keep_float,
+    )
