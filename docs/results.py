@@ -63,7 +63,11 @@ def page() -> str:
         for each in structs:  # grows while it is read
             if each not in seen:
                 seen.append(each)
-                parts += [f"### {each.__name__}", inspect.getdoc(each) or "", _table(each, structs)]
+                parts += [
+                    f"### {each.__name__}",
+                    (inspect.getdoc(each) or "").partition("\n\nExamples:")[0],
+                    _table(each, structs),
+                ]
     return "\n\n".join(parts)
 
 

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tsmzoo.artifact import arrays, store
-from tsmzoo.benchmarking import litert_profile, sessions, worker
+from tsmzoo.benchmarking import sessions, worker
 from tsmzoo.benchmarking.run import Job, Operator
 from tsmzoo.cli import app
 from tsmzoo.formats import Format
@@ -27,7 +27,7 @@ Bench = Callable[..., Result]
 
 def test_onnx_states_are_fed_back(toy: Toy) -> None:
     session, loaded = worker.load(Job(subject=str(toy())))
-    mean = float(sessions._pixels(store.read_contract(toy())).mean())
+    mean = float(sessions.pixels(store.read_contract(toy())).mean())
     assert mean != 0
     for frames in range(1, 6):
         assert session.run()[0, 0] == pytest.approx(frames * mean, rel=1e-5)
@@ -99,7 +99,7 @@ def test_a_file_runs_as_verify_runs_it(format_: Format, options: list[str], tmp_
     session, _ = worker.load(Job(subject=str(path)))
     model = open_file(path, 1)
     contract = model.contract
-    pixels = arrays.from_layout(sessions._pixels(contract), contract.main_input.layout)
+    pixels = arrays.from_layout(sessions.pixels(contract), contract.main_input.layout)
     before = None
     for outputs in model.run_stream([pixels] * 6):
         answer = session.run().copy()
@@ -132,7 +132,7 @@ def test_profile_of_tflite_is_of_the_passes_that_are_timed(
 
 
 def test_profile_of_a_slow_tflite_ends(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(litert_profile, "SECONDS", 0.0)
+    monkeypatch.setattr("tsmzoo.converters.tflite.profile.SECONDS", 0.0)
     session, _ = worker.load(Job(subject=str(convolutions)))
     profile = session.profile(1000)
     assert profile is not None
@@ -142,6 +142,8 @@ def test_profile_of_a_slow_tflite_ends(convolutions: Path, monkeypatch: pytest.M
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_profile_of_tflite_takes_its_threads(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tsmzoo.converters.tflite import profile as litert_profile
+
     counts, call = [], litert_profile._Library.call
 
     def counted(self: litert_profile._Library, name: str, *arguments: Any) -> None:
@@ -158,14 +160,14 @@ def test_profile_of_tflite_takes_its_threads(convolutions: Path, monkeypatch: py
 
 def test_profile_of_a_litert_that_does_not_tell(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session, _ = worker.load(Job(subject=str(convolutions)))
-    monkeypatch.setattr(litert_profile, "library", lambda: Path("libNone.so"))
+    monkeypatch.setattr("tsmzoo.converters.tflite.profile.library", lambda: Path("libNone.so"))
     assert session.profile(1) is None
     session.run()
 
 
 def test_core_ml_keeps_one_state_from_pass_to_pass(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for what a Mac has: `predict` without a state is refused there where the file keeps one."""
-    coreml = pytest.importorskip("tsmzoo.converters.coreml.convert", exc_type=ImportError)
+    coreml = pytest.importorskip("tsmzoo.converters.coreml.runtime", exc_type=ImportError)
     states: list[object] = []
 
     class Model:
@@ -193,6 +195,6 @@ def test_core_ml_keeps_one_state_from_pass_to_pass(package: Path, monkeypatch: p
 
 def test_events_are_summed_over_kinds_and_nodes() -> None:
     events = [("Conv", "a", 1.0, 1), ("Conv", "b", 2.0, 1), ("Add", "c", 4.0, 1)] * 2
-    profile = sessions._profile(events, 2)
+    profile = sessions.profile_of(events, 2)
     assert profile.kinds == (Operator("Add", None, 4.0, 1), Operator("Conv", None, 3.0, 2))
     assert [node.name for node in profile.nodes] == ["c", "b", "a"]

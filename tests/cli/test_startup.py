@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tsmzoo import registry
+from tsmzoo.registry import recipes
 
 #: Of tsmzoo's own modules, besides those of the commands that are not called.
 ALWAYS = {"cli", "cli._main", "cli._terminal", "errors", "system", "system.streams", "text"}
@@ -15,7 +16,7 @@ ZOO = ALWAYS | {
     *("catalog", "catalog.listing", "cli._options", "weights", "weights.cache"),
     *("registry", "registry.compiled", "registry.loader", "registry.paths", "registry.schema"),
 }
-RECIPES = {"registry.recipes", "registry.bounded_yaml", "system.files", "formats"}
+RECIPES = {"registry.recipes", "formats"}
 #: Companions of other libraries.
 COMPANIONS = {"annotated_doc", "cython_runtime", "shellingham", "typing_extensions"}
 #: What each may load, ours and others'.
@@ -24,7 +25,7 @@ COMMANDS: dict[str, tuple[set[str], set[str]]] = {
     "bench --help": (ALWAYS | {"cli._options", "cli.bench", "cli.download", "formats"}, {"typer"}),
     "list": (ZOO | {"cli.list"}, {"typer", "msgspec"}),
     "list --all --json": (ZOO | {"cli.list"}, {"typer", "msgspec"}),
-    "info tsm_r50_sthv2": (ZOO | RECIPES | {"cli.info", "catalog.info"}, {"typer", "msgspec", "yaml"}),
+    "info tsm_r50_sthv2": (ZOO | RECIPES | {"cli.info", "catalog.info"}, {"typer", "msgspec"}),
 }
 SCRIPT = """
 import sys
@@ -39,7 +40,9 @@ finally:
 
 
 def loaded(command: str) -> set[str]:
-    registry.load()  # puts a copy of the registry into the cache
+    # Puts copies into the cache.
+    registry.load()
+    recipes.protocol("mit_sth_fullres_2clip")
     words = [sys.executable, "-c", SCRIPT, *command.split()]
     result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
     return set(result.stderr.splitlines()[-1].split())
@@ -56,6 +59,7 @@ def test_modules_of_a_command(command: str) -> None:
     assert not {"asyncio", "http", "multiprocessing", "email", "unittest"} & modules
 
 
-def test_help_loads_no_library() -> None:
-    foreign = {name.partition(".")[0] for name in loaded("--help")} - sys.stdlib_module_names - {"tsmzoo", "__main__"}
+@pytest.mark.parametrize("command", ["--help", "export --help"])
+def test_help_loads_no_library(command: str) -> None:
+    foreign = {name.partition(".")[0] for name in loaded(command)} - sys.stdlib_module_names - {"tsmzoo", "__main__"}
     assert {name for name in foreign if not name.startswith("_")} <= COMPANIONS | {"typer"}

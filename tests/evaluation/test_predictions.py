@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation import predictions
 from tsmzoo.evaluation.predictions import Header, Prediction, Store
-from tsmzoo.evaluation.protocol import Changes, Plan
+from tsmzoo.evaluation.protocol import Changes, EvaluationPlan
 
-PLAN = Plan("p", "mit", "uniform", 1, 8, 8, 1, 73, 64, "logits")
+PLAN = EvaluationPlan("p", "mit", "uniform", 1, 8, 8, 1, 73, 64, "logits")
 HEADER = Header(
     model="m",
     format="torch",

@@ -22,7 +22,7 @@ def load(path: Path, reads: list[str], zoo: Registry | None = None) -> Registry:
         reads.append(path.read_text())
         return zoo or Registry(aliases={"text": reads[-1]})
 
-    return compiled.load(path, read)
+    return compiled.load(path, Registry, read)
 
 
 def test_the_copy_is_read_until_the_registry_changes(reads: list[str], tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_broken_copy_is_replaced(content: bytes, reads: list[str], tmp_path: P
     path = tmp_path / "registry.yaml"
     path.write_text("one")
     load(path, reads)
-    (copy,) = paths.cache_dir().iterdir()
+    (copy,) = (paths.cache_dir() / "compiled").iterdir()
     copy.write_bytes(content)
     assert load(path, reads).aliases == load(path, reads).aliases == {"text": "one"}
     assert len(reads) == 2

@@ -112,7 +112,7 @@ def main() -> None:
     streams.prepare()
     threads = os.environ.get("OMP_NUM_THREADS")
     if threads is not None and not re.fullmatch(r"\s*0*[1-9]\d{0,8}\s*(,\s*0*[1-9]\d{0,8}\s*)*", threads, re.ASCII):
-        # What torch computes with would say so itself, once in each process.
+        # torch's OpenMP would print its own message in each process.
         del os.environ["OMP_NUM_THREADS"]
         terminal.note(f"note: OMP_NUM_THREADS is {threads!r}, which is no number of threads; it is left out")
     interrupted = False
@@ -122,12 +122,12 @@ def main() -> None:
         interrupted = True
         signal.default_int_handler(number, frame)
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as in the background
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not if it is ignored, as in the background
         signal.signal(signal.SIGINT, interrupt)
     try:
         app(prog_name="tsmzoo")
     except Exception:
-        # Libraries make errors of their own of a Ctrl-C: torch, amid its imports.
+        # Some libraries turn Ctrl-C into errors of their own, such as torch during its imports.
         if not interrupted:
             raise
         sys.exit(130)

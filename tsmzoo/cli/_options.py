@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they stand for."""
+"""Options that several commands share, and the functions that read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _place(text: str) -> Path:
-    """Return a path; raise VideoError where it is an address, whose password a path would be printed with."""
+    """Return a path. Raises VideoError for an address: a path would be printed with its password."""
     from tsmzoo.data import address
 
     if (found := address.parse(text)) is not None:
@@ -23,57 +23,76 @@ def _place(text: str) -> Path:
     return Path(text)
 
 
-#: Of options that name videos: only here is an address still one, since Path makes one slash of two.
+#: For options that name videos. Addresses are refused here, before Path makes one slash of two.
 place: dict[str, Any] = {"parser": _place}
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 RegistryFile = Annotated[
-    Path | None, typer.Option("--registry", metavar="FILE", help="A registry of your own, on top of tsmzoo's.")
+    Path | None, typer.Option("--registry", metavar="FILE", help="Your own registry, added to tsmzoo's.")
 ]
-Model = Annotated[str, typer.Argument(help="A model's id or alias; `tsmzoo list` shows them.")]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Return the ids and aliases that begin with `incomplete`, for the completion of shells."""
+    zoo = load(None)
+    return [name for name in (*zoo.by_id, *zoo.aliases) if name.startswith(incomplete)]
+
+
+_model = typer.Argument(
+    metavar="MODEL", help="Model id or alias; `tsmzoo list` shows them.", autocompletion=complete_model
+)
+Model = Annotated[str, _model]
+OptionalModel = Annotated[str | None, _model]
 Weights = Annotated[
     str | None,
-    typer.Option(metavar="FILE|random", help="A local checkpoint, or `random`, in place of the published weights."),
+    typer.Option(metavar="FILE|random", help="Local checkpoint, or `random`, instead of the published weights."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of random weights.", min=0, max=2**63 - 1)]
-WeightsFormat = Annotated[str | None, typer.Option(help="The checkpoint's format, else told from its keys.")]
-#: At most as many as a registry may say (`registry.Classes`, which the help need not wait for).
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of random weights.", min=0, max=2**63 - 1)]
+WeightsFormat = Annotated[
+    str | None, typer.Option(metavar="FORMAT", help="Format of the checkpoint (default: detected from its keys).")
+]
+#: The same limit as in a registry (`registry.Classes`, which is not imported for speed).
 Classes = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Classes of the checkpoint, where they are not the model's.", min=1, max=65_536),
+    typer.Option(metavar="N", help="Number of classes of the checkpoint (default: the model's).", min=1, max=65_536),
 ]
 Labels = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Names of the checkpoint's classes, one a line, in their order.")
+    Path | None,
+    typer.Option(metavar="FILE", help="File with the names of the checkpoint's classes, one per line, in order."),
 ]
 Shift = Annotated[
     Literal["uni", "bi"] | None,
-    typer.Option(help="The shift that the checkpoint was trained with, where its keys do not tell."),
+    typer.Option(help="Shift that the checkpoint was trained with, if its keys do not show it."),
 ]
 AllowMismatch = Annotated[
-    bool, typer.Option("--allow-shift-mismatch", help="Load a bidirectional checkpoint into an online model.")
+    bool, typer.Option("--allow-shift-mismatch", help="Load a bidirectional checkpoint into an online model anyway.")
 ]
-Size = Annotated[int | None, typer.Option(metavar="PX", help="Side of the input.", min=32, max=2048)]
+Size = Annotated[int | None, typer.Option(metavar="PX", help="Side of the input, in pixels.", min=32, max=2048)]
 Frames = Annotated[
     int | None,
-    typer.Option(metavar="T", help="Frames of a clip; with eval, of an online model's stream, too.", min=1, max=256),
+    typer.Option(metavar="T", help="Frames of a clip; with eval, also of an online model's stream.", min=1, max=256),
 ]
 DataFolder = Annotated[
     Path,
-    typer.Option(metavar="DIR", help="Videos, with annotations.txt (`path index` a line) and labels.txt.", **place),
+    typer.Option(
+        metavar="DIR", help="Folder of videos with annotations.txt (`path index` per line) and labels.txt.", **place
+    ),
 ]
-ListFile = Annotated[Path | None, typer.Option("--list", metavar="FILE", help="A list in place of annotations.txt.")]
+ListFile = Annotated[
+    Path | None, typer.Option("--list", metavar="FILE", help="List to read instead of annotations.txt.")
+]
 LayoutName = Annotated[
-    str | None, typer.Option("--format", metavar="LAYOUT", help="The data's layout, else told by what lies there.")
+    str | None, typer.Option("--format", metavar="LAYOUT", help="Layout of the data (default: detected).")
 ]
-Split = Annotated[int, typer.Option(help="Of UCF101 and HMDB51.", min=1, max=3)]
+Split = Annotated[int, typer.Option(help="Split of UCF101 or HMDB51.", min=1, max=3)]
 Clip = Annotated[
     Path | None,
-    typer.Option(metavar="VIDEO|FOLDER", help="Real frames to verify with, beside the seeded noise.", **place),
+    typer.Option(metavar="VIDEO|FOLDER", help="Real frames to verify with, in addition to seeded noise.", **place),
 ]
 Images = Annotated[
     str | None,
     typer.Option(
-        metavar="TEMPLATE", help="What the images of a folder are called, if that is unclear: img_{:05d}.jpg."
+        metavar="TEMPLATE", help="Name template of the images in a folder, such as img_{:05d}.jpg (default: detected)."
     ),
 ]
 
@@ -85,7 +104,7 @@ def load(registry_file: Path | None) -> Registry:
 
 
 def own_checkpoint(weights: str | None, classes: int | None, labels: Path | None, shift: ShiftName | None) -> None:
-    """Refuse what is said of a checkpoint of one's own where the published one is taken, whose facts are known."""
+    """Refuse options that describe your own checkpoint if the published one is used."""
     options = {"--classes": classes, "--labels": labels, "--shift": shift}
     given = [name for name, value in options.items() if value is not None]
     if weights is None and given:
@@ -101,7 +120,7 @@ def frames_of(entry: Entry, frames: int | None) -> int | None:
 
 
 def names(labels: Path | None, classes: int | None) -> tuple[str, ...] | None:
-    """Return the names of --labels, as many as --classes says."""
+    """Return the names in --labels. Raises ZooError if --classes is another number."""
     if labels is None:
         return None
     from tsmzoo import registry
@@ -142,18 +161,18 @@ def reference(
 
 
 def number(value: float | None) -> float | None:
-    """Refuse NaN, which is within no bounds and passes all of them; a callback of every option of a fraction."""
+    """Refuse NaN, which passes every bound; the callback of all options with fractions."""
     if value is not None and value != value:
         raise typer.BadParameter("nan is no number")
     return value
 
 
-#: Far beyond what a factor of scores may be, yet such that sums of them stay numbers.
+#: Largest weight of a score: sums of them must stay finite.
 _MOST = 1e6
 
 
 def numbers(option: str, text: str | None) -> list[float]:
-    """Return the numbers of an option such as `1,1.5`."""
+    """Parse the value of an option such as `1,1.5`."""
     try:
         found = [float(part) for part in text.split(",")] if text else []
     except ValueError:

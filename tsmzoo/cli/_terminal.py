@@ -1,6 +1,6 @@
-"""What the commands print: tables and text on stdout, progress and notes on stderr, JSON alone where asked for.
+"""Output of the commands: results on stdout, progress and notes on stderr.
 
-Names, labels and what servers answer may hold anything: here it is made harmless to a terminal, and no line endless.
+Names, labels and answers of servers may contain anything: control characters are escaped and long lines cut.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def say(text: str) -> None:
 
 
 def print_json_line(document: Any) -> None:
-    """Print one JSON document on one line, at once: another program may be waiting for it."""
+    """Print one JSON document on one line and flush it: another program may be waiting for it."""
     print(_json(document), flush=True)
 
 
@@ -35,9 +35,9 @@ def print_json(document: Any) -> None:
 
 
 def _json(document: Any, indent: int | None = None) -> str:
-    """Return JSON that holds all of a document, in characters that stdout has and no terminal obeys.
+    """Return a struct, or lists and mappings with structs, as JSON.
 
-    A document is a struct, or what JSON knows of lists, mappings and values with structs among them.
+    Characters that stdout cannot encode or that control a terminal are escaped.
     """
     import json
 
@@ -46,11 +46,11 @@ def _json(document: Any, indent: int | None = None) -> str:
     document = msgspec.to_builtins(document)
     try:
         text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
-    except ValueError:  # JSON knows no such numbers
+    except ValueError:  # JSON has no NaN and no infinity
         text = json.dumps(_finite(document), indent=indent, ensure_ascii=False)
 
     def escape(match: re.Match[str]) -> str:
-        if match[0] == "\n":  # that of `indent`: in strings there are none left
+        if match[0] == "\n":  # from `indent`: those in strings are escaped already
             return "\n"
         return r"\u007f" if match[0] == "\x7f" else json.dumps(match[0])[1:-1]
 
@@ -72,7 +72,7 @@ def _finite(document: Any) -> Any:
 
 
 def note(line: str) -> None:
-    """Say something beside the result."""
+    """Print to stderr."""
     print(one_line(line), file=sys.stderr)
 
 
@@ -81,8 +81,8 @@ def silent(_: str) -> None:
 
 
 def table(columns: dict[str, str], rows: list[list[str]]) -> str:
-    """Return `rows` under `columns`, a mapping from heading to "left" or "right"; each row is one line."""
-    # By hand, since importing a library for it takes a third of the quarter second that `list` may take.
+    """Format `rows` as a table. `columns` maps each heading to "left" or "right"; each row is one line."""
+    # Not by a library: importing rich takes longer than `list` may take.
     lines = [list(columns), *([one_line(cell, CELL) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
     pads = [str.rjust if justify == "right" else str.ljust for justify in columns.values()]
@@ -95,7 +95,7 @@ def table(columns: dict[str, str], rows: list[list[str]]) -> str:
 
 @contextmanager
 def stages() -> Iterator[Callable[..., None]]:
-    """Give a function that shows what is going on, with a spinner; silent where stderr is no terminal."""
+    """Give a function that shows the current step with a spinner; silent if stderr is no terminal."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
@@ -110,7 +110,7 @@ def stages() -> Iterator[Callable[..., None]]:
 
 @contextmanager
 def download_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Give a function that shows bytes so far of bytes in all; silent where stderr is no terminal."""
+    """Give a function that shows a bar of bytes done and in all; silent if stderr is no terminal."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
@@ -129,7 +129,7 @@ def download_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
     task = progress.add_task(one_line(title, BESIDE), total=None)
 
     def show(done: int, total: int | None) -> None:
-        progress.start()  # with the first bytes: most calls find the file in the cache
+        progress.start()  # with the first bytes: usually the file is in the cache
         progress.update(task, completed=done, total=total)
 
     try:
@@ -140,7 +140,7 @@ def download_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
 
 @contextmanager
 def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that shows what is going on, and how far it is; silent where stderr is no terminal."""
+    """Give a function that shows the current step with a bar; silent if stderr is no terminal."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
@@ -150,7 +150,7 @@ def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with own_stderr() as handle:
         console = Console(file=handle, force_terminal=True)
-        # What is printed meanwhile goes above the bar, but into a file where stdout is one.
+        # Output goes above the bar, except into a file.
         ours = sys.stdout.isatty()
         with Progress(*columns, console=console, transient=True, redirect_stdout=ours) as progress:
             task = progress.add_task("starting", total=None)
@@ -161,7 +161,7 @@ def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def videos_bar(*, show: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that shows videos done of all, videos a second and the time left; silent off a terminal."""
+    """Give a function that shows a bar of videos with speed and time left; silent if stderr is no terminal."""
     if not show or not sys.stderr.isatty():
         yield lambda *_: None
         return
@@ -222,7 +222,7 @@ class Display(ExitStack):
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether Ctrl-C was pressed, so that work ends between two frames, not in one.
+    """Give a function that returns whether Ctrl-C was pressed, so that work ends between two frames.
 
     A second Ctrl-C ends it at once.
     """
@@ -245,9 +245,9 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def keys(*, live: bool) -> Iterator[Callable[[], str]]:
-    """Give a function that returns the keys pressed since it was last called; never any unless `live`.
+    """Give a function that returns the keys pressed since its last call; none unless `live`.
 
-    Nor where the terminal is not ours, or of a system that reads it otherwise.
+    None either if the process is in the background or the system has no termios.
     """
     before = None
     with suppress(ImportError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Speed and memory: bench."""
+"""The command `bench`."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tsmzoo.formats import is_artifact
 def bench(
     subjects: Annotated[
         list[str],
-        typer.Argument(metavar="FILE|MODEL…", help="Exported files, and ids or aliases of models, which run in torch."),
+        typer.Argument(metavar="FILE|MODEL…", help="Exported files, and model ids or aliases, which run in torch."),
     ],
-    runs: Annotated[int, typer.Option(help="Rounds in which each takes its turn.", min=1, max=100_000)] = 30,
-    threads: Annotated[int, typer.Option(help="Threads of each; Core ML takes its own number.", min=1, max=256)] = 1,
+    runs: Annotated[int, typer.Option(help="Number of rounds; in each, all run in turn.", min=1, max=100_000)] = 30,
+    threads: Annotated[int, typer.Option(help="Threads of each; Core ML chooses its own number.", min=1, max=256)] = 1,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Show where the time goes, by operator and node (onnx, tflite, torch).")
+        bool, typer.Option("--profile", help="Show the time by operator and node (onnx, tflite, torch).")
     ] = False,
     weights: Weights = None,
     seed: Seed = 0,
@@ -49,11 +49,11 @@ def bench(
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
-    """Compare latency and memory of files and models, which run in turns, each in a process of its own.
+    """Compare latency and memory of files and models, which run in turns, each in its own process.
 
-    On Linux all are held to the same cores, of those that `taskset` allows, since cores are not alike.
-    Times are of a clip of an offline model, and of a frame of an online one, its states fed back; ratios are medians
-    over the rounds. --weights, --size and --frames are for models: a file holds its own.
+    On Linux all run on the same cores, out of those that `taskset` allows, because cores differ.
+    Times are per clip of an offline model, and per frame of an online one, with its states fed back; ratios are medians
+    over the rounds. --weights, --size and --frames apply to models: a file has its own.
     """
     models = [subject for subject in subjects if not is_artifact(subject)]
     options: dict[str, object] = {"--weights": weights, "--weights-format": weights_format}

@@ -15,14 +15,14 @@ from tsmzoo.cli._options import Json
 @app.command()
 def data(
     task: Annotated[
-        Literal["motion"], typer.Argument(help="motion: clips whose classes only the order of frames tells apart.")
+        Literal["motion"], typer.Argument(help="motion: clips whose classes differ only in the order of frames.")
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    videos: Annotated[int, typer.Option(help="Clips to write, an even number.", min=2, max=1_000_000)] = 1000,
-    seed: Annotated[int, typer.Option(help="Another seed gives other clips.", min=0, max=2**63 - 1)] = 0,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder.")],
+    videos: Annotated[int, typer.Option(help="Number of clips, even.", min=2, max=1_000_000)] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the clips.", min=0, max=2**63 - 1)] = 0,
     json: Json = False,
 ) -> None:
-    """Write labelled videos, made here, in the layout that `eval` and `train` read."""
+    """Generate labeled videos in the layout that `eval` and `train` read."""
     from tsmzoo.cli._results import Videos
     from tsmzoo.data import motion
 

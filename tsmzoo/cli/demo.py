@@ -16,12 +16,12 @@ from tsmzoo.errors import DataError
 @app.command()
 def demo(
     keep: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep the clips and the exported file in a new folder.")
+        Path | None, typer.Option(metavar="DIR", help="Keep the clips and the exported file in this new folder.")
     ] = None,
-    videos: Annotated[int, typer.Option(help="Clips to measure on, an even number.", min=2, max=1_000_000)] = 280,
+    videos: Annotated[int, typer.Option(help="Number of clips to measure on, even.", min=2, max=1_000_000)] = 280,
     json: Json = False,
 ) -> None:
-    """See the point in two minutes: three models of equal cost, measured, exported, verified and streamed."""
+    """Show in two minutes what the shift does: three models of equal cost, measured, exported, verified, streamed."""
     from contextlib import ExitStack
 
     zoo = load(None)

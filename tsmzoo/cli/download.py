@@ -9,7 +9,7 @@ import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import Json, RegistryFile, load
+from tsmzoo.cli._options import Json, RegistryFile, complete_model, load
 from tsmzoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 @app.command("download")
 def download_(
-    models: Annotated[list[str] | None, typer.Argument(help="Ids or aliases.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every model of the registry.")] = False,
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Model ids or aliases.", autocompletion=complete_model)
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Download every model of the registry.")] = False,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
-    """Fetch checkpoints into the cache, resumed and verified.
+    """Download checkpoints into the cache and verify them; a stopped download resumes.
 
-    TSMZOO_MIRROR may hold the https address of a folder that is tried first: <address>/<id>/<file>, then
+    TSMZOO_MIRROR is the https address of a folder that is tried first: <address>/<id>/<file>, then
     <address>/<file>.
     """
     from tsmzoo.cli._results import Download

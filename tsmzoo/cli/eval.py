@@ -38,37 +38,42 @@ def eval_(
         list[str],
         typer.Argument(
             metavar="MODEL|FILE…",
-            help="A model's id, an exported file, or predictions that were saved; several add up.",
+            help="Model id, exported file, or saved predictions. Scores of several are added.",
         ),
     ],
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The dataset as it was published, or lists of your own.", **place)
+        Path | None,
+        typer.Option(metavar="DIR", help="Dataset folder, in its published layout or with your own lists.", **place),
     ] = None,
     list_file: ListFile = None,
     layout: LayoutName = None,
     split: Split = 1,
     images: Images = None,
     protocol: Annotated[
-        str | None, typer.Option(help="An id or short name, else that of the first published figure.")
+        str | None, typer.Option(help="Id or short name of the protocol (default: that of the first published figure).")
     ] = None,
     clips: Annotated[
-        int | None, typer.Option(help="Clips a video, in place of the protocol's.", min=1, max=1000)
+        int | None, typer.Option(help="Clips per video (default: the protocol's).", min=1, max=1000)
     ] = None,
-    crops: Annotated[Literal["1", "3", "5", "10"] | None, typer.Option(help="In place of the protocol's.")] = None,
+    crops: Annotated[
+        Literal["1", "3", "5", "10"] | None, typer.Option(help="Crops per clip (default: the protocol's).")
+    ] = None,
     frames: Frames = None,
     observe: Annotated[
-        str | None, typer.Option(metavar="P,P…", help="Percents of each video after which to score, too.")
+        str | None, typer.Option(metavar="P,P…", help="Also score after these percentages of each video.")
     ] = None,
     weights_of_scores: Annotated[
-        str | None, typer.Option(metavar="W,W…", help="Factors of the scores of several models; 1 each without.")
+        str | None, typer.Option(metavar="W,W…", help="Weights of the scores of several models (default: 1 each).")
     ] = None,
     predictions: Annotated[
-        Path | None, typer.Option(metavar="FILE.jsonl", help="Keep predictions; a stopped run goes on from there.")
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Save predictions; a stopped run resumes from this file.")
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with the confusion matrix.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an HTML page with the confusion matrix.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at a video that cannot be decoded.")] = False,
     workers: Annotated[
-        int | None, typer.Option(help="Processes; one a core without, 0 for this one.", min=0, max=256)
+        int | None, typer.Option(help="Worker processes; 0: none (default: one per core).", min=0, max=256)
     ] = None,
     weights: Weights = None,
     seed: Seed = 0,
@@ -80,7 +85,7 @@ def eval_(
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
-    """Measure accuracy over labelled videos under a published protocol, beside the published figure."""
+    """Measure accuracy on labeled videos under a published protocol, and compare with the published figure."""
     levels, factors = numbers("--observe", observe), numbers("--weights-of-scores", weights_of_scores)
     if not all(level.is_integer() and 1 <= level <= 100 for level in levels):
         raise typer.BadParameter(f"{observe!r} must be whole percents, 1…100", param_hint="--observe")

@@ -38,46 +38,59 @@ from tsmzoo.formats import Format
 @app.command()
 def export(
     model: Model,
-    to: Annotated[Format | None, typer.Option(help="The format to write.")] = None,
+    to: Annotated[Format | None, typer.Option(help="Format of the file.")] = None,
     recipe_name: Annotated[
         str | None,
-        typer.Option("--recipe", metavar="NAME", help="android, ios, or a .yaml file of your own, in place of --to."),
+        typer.Option("--recipe", metavar="NAME", help="Export recipe instead of --to: android, ios, or a .yaml file."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="PATH", help="Default: <model>-<precision>.<ending>")
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="PATH", help="Path of the file (default: <model>-<precision>.<ending>)."
+        ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp32, fp16, int8 (weights and activations) or w8 (weights).")
+        str | None, typer.Option(help="fp32, fp16, int8 (weights and activations) or w8 (weights only).")
     ] = None,
     calibrate: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Videos, or folders of images, that int8 takes its ranges from; the bundled have theirs.",
+            help="Videos or folders of images to calibrate int8 on (bundled models need none).",
             **place,
         ),
     ] = None,
     keep_float: Annotated[
-        int, typer.Option(help="How many of the operators that int8 costs most stay float.", min=0, max=10_000)
+        int,
+        typer.Option(
+            metavar="N", help="Number of operators kept in float: those most sensitive to int8.", min=0, max=10_000
+        ),
     ] = 0,
     preprocess: Annotated[
-        str | None, typer.Option(help="embedded (default): camera values in; external: normalised values in.")
+        str | None, typer.Option(help="embedded (default): the input is pixel values; external: normalized values.")
     ] = None,
     state: Annotated[
         str | None,
         typer.Option(
-            help="explicit (default): states are inputs and outputs; packed: one of each; implicit: kept (coreml)."
+            help="explicit (default): one tensor per state; packed: one for all; implicit: kept inside (coreml)."
         ),
     ] = None,
     gpu_safe: Annotated[
         bool | None,
-        typer.Option("--gpu-safe/--no-gpu-safe", help="Outputs of their own, which no Android GPU corrupts (tflite)."),
+        typer.Option(
+            "--gpu-safe/--no-gpu-safe",
+            help="Separate outputs for the states: some Android GPUs corrupt shared ones (tflite).",
+        ),
     ] = None,
     softmax: Annotated[
         bool | None,
-        typer.Option("--softmax/--no-softmax", help="Probabilities, not logits; sigmoids where several may hold."),
+        typer.Option(
+            "--softmax/--no-softmax", help="Output probabilities instead of logits (sigmoid for multi-label models)."
+        ),
     ] = None,
-    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Any number of clips a call (onnx).")] = False,
+    dynamic_batch: Annotated[
+        bool, typer.Option("--dynamic-batch", help="Accept any number of clips per call (onnx).")
+    ] = False,
     weights: Weights = None,
     seed: Seed = 0,
     weights_format: WeightsFormat = None,
@@ -93,13 +106,13 @@ def export(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="A new folder for an app: the file, a class that runs it (of logits, not --softmax), a test vector.",
+            help="New folder for an app: the file, a class that runs it, a test vector; not with --softmax.",
         ),
     ] = None,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
-    """Convert a model, with its contract beside it, verified before it gets its name."""
+    """Convert a model to ONNX, TFLite or Core ML, verify the file, and write its contract beside it."""
     choice("--precision", precision, ("fp32", "fp16", "w8", "int8"))
     choice("--preprocess", preprocess, ("embedded", "external"))
     choice("--state", state, ("explicit", "packed", "implicit"))

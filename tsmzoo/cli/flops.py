@@ -8,20 +8,20 @@ import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import Frames, Json, RegistryFile, Size, frames_of, load
+from tsmzoo.cli._options import Frames, Json, OptionalModel, RegistryFile, Size, frames_of, load
 
 
 @app.command()
 def flops(
-    model: Annotated[str | None, typer.Argument(help="A model's id or alias.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every model of the registry.")] = False,
-    per_module: Annotated[bool, typer.Option("--per-module", help="Show where they are spent.")] = False,
+    model: OptionalModel = None,
+    all_: Annotated[bool, typer.Option("--all", help="Count every model of the registry.")] = False,
+    per_module: Annotated[bool, typer.Option("--per-module", help="Show the cost of each module.")] = False,
     size: Size = None,
     frames: Frames = None,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
-    """Count multiply-accumulates and parameters, next to the published figures."""
+    """Count multiply-accumulates and parameters, and compare with the published figures."""
     from tsmzoo.catalog.flops import COLUMNS, CONVENTION, cells, cost, text
 
     if (model is None) == (not all_):

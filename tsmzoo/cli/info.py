@@ -9,15 +9,15 @@ import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import Json, Labels, RegistryFile, Shift, WeightsFormat, load, names
+from tsmzoo.cli._options import Json, Labels, OptionalModel, RegistryFile, Shift, WeightsFormat, load, names
 
 
 @app.command()
 def info(
-    model: Annotated[str | None, typer.Argument(help="A model's id or alias; `tsmzoo list` shows them.")] = None,
+    model: OptionalModel = None,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A checkpoint of your own: what it is, as a registry for --registry."),
+        typer.Option(metavar="FILE", help="Your own checkpoint: describe it as a registry file for --registry."),
     ] = None,
     weights_format: WeightsFormat = None,
     labels: Labels = None,
@@ -25,9 +25,9 @@ def info(
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
-    """Show all about one model: source, licence, figures and their protocols, input, states, labels, files.
+    """Show everything about a model: source, licence, accuracy and protocols, input, states, labels, files.
 
-    Of a checkpoint (--weights) what its file tells, as a registry in which it is a model; MODEL is then one like it.
+    With --weights, describe your own checkpoint as a registry file; MODEL is then a model with the same input.
     """
     zoo = load(registry_file)
     if weights is not None:

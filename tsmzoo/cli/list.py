@@ -13,21 +13,23 @@ from tsmzoo.cli._options import Json, RegistryFile, load
 
 @app.command("list")
 def list_(
-    pattern: Annotated[
-        str | None, typer.Argument(help="Ids and aliases that fit a wildcard, such as 'tsm_*_sthv2*'.")
-    ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every checkpoint, not the recommended ones alone.")] = False,
+    pattern: Annotated[str | None, typer.Argument(help="Wildcard for ids and aliases, such as 'tsm_*_sthv2*'.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Show every checkpoint, not only the recommended ones.")] = False,
     family: Annotated[str | None, typer.Option(help="tsn, tsm or i3d.")] = None,
     mode: Annotated[str | None, typer.Option(help="offline or online.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="For instance somethingv2.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="For instance resnet50, mobilenet_v2 or resnet50_i3d.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset, such as somethingv2.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone, such as resnet50, mobilenet_v2 or resnet50_i3d.")
+    ] = None,
     modality: Annotated[str | None, typer.Option(help="rgb or flow.")] = None,
-    exportable: Annotated[bool, typer.Option("--exportable", help="Only what `tsmzoo export` takes.")] = False,
-    search: Annotated[str | None, typer.Option(help="Text in an entry's id, alias, notes or source.")] = None,
+    exportable: Annotated[
+        bool, typer.Option("--exportable", help="Show only models that `tsmzoo export` can convert.")
+    ] = False,
+    search: Annotated[str | None, typer.Option(help="Text to find in ids, aliases, notes and sources.")] = None,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
-    """Show the models: the recommended ones, or all that a pattern or --all asks for."""
+    """List models: the recommended ones, those that match a pattern, or --all."""
     from tsmzoo.catalog import listing
 
     zoo = load(registry_file)

@@ -1,4 +1,4 @@
-"""Registries of one's own: registry check."""
+"""The command `registry check`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Json
 from tsmzoo.errors import RegistryError
 
-commands = typer.Typer(help="Check a registry of your own.", no_args_is_help=True, rich_markup_mode=None)
+commands = typer.Typer(help="Check your own registry.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(commands, name="registry")
 
 
 @commands.command()
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A registry, as --registry takes it.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Registry file, as for --registry.")],
     json: Json = False,
 ) -> None:
     """Check a registry file, and count each model's parameters, GMACs and states.
 
-    What an entry lacks is printed as YAML to paste into it. Exit code 1 if anything is missing or not as counted.
+    Missing values are printed as YAML to paste into the entry. Exit code 1 if anything is missing or not as counted.
     Counting takes a second or two for each architecture.
     """
     from tsmzoo.catalog import check as catalog_check

@@ -1,4 +1,4 @@
-"""Pictures: report."""
+"""The command `report`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from tsmzoo.text import joined
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Pictures of the same name there are replaced.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Output folder; pictures of the same name are replaced.")
+    ],
     bench: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE.json", help="What `bench --json` printed; may be given again."),
+        typer.Option(metavar="FILE.json", help="Output of `bench --json`; repeatable."),
     ] = None,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
-    """Draw published accuracy against cost, a picture a dataset, and with --bench against measured latency.
+    """Draw published accuracy against cost, one picture per dataset, and with --bench against measured latency.
 
-    As SVG and PNG; a bubble's area is the number of parameters, and each accuracy names its protocol.
+    Writes SVG and PNG. The area of a bubble is the number of parameters; each accuracy names its protocol.
     """
     zoo = load(registry_file)
     from tsmzoo.benchmarking import plots

@@ -29,38 +29,43 @@ from tsmzoo.formats import is_artifact
 
 @app.command()
 def run(
-    model: Annotated[str, typer.Argument(help="An exported file, or a model's id or alias.")],
+    model: Annotated[str, typer.Argument(help="Exported file, or model id or alias.")],
     video: Annotated[
         str,
         typer.Argument(
             metavar="VIDEO|FOLDER|CAMERA",
-            help="A video, a folder of images, a camera's number: 0, or an address: rtsp://…, http://….",
+            help="Video file, folder of images, camera number such as 0, or address (rtsp://…, http://…).",
         ),
     ],
     save: Annotated[
-        Path | None, typer.Option(metavar="FILE.mp4", help="Write the video with the answers on it, all its frames.")
+        Path | None, typer.Option(metavar="FILE.mp4", help="Write the video with the labels drawn on it.")
     ] = None,
     window: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Answers that are averaged; 0.8 s of a stream without.", min=1, max=100_000),
+        typer.Option(
+            metavar="N", help="Number of answers to average (default: 0.8 s of the stream).", min=1, max=100_000
+        ),
     ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
-            metavar="P", help="Below this probability nothing is decided; 0.5 without.", min=0, max=1, callback=number
+            metavar="P", help="Least probability of a shown label (default: 0.5).", min=0, max=1, callback=number
         ),
     ] = None,
     hold: Annotated[
         int | None,
         typer.Option(
-            metavar="K", help="Steps running that a new label must lead; 2 of a stream without.", min=1, max=100_000
+            metavar="K",
+            help="Consecutive steps that a new label must lead before it is shown (default: 2 for a stream).",
+            min=1,
+            max=100_000,
         ),
     ] = None,
     cut: Annotated[
         float | None,
         typer.Option(
             metavar="D",
-            help="Difference of two frames, 0…1, that begins anew; 0.4 without, 0: never.",
+            help="Difference of consecutive frames, 0…1, that resets the states; 0: never (default: 0.4).",
             min=0,
             max=1,
             callback=number,
@@ -68,13 +73,13 @@ def run(
     ] = None,
     reset_every: Annotated[
         float | None,
-        typer.Option(metavar="S", help="Begin anew every so many seconds.", min=0.01, max=1e6, callback=number),
+        typer.Option(metavar="S", help="Reset the states every S seconds.", min=0.01, max=1e6, callback=number),
     ] = None,
     every: Annotated[
         float | None,
         typer.Option(
             metavar="S",
-            help="Seconds from answer to answer of an offline model; a camera's: 1.",
+            help="Seconds between answers of an offline model (default: 1 for a camera).",
             min=0.01,
             max=1e6,
             callback=number,
@@ -84,7 +89,7 @@ def run(
         float | None,
         typer.Option(
             metavar="S",
-            help="Seconds that a clip of such answers spans; 4 without.",
+            help="Seconds covered by the clip of each such answer (default: 4).",
             min=0.01,
             max=1e6,
             callback=number,
@@ -94,7 +99,7 @@ def run(
         float | None,
         typer.Option(
             metavar="F",
-            help="Images a second of a folder; each is a step without.",
+            help="Frame rate of a folder of images (default: each image is a step).",
             min=0.01,
             max=1000,
             callback=number,
@@ -109,13 +114,13 @@ def run(
     shift: Shift = None,
     allow_shift_mismatch: AllowMismatch = False,
     registry_file: RegistryFile = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document a decision, each on a line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document per answer, each on a line.")] = False,
 ) -> None:
-    """Run a model over a video, images or a camera, live: the label, the top-5, milliseconds per frame.
+    """Run a model on a video, images or a camera, and show the label, the top-5 and the time per frame.
 
-    An online model answers at its own rate; the mean of its last answers must reach the threshold and hold before
-    its label is shown, and it begins anew when the scene is cut, or at the key r. An offline model gives one answer
-    to a whole video, and a camera one every second. Ctrl-C ends it, and keeps what was saved.
+    An online model answers every frame. A label is shown after the mean of the last answers has reached the threshold
+    and led for some steps; a scene change, or the key r, resets the states. An offline model gives one answer for a
+    video, and one every second for a camera. Ctrl-C ends it; a saved video stays complete.
     """
     if not is_artifact(model):
         own_checkpoint(weights, classes, labels, shift)

@@ -26,16 +26,18 @@ from tsmzoo.cli._options import (
 @app.command()
 def train(
     recipe_name: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A recipe of tsmzoo's, or a .yaml file of your own.")
+        str, typer.Argument(metavar="RECIPE", help="Name of one of tsmzoo's recipes, or a .yaml file.")
     ],
     data: DataFolder,
-    val: Annotated[Path, typer.Option(metavar="DIR", help="The same, to measure on; never trained on.", **place)],
-    out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A run begun there is resumed.")],
+    val: Annotated[Path, typer.Option(metavar="DIR", help="Validation videos, laid out like --data.", **place)],
+    out: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder; a run begun there is resumed.")
+    ],
     train_list: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The list to train on, in place of the one that --data holds.")
+        Path | None, typer.Option(metavar="FILE", help="Training list (default: the one in --data).")
     ] = None,
     val_list: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The list to measure on, in place of the one that --val holds.")
+        Path | None, typer.Option(metavar="FILE", help="Validation list (default: the one in --val).")
     ] = None,
     list_file: Annotated[Path | None, typer.Option("--list", hidden=True)] = None,
     layout: LayoutName = None,
@@ -43,11 +45,11 @@ def train(
     images: Images = None,
     shift: Shift = None,
     allow_shift_mismatch: AllowMismatch = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop where a video cannot be decoded.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop if a video cannot be decoded.")] = False,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
-    """Train a model on your own videos; `torchrun --nproc-per-node N -m tsmzoo train …` uses several devices."""
+    """Train a model on your videos. For several devices: `torchrun --nproc-per-node N -m tsmzoo train …`."""
     if train_list and list_file:
         raise typer.BadParameter("--list is --train-list; give one of them")
     from tsmzoo import api

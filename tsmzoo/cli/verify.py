@@ -26,18 +26,18 @@ from tsmzoo.errors import ZooError
 
 @app.command()
 def verify(
-    artifact: Annotated[Path, typer.Argument(help="A file that `tsmzoo export` wrote, its JSON beside it.")],
+    artifact: Annotated[Path, typer.Argument(help="A file from `tsmzoo export`, with its contract beside it.")],
     weights: Weights = None,
     classes: Classes = None,
     labels: Labels = None,
     shift: Shift = None,
-    steps: Annotated[int | None, typer.Option(help="Frames of each stream.", min=2, max=10_000)] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of frames of each stream.", min=2, max=10_000)] = None,
     clip: Clip = None,
     images: Images = None,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
-    """Compare a file with its torch model over a stream, or find that it was changed."""
+    """Compare an exported file with its torch model over a stream of frames."""
     from tsmzoo import api
     from tsmzoo.artifact import store
 

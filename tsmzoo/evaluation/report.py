@@ -9,7 +9,7 @@ import msgspec
 from tsmzoo.evaluation import metrics
 from tsmzoo.evaluation.metrics import Tally
 from tsmzoo.evaluation.predictions import Header
-from tsmzoo.evaluation.protocol import Changes, Plan
+from tsmzoo.evaluation.protocol import Changes, EvaluationPlan
 from tsmzoo.evaluation.scoring import Scored
 from tsmzoo.registry import Registry, Result, recipes
 from tsmzoo.registry.recipes import STRIDED
@@ -82,7 +82,7 @@ class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
     #: The library that ran the model, and the processor.
     runtime: str
     protocol: str
-    plan: Plan
+    plan: EvaluationPlan
     dataset: str
     #: Videos that were scored, and that could not be decoded.
     videos: int
@@ -276,7 +276,7 @@ def text(result: EvaluationResult) -> str:
     return joined(lines)
 
 
-def _in_words(p: Plan) -> str:
+def _in_words(p: EvaluationPlan) -> str:
     stride = f" every {p.stride}" if p.sampling in STRIDED else ""
     most = " at most" if p.sampling == "whole" else ""
     crops = "1 crop" if p.crops == 1 else f"{p.crops} crops"

@@ -1,6 +1,6 @@
-"""A copy of the project's registry in the user's cache, as JSON.
+"""Copies of the project's YAML files in the user's cache, as JSON.
 
-Reading registry.yaml takes longer than everything else that `tsmzoo list` does.
+`tsmzoo list` and `info` would wait for PyYAML longer than for everything else that they do.
 """
 
 from __future__ import annotations
@@ -9,43 +9,45 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 
 from tsmzoo.errors import DownloadError
 from tsmzoo.registry import paths
-from tsmzoo.registry.schema import Registry
+
+T = TypeVar("T")
 
 
-class _Compiled(msgspec.Struct):
+class _Compiled(msgspec.Struct, Generic[T]):
     #: What the copy was made of.
     sources: list[tuple[str, int, int]]
-    registry: Registry
+    value: T
 
 
-def load(path: Path, read: Callable[[], Registry]) -> Registry:
-    """Return the registry at `path` from its copy if that is current, else from `read`; then write the copy.
+def load(path: Path, kind: type[T], read: Callable[[], T]) -> T:
+    """Return the value of the file at `path` from its copy if that is current, else from `read`; then write the copy.
 
-    It is current if registry.yaml, this package and the names of the protocols are as they were. If the cache cannot be
+    It is current if the file, this package and the names of the protocols are as they were. If the cache cannot be
     written, no copy is made.
     """
-    code = sorted(Path(__file__).parent.glob("*.py"))
-    sources = [_state(each) for each in (path, paths.DATA / "recipes" / "eval", *code)]
     copy = None
-    with suppress(DownloadError, OSError, msgspec.MsgspecError):
+    with suppress(DownloadError, OSError, ValueError, msgspec.MsgspecError):
+        code = sorted(Path(__file__).parent.glob("*.py"))
+        sources = [_state(each) for each in (path, paths.DATA / "recipes" / "eval", *code)]
         # One for each place that tsmzoo is installed in.
-        copy = paths.cache_dir() / f"registry-{zlib.crc32(bytes(path)):08x}.json"
-        compiled = msgspec.json.decode(copy.read_bytes(), type=_Compiled)
+        copy = paths.cache_dir() / "compiled" / f"{path.stem}-{zlib.crc32(bytes(path)):08x}.json"
+        compiled = msgspec.json.decode(copy.read_bytes(), type=_Compiled[kind])  # type: ignore[valid-type]
         if compiled.sources == sources:
-            return compiled.registry
-    registry = read()
+            return compiled.value
+    value = read()
     if copy is not None:
         from tsmzoo.system import files
 
         with suppress(OSError):
             copy.parent.mkdir(parents=True, exist_ok=True)
-            files.write(copy, msgspec.json.encode(_Compiled(sources, registry)))
-    return registry
+            files.write(copy, msgspec.json.encode(_Compiled(sources, value)))
+    return value
 
 
 def _state(path: Path) -> tuple[str, int, int]:

@@ -33,7 +33,7 @@ def load(*extra: Path, incomplete: bool = False) -> Registry:
     8
     """
     own = paths.DATA / "registry.yaml"
-    merged = compiled.load(own, lambda: _on_top(Registry(), own, paths.PACKAGE))
+    merged = compiled.load(own, Registry, lambda: _on_top(Registry(), own, paths.PACKAGE))
     for path in extra:
         merged = _on_top(merged, path, path.parent, incomplete=incomplete)
     return merged

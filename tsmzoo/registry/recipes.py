@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-import yaml
 
 from tsmzoo.errors import RegistryError
 from tsmzoo.formats import Format
-from tsmzoo.registry import Frames, Id, paths
-from tsmzoo.registry.bounded_yaml import MAX_BYTES, parse
-from tsmzoo.system import files
+from tsmzoo.registry import Frames, Id, compiled, paths
 from tsmzoo.text import of_error
 
 RECIPES = paths.DATA / "recipes"
@@ -165,7 +162,8 @@ _T = TypeVar("_T", Protocol, Target, Training)
 
 def protocol(name: str) -> Protocol:
     """Read the evaluation protocol that `name` is the id of. Raises RegistryError naming file and key."""
-    return _read(RECIPES / "eval" / f"{name}.yaml", Protocol)
+    path = RECIPES / "eval" / f"{name}.yaml"
+    return compiled.load(path, Protocol, lambda: _read(path, Protocol))
 
 
 def find_protocol(name: str) -> tuple[str, Protocol]:
@@ -173,7 +171,7 @@ def find_protocol(name: str) -> tuple[str, Protocol]:
     known = {path.stem: path for path in sorted((RECIPES / "eval").glob("*.yaml"))}
     if name in known:
         return name, protocol(name)
-    shorts = {found.short: (id_, found) for id_ in known if (found := protocol(id_)).short}
+    shorts = {found.short: (id_, found) for id_ in known if (found := _read(known[id_], Protocol)).short}
     if name in shorts:
         return shorts[name]
     near = difflib.get_close_matches(name, [*known, *filter(None, shorts)], 3, 0.5)
@@ -203,6 +201,11 @@ def _recipe_path(kind: str, name: str) -> Path:
 
 
 def _read(path: Path, kind: type[_T]) -> _T:
+    import yaml
+
+    from tsmzoo.registry.bounded_yaml import MAX_BYTES, parse
+    from tsmzoo.system import files
+
     try:
         data: Any = parse(files.read_text(path, MAX_BYTES))
         return msgspec.convert(data, kind)

@@ -1,9 +1,9 @@
-"""What each operator of a TFLite file takes in LiteRT, told by the profiler of its C library.
+"""Time of each operator of a TFLite file, from the profiler of LiteRT's C library.
 
-The Python of ai-edge-litert has no way to it, but libLiteRt, which lies beside that Python, exports LiteRT's C API
-(https://github.com/google-ai-edge/LiteRT, litert/c/*.h). The profiler tells even of what XNNPACK makes of the file. Its
-summary is read, which is text, and not its events, whose structs change with the version. ai-edge-litert 2.1 has no
-such profiler; 2.2 and 2.3 have.
+ai-edge-litert does not offer it in Python, but its libLiteRt exports LiteRT's C API
+(https://github.com/google-ai-edge/LiteRT, litert/c/*.h). The profiler includes the operators that XNNPACK runs. Its
+summary, a text, is parsed rather than its events, whose structs change with the version. ai-edge-litert 2.1 has no such
+profiler; 2.2 and 2.3 have.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-#: So many passes at least, and for so long: a call is timed in whole microseconds, and the sum over many calls is
-#: finer; nor does a mean of many mind that the system interrupted one.
+#: Least number of passes, and least time: a call is timed in whole microseconds; the mean of many calls is finer and
+#: less sensitive to interruptions.
 LEAST_PASSES, LEAST_SECONDS = 20, 0.2
-#: No pass begins after so long: of a slow file a few are enough.
+#: No pass begins later than this: for a slow file a few passes are enough.
 SECONDS = 2.0
 
 _HANDLE = POINTER(c_void_p)
-#: Functions of the C API, without their prefix, and what they take; each returns a status, which is 0 where it worked.
+#: Functions of the C API, without their prefix, and their argument types; each returns a status, 0 for success.
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "CreateEnvironment": (c_int, c_void_p, _HANDLE),
     "CreateModelFromFile": (c_void_p, c_char_p, _HANDLE),
@@ -50,7 +50,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "StopProfiler": (c_void_p,),
     "GetProfileSummary": (c_void_p, c_void_p, _HANDLE),
 }
-#: What is destroyed by a function of its own, which returns nothing.
+#: Kinds with a function that destroys them, which returns nothing.
 _DESTROYED = ("Environment", "Model", "Options", "CompiledModel", "TensorBuffer")
 _CPU = 1  # kLiteRtHwAcceleratorCpu
 _SIGNATURE = 0
@@ -59,15 +59,15 @@ _SIGNATURE = 0
 _ROW = re.compile(
     r"\s*(?P<kind>\S.*?)(?:\s+\d+\.\d+){3}\s+(?P<share>\S+)%\s+\S+%\s+\S+\s+(?P<calls>\d+)\s+\[.*\]:\d+\s*"
 )
-#: The time of all nodes in all passes.
+#: The line with the time of all nodes in all passes.
 _TOTAL = re.compile(r"Timings \(microseconds\): .*\bcurr=(\d+)")
 
 
 class Node(NamedTuple):
-    """An operator as the runtime runs it: milliseconds of all its calls, in all passes together, and their number.
+    """An operator as the runtime runs it: milliseconds and number of all its calls, in all passes together.
 
-    Where parts of a file are run by a delegate and others are not, nodes of one kind with one number in their parts
-    are one row of LiteRT's, and so one node, called more than once a pass.
+    If a delegate runs parts of a file, LiteRT's summary has one row for nodes of one kind with the same number in
+    different parts; they are one node here, called more than once per pass.
     """
 
     kind: str
@@ -77,23 +77,23 @@ class Node(NamedTuple):
 
 
 class _RefusedError(Exception):
-    """LiteRT answers otherwise than it should."""
+    """LiteRT returned an error or nothing."""
 
 
 def parse(summary: str) -> list[Node]:
-    """Return the nodes of LiteRT's `summary`, named by their places in the order in which they ran, from 0.
+    """Return the nodes of LiteRT's `summary`, named by their index in the order in which they ran.
 
-    LiteRT has no better names: they are all "[Delegate]" or "[Builtin]", and a number. A node's time is its share of
-    all time, which is told to five digits; the mean of its calls is told in whole microseconds, too few for a slice.
-    Raises ValueError where the text is not as expected.
+    LiteRT has no better names: "[Delegate]" or "[Builtin]", and a number. A node's time is computed from its share of
+    all time, which has five digits: the mean of its calls is printed in whole microseconds, too coarse for a slice.
+    Raises ValueError if the text is not as expected.
     """
-    # What the title and the titles of the columns leave of the first table.
+    # The first table, without its title and the titles of its columns.
     lines = summary.partition(" Run Order ")[2].partition("\n\n")[0].splitlines()[2:]
     rows = [_ROW.fullmatch(line) for line in lines]
     total = _TOTAL.search(summary)
     if not all(rows) or not rows or total is None:
         raise ValueError("no table of nodes in the order in which they ran, or no sum")
-    # Shares of nothing, where all that ran was shorter than a microsecond, are written "nan" or "-nan".
+    # If everything took less than a microsecond, shares are "nan" or "-nan".
     percent = int(total[1]) / 1e3 / 100
     width = len(str(len(rows) - 1))
     return [
@@ -109,17 +109,17 @@ def parse(summary: str) -> list[Node]:
 
 
 def library() -> Path:
-    """Return where the installed ai-edge-litert has its C library. On Windows nothing of that name is there."""
+    """Return the path of the C library of the installed ai-edge-litert. On Windows there is no such file."""
     import ai_edge_litert
 
     return Path(ai_edge_litert.__file__).parent / f"libLiteRt.{'dylib' if sys.platform == 'darwin' else 'so'}"
 
 
 def profile(path: Path, threads: int, passes: int) -> tuple[int, list[Node]] | None:
-    """Run the file at `path` on zeros; return how many passes were counted, and its nodes in their order.
+    """Run the file at `path` on zeros with `threads` threads; return the number of passes, and the nodes in order.
 
-    Passes are `passes`, or as many as LEAST_PASSES and LEAST_SECONDS ask for, but none begins after SECONDS. The
-    runtime has as many threads as `threads`. None where the installed LiteRT does not tell.
+    It runs at least `passes` passes, LEAST_PASSES and LEAST_SECONDS, but begins none after SECONDS. None if the
+    installed LiteRT has no profiler.
     """
     try:
         lite = _Library(library())
@@ -132,7 +132,7 @@ def profile(path: Path, threads: int, passes: int) -> tuple[int, list[Node]] | N
 
 
 class _Library:
-    """LiteRT's C API. Raises OSError where there is no library at `path`, AttributeError where it lacks a function."""
+    """LiteRT's C API. Raises OSError if there is no library at `path`, AttributeError if it lacks a function."""
 
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
@@ -150,12 +150,12 @@ class _Library:
         self.free.argtypes, self.free.restype = (c_void_p,), None
 
     def call(self, name: str, *arguments: Any) -> None:
-        """Call a function. Raises _RefusedError where its status is not 0."""
+        """Call a function. Raises _RefusedError if its status is not 0."""
         if status := self._functions[name](*arguments):
             raise _RefusedError(f"LiteRt{name}: {status}")
 
     def get(self, name: str, *arguments: Any) -> c_void_p:
-        """Call a function whose last argument is where it puts what it answers; return that."""
+        """Call a function that returns a handle through its last argument; return the handle."""
         answer = c_void_p()
         self.call(name, *arguments, byref(answer))
         if not answer:
@@ -163,19 +163,19 @@ class _Library:
         return answer
 
     def make(self, stack: ExitStack, kind: str, name: str, *arguments: Any) -> c_void_p:
-        """Call a function that makes a thing of `kind`, which `stack` destroys; return that."""
+        """Call a function that creates an object of `kind`, which `stack` will destroy; return its handle."""
         made = self.get(name, *arguments)
         stack.callback(self._functions[f"Destroy{kind}"], made)
         return made
 
     def add_options(self, options: c_void_p, identifier: bytes, toml: bytes) -> None:
-        """Add settings to `options`, which own the copy that is made of them."""
+        """Add settings to `options`, which own the copy made here."""
         copy = self._strdup(toml)
         opaque = self.get("CreateOpaqueOptions", identifier, copy, ctypes.cast(self.free, c_void_p))
         self.call("AddOpaqueOptions", options, opaque)
 
     def count(self, name: str, thing: c_void_p) -> int:
-        """Call a function that counts; return what it says."""
+        """Call a function that counts; return the number."""
         number = c_size_t()
         self.call(name, thing, byref(number))
         return number.value
@@ -187,12 +187,12 @@ def _profile(lite: _Library, path: Path, threads: int, passes: int) -> tuple[int
         model = lite.make(stack, "Model", "CreateModelFromFile", environment, os.fsencode(path))
         options = lite.make(stack, "Options", "CreateOptions")
         lite.call("SetOptionsHardwareAccelerators", options, _CPU)
-        # As LrtGetOpaqueRuntimeOptionsData and LrtGetOpaqueCpuOptionsData (litert/c/options) write them, which the
-        # library does not export. Of threads it would take one.
+        # As LrtGetOpaqueRuntimeOptionsData and LrtGetOpaqueCpuOptionsData (litert/c/options) write them; the library
+        # does not export these. Without num_threads it would use one thread.
         lite.add_options(options, b"runtime_options_string", b"enable_profiling = true\n")
         lite.add_options(options, b"xnnpack", b"num_threads = %d\n" % threads)
         compiled = lite.make(stack, "CompiledModel", "CreateCompiledModel", environment, model, options)
-        # Before what it needs: versions that have none, and may differ in the rest, refuse here.
+        # First, because versions without a profiler, which may differ in the rest, fail here.
         profiler = lite.get("CompiledModelGetProfiler", compiled)
         signature = lite.get("GetModelSignature", model, _SIGNATURE)
         buffers = [_buffers(lite, stack, environment, compiled, signature, kind) for kind in ("Input", "Output")]
@@ -208,11 +208,11 @@ def _profile(lite: _Library, path: Path, threads: int, passes: int) -> tuple[int
             run()
             done, elapsed = done + 1, perf_counter() - began
         lite.call("StopProfiler", profiler)
-        # Once only: each summary counts the events before it once more.
+        # Only once: another summary would count the same events again.
         summary = lite.get("GetProfileSummary", profiler, compiled)
         stack.callback(lite.free, summary)
         nodes = parse(ctypes.string_at(summary).decode(errors="replace"))
-        # A version whose buffer of events does not grow would lose the last of them.
+        # A version with a fixed buffer of events would lose the last ones.
         if any(node.calls % done for node in nodes):
             raise _RefusedError("not all events were kept")
         return done, nodes
@@ -221,17 +221,17 @@ def _profile(lite: _Library, path: Path, threads: int, passes: int) -> tuple[int
 def _buffers(
     lite: _Library, stack: ExitStack, environment: c_void_p, compiled: c_void_p, signature: c_void_p, kind: str
 ) -> Any:
-    """Return an array of buffers, all zeros, for the inputs or outputs of `compiled`, as `kind` says."""
+    """Return an array of zero-filled buffers for `compiled`; `kind` is "Input" or "Output"."""
     number = lite.count(f"GetNumSignature{kind}s", signature)
     buffers = (c_void_p * number)()
     for index in range(number):
         tensor = lite.get(f"GetSignature{kind}TensorByIndex", signature, index)
-        type_ = ctypes.create_string_buffer(256)  # a struct of 72 bytes, which is only handed on
+        type_ = ctypes.create_string_buffer(256)  # a struct of 72 bytes, only passed on
         lite.call("GetRankedTensorType", tensor, type_)
         needs = lite.get(f"GetCompiledModel{kind}BufferRequirements", compiled, _SIGNATURE, index)
         made = "CreateManagedTensorBufferFromRequirements"
         buffer = lite.make(stack, "TensorBuffer", made, environment, type_, needs)
-        # Else it holds what lay there before; denormal numbers among it would take longer.
+        # Memory is not cleared otherwise, and denormal numbers in it would take longer.
         lite.call("ClearTensorBuffer", buffer)
         buffers[index] = buffer.value
     return buffers
