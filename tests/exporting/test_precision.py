@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from tsmzoo.converters import costs
-from tsmzoo.converters.onnx import quantize
 from typer.testing import CliRunner
 
 from tsmzoo import cli, registry
@@ -24,6 +21,10 @@ from tsmzoo.exporting import calibration
 from tsmzoo.inference.model import Model
 from tsmzoo.registry.recipes import QualityThreshold
 from tsmzoo.typing import Array
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+from tsmzoo.converters.onnx import quantize  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable

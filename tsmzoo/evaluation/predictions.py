@@ -353,8 +353,9 @@ class Store:
             raise DataError(f"{self._path}: cannot be written ({error.strerror}); make room and go on") from None
 
 
-#: Keys of a header that may differ between equal runs; older headers lack them.
-_INFORMATIVE = {"list_file", "split"}
+#: Keys of a header that may differ when a run is continued: what an older one lacks, and the version that began it,
+#: since `reading` says whether both read pictures alike.
+_INFORMATIVE = {"list_file", "split", "tsmzoo"}
 
 
 def _flat(header: dict[str, Any]) -> dict[str, Any]:
