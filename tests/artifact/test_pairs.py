@@ -237,7 +237,7 @@ def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
 
 def test_a_process_that_was_killed_leaves_nothing_that_the_next_does_not_sweep(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from tsmzoo import files\n"
+        "import os, sys; from pathlib import Path; from tsmzoo.system import files\n"
         "with files.beside(Path(sys.argv[1])) as folder:\n"
         "    folder.mkdir(); (folder / 'float.onnx').write_text('half'); os.kill(os.getpid(), 9)"
     )
@@ -266,7 +266,7 @@ def test_a_folder_that_another_process_keeps_is_waited_for_so_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = (
-        "import sys; from pathlib import Path; from tsmzoo import files\n"
+        "import sys; from pathlib import Path; from tsmzoo.system import files\n"
         "with files.exclusive(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
     )
     words = [sys.executable, "-c", script, str(tmp_path)]

@@ -193,6 +193,7 @@ def test_a_file_in_its_kits_way_is_refused_before_the_long_work(out: str, folder
 
 
 def test_the_command_refuses_it_before_it_makes_anything(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
     (tmp_path / "kk").mkdir()
     result = invoke("export", ONLINE, "--to", "onnx", "-o", tmp_path / "kk" / "x.onnx", "--kit", tmp_path / "kk")
     assert result.exit_code == 1
