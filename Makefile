@@ -37,9 +37,9 @@ check: $(VENV)/.ready
 	$(MKDOCS)
 
 # Rewrites the generated tables and the schema of registries, and builds the documentation in site/.
-MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
-PAGES = README.md docs/*.md
-COG = $(BIN)/cog -P -I docs -p "import tables" --verbosity 1
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+PAGES = README.md docs/*.md docs/tutorials/*.md
+COG = $(BIN)/cog -P -I docs -p "import notebook, results, tables" --verbosity 1
 docs: $(VENV)/.ready
 	$(BIN)/python -m tsmzoo.registry.json_schema > schema.json.part
 	mv schema.json.part tsmzoo/registry/schema.json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import types
 from collections.abc import Iterator
@@ -62,7 +63,11 @@ def page() -> str:
         for each in structs:  # grows while it is read
             if each not in seen:
                 seen.append(each)
-                parts += [f"### {each.__name__}", inspect.getdoc(each) or "", _table(each, structs)]
+                parts += [
+                    f"### {each.__name__}",
+                    (inspect.getdoc(each) or "").partition("\n\nExamples:")[0],
+                    _table(each, structs),
+                ]
     return "\n\n".join(parts)
 
 
@@ -79,7 +84,10 @@ def _keys(kind: type) -> dict[str, tuple[Any, str]]:
     meanings: dict[str, str] = {}
     for each in reversed(kind.__mro__[:-2]):
         comments = _COMMENT.findall(inspect.getsource(each)) if each is not msgspec.Struct else ()
-        meanings |= {name: " ".join(comment.replace("#: ", "").split()) for comment, name in comments}
+        meanings |= {
+            name: re.sub(r"\bNone\b", "null", " ".join(comment.replace("#: ", "").split()))
+            for comment, name in comments
+        }
     keys = {
         field.encode_name: (field.type, meanings.get(field.name, "").replace("|", r"\|"))
         for field in msgspec.structs.fields(kind)
@@ -96,7 +104,7 @@ def _words(kind: Any, structs: list[type]) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(_words(each, structs) for each in inner)
     if origin is Literal:
-        return " or ".join(f'`"{each}"`' if isinstance(each, str) else _WORDS[type(each)] for each in inner)
+        return " or ".join(f"`{json.dumps(each)}`" for each in inner)
     if origin is Iterator:
         return f"a line for each {_words(inner[0], structs)}"
     if origin in (list, tuple, frozenset):

@@ -1,7 +1,7 @@
-"""Shared fixtures; with importlib mode tests import no helper modules.
+"""Fixtures for all tests; what the files of one folder share is in its own conftest.py, imported relatively.
 
-`data/parity/*.json` are checkpoints as their publishers lay them out, by names and shapes, and the logits
-that the publishers' own model code gives when the tensors are filled by name: `fill` below does the filling.
+`data/parity/*.json` are published checkpoints by tensor names and shapes, and the logits of the publishers' own model
+code with the tensors that `fill` below makes from their names.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ PARITY = Path(__file__).parent / "data" / "parity"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let pass what fvcore's own import warns of; everything else stays an error."""
+    """Ignore the warnings of fvcore's import; all other warnings are errors."""
     for name in ("script", "trace"):
         config.addinivalue_line("filterwarnings", f"ignore:.torch.jit.{name}. is deprecated:DeprecationWarning")
 
 
 def fill(name: str, shape: list[int], dtype: str) -> np.ndarray:
-    """Return the tensor that stands in for `name`; NumPy's frozen generator gives the same numbers for ever."""
+    """Return a stand-in for the tensor `name`; NumPy's frozen generator gives the same numbers for ever."""
     random = np.random.RandomState(zlib.crc32(name.encode()))
     if dtype.startswith("int"):
         values = np.zeros(shape)
@@ -73,13 +73,13 @@ def _case(name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def parity() -> Callable[[str], dict[str, Any]]:
-    """Give a function from the name of a parity case to the case; do not change what it returns."""
+    """Give a function from the name of a parity case to the case, which must not be changed."""
     return _case
 
 
 @pytest.fixture(scope="session")
 def make_input() -> Callable[[tuple[int, ...], int], torch.Tensor]:
-    """Give a function from shape and seed to the normalised clip that a parity case was fed."""
+    """Give a function from shape and seed to the normalized input clip of a parity case."""
 
     def make(shape: tuple[int, ...], seed: int) -> torch.Tensor:
         random = np.random.RandomState(seed)
@@ -90,7 +90,7 @@ def make_input() -> Callable[[tuple[int, ...], int], torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
-    """Give a function from the name of a parity case to its checkpoint, a file as its publisher writes it."""
+    """Give a function from the name of a parity case to its checkpoint file, as its publisher writes it."""
     folder = tmp_path_factory.mktemp("published")
 
     @functools.cache
@@ -120,7 +120,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
-    """Give a function from what pip should install to the Python of an environment that holds it and nothing else."""
+    """Give a function from pip requirements to the Python of an environment that has them and nothing else."""
     folders = []
 
     def make(*requirements: str) -> Path:
@@ -142,7 +142,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep every test away from the user's own cache."""
+    """Keep every test from the user's own cache."""
     monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
@@ -153,7 +153,7 @@ def _zoo() -> registry.Registry:
 
 @pytest.fixture
 def one_registry(monkeypatch: pytest.MonkeyPatch, _zoo: registry.Registry) -> None:
-    """Read the registry once, for tests that are not about it: it is much of their time."""
+    """Load the registry once, for tests that are not about it: loading takes much of their time."""
     load = registry.load
     monkeypatch.setattr(registry, "load", lambda *extra: load(*extra) if extra else _zoo)
 
@@ -233,7 +233,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
 
 @pytest.fixture(scope="session")
 def tiny_zoo(tmp_path_factory: pytest.TempPathFactory, _zoo: registry.Registry) -> Path:
-    """Give a registry of one model, `tiny`, of two colours, which has no weights and learns in seconds."""
+    """Give a registry of one model, `tiny`, which tells two colors apart, has no weights and learns in seconds."""
     changes: dict[str, Any] = {"size": 32, "width": 0.25, "classes": 2, "labels": "colours", "file": "no.safetensors"}
     entry = msgspec.structs.replace(_zoo.find("tsm_mbv2_motion"), **changes, id="tiny", frames=4, results=())
     content = {
@@ -247,7 +247,7 @@ def tiny_zoo(tmp_path_factory: pytest.TempPathFactory, _zoo: registry.Registry) 
 
 @pytest.fixture(scope="session")
 def record() -> Callable[[Path, int, int], Path]:
-    """Give a function that fills a folder with so many videos, red and blue in turn, and their lists; by a seed."""
+    """Give a function that writes so many videos, alternately red and blue, and their lists to a folder, by a seed."""
 
     def make(folder: Path, videos: int, seed: int) -> Path:
         rng = np.random.default_rng(seed)
@@ -281,7 +281,7 @@ def train_tiny(tiny_zoo: Path, tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def of_processor() -> Callable[[int], AbstractContextManager[None]]:
-    """Give a block that fails where it takes the processor more than so many seconds, however busy the machine is."""
+    """Give a block that fails if it takes more than so many seconds of processor time, however busy the machine is."""
 
     @contextmanager
     def block(seconds: int) -> Iterator[None]:

@@ -80,6 +80,8 @@ def examples(name: str) -> list[doctest.DocTest]:
 def test_examples(
     name: str, folder: Path, artifact: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
+    if name in ("Artifact", "benchmark", "export", "verify"):
+        pytest.importorskip("litert_torch")
     if name in ("Artifact", "benchmark", "verify"):
         artifact()
     monkeypatch.chdir(folder)

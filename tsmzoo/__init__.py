@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from tsmzoo.registry import Entry as ModelEntry
     from tsmzoo.training.train import TrainingResult
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Artifact",

@@ -1,4 +1,4 @@
-"""The functions that `import tsmzoo` offers, and that the commands are made of."""
+"""The functions of the Python API, which the commands call."""
 
 from __future__ import annotations
 
@@ -25,14 +25,10 @@ if TYPE_CHECKING:
     from tsmzoo.registry.recipes import Crops, Precision
     from tsmzoo.registry.schema import Backbone, Family, Mode
     from tsmzoo.training.train import TrainingResult
-    from tsmzoo.typing import Array
+    from tsmzoo.typing import Array, Notify, Progress
 
 #: A file or folder.
 PathLike = str | Path
-#: Told what is being done, and how far it is: steps, or bytes of a download, of how many; 0 where that is not known.
-Progress = Callable[[str, int, int], None]
-#: Told, in a line each, what a user should know beside the result.
-Notify = Callable[[str], None]
 
 
 def _ignore(*_: object) -> None:
@@ -44,7 +40,7 @@ def _log(line: str) -> None:
 
 
 def _bytes(progress: Progress, model: str) -> Callable[[int, int | None], None]:
-    """Return what a download tells its progress."""
+    """Return `progress` in the form that downloads call."""
     return lambda done, total: progress(f"downloading {model}", done, total or 0)
 
 
@@ -73,13 +69,13 @@ def list_models(
         family: `tsn`, `tsm` or `i3d`.
         mode: `offline` models take clips, `online` ones a frame at a time.
         backbone: The 2-D or 3-D network, for instance `mobilenet_v2`.
-        dataset: What it was trained on, for instance `sthv2`.
+        dataset: The dataset it was trained on, for instance `sthv2`.
         recommended: List only the models to choose first for their task and cost.
         search: Text in the id, aliases, dataset, backbone, publisher or notes; case is ignored.
-        registry: A registry of your own, whose models stand beside tsmzoo's.
+        registry: A registry file of your own, on top of tsmzoo's.
 
     Raises:
-        RegistryError: No model is called `pattern`, which is no wildcard; or none has such a family, mode, backbone
+        RegistryError: `pattern` is no wildcard and no name of a model; or no model has such a family, mode, backbone
             or dataset.
 
     Examples:
@@ -91,19 +87,19 @@ def list_models(
     from tsmzoo.catalog.listing import matching
 
     wanted = {"family": family, "mode": mode, "backbone": backbone, "dataset": dataset}
-    found = matching(open_registry(registry), pattern, wanted, exportable=False, search=search)
+    found = matching(open_registry(registry), pattern, wanted, search=search)
     return [entry.id for entry in found if entry.recommended or not recommended]
 
 
 def model_info(model: str, *, registry: PathLike | None = None) -> Entry:
-    """Return what the registry says of a model: architecture, input, weights, figures and their sources.
+    """Return the registry's entry of a model: architecture, input, weights, published figures and their sources.
 
     Args:
         model: An id or alias.
-        registry: A registry of your own, whose models stand beside tsmzoo's.
+        registry: A registry file of your own, on top of tsmzoo's.
 
     Raises:
-        RegistryError: No model is called so; the nearest names are told.
+        RegistryError: No model has this name; the message suggests the nearest ones.
 
     Examples:
         >>> entry = tsmzoo.model_info("tsm_r50_sthv2")
@@ -128,20 +124,20 @@ def count_flops(
     per_module: bool = False,
     registry: PathLike | None = None,
 ) -> Cost:
-    """Count the multiply-accumulates and parameters of a model, and put the published figures beside them.
+    """Count the multiply-accumulates and parameters of a model; the published figures stand beside them.
 
     Convolutions, linear layers and matrix products count (fvcore, facebookresearch/fvcore:docs/flop_count.md); batch
     normalization, activations, pooling and the shift do not, as in the TSM paper.
 
     Args:
         model: An id or alias.
-        frames: Of a clip, in place of the model's own.
+        frames: Frames of a clip, in place of the model's own.
         size: Side of the input in pixels, in place of the model's own.
-        per_module: Count each module, too.
-        registry: A registry of your own, whose models stand beside tsmzoo's.
+        per_module: Report each module, too.
+        registry: A registry file of your own, on top of tsmzoo's.
 
     Raises:
-        RegistryError: No model is called so.
+        RegistryError: No model has this name.
         ZooError: The input is larger than memory holds, or an online model is given several frames.
 
     Examples:
@@ -177,34 +173,35 @@ def load(
     progress: Progress = _ignore,
     notify: Notify = _log,
 ) -> Model:
-    """Load a model of the registry, whose weights are downloaded where they are not in the cache; or an exported file.
+    """Load a model of the registry, or an exported file.
 
-    A file (.onnx, .tflite, .mlpackage) needs neither torch nor the network it was made from.
+    Published weights are downloaded if the cache does not hold them. A file (.onnx, .tflite, .mlpackage) needs neither
+    torch nor the weights it was made from.
 
     Args:
         model: An id, an alias, or the path of a file that `export` wrote.
         weights: A checkpoint of your own in place of the published one, or `"random"`.
-        seed: Of random weights.
-        weights_format: The checkpoint's format, if its keys do not tell.
-        classes: Classes of the checkpoint, if they are not the model's.
+        seed: Seed of random weights.
+        weights_format: Format of the checkpoint; default: detected from its keys.
+        classes: Number of classes of the checkpoint, if they are not the model's.
         labels: Their names, in the order of the logits; or a file of them, one a line.
-        shift: `uni` or `bi`: the shift that the checkpoint was trained with, if its keys do not tell.
+        shift: `uni` or `bi`: the shift that the checkpoint was trained with, if its keys do not show it.
         allow_shift_mismatch: Load a bidirectional checkpoint into an online model, whose answers then are not the
             published ones.
-        frames: Of a clip, in place of the model's own.
+        frames: Frames of a clip, in place of the model's own.
         size: Side of the input in pixels, in place of the model's own.
-        threads: That it runs with; default: 1 for a network, what the runtime chooses for a file.
-        device: `"cpu"`; there is no other yet.
-        registry: A registry of your own, whose models stand beside tsmzoo's.
-        progress: Told how far a download is, in bytes.
-        notify: Told what makes the model's answers doubtful; default: the logger `tsmzoo`.
+        threads: Threads that it runs with; default: 1 for a network, the choice of the runtime for a file.
+        device: `"cpu"`, the only one so far.
+        registry: A registry file of your own, on top of tsmzoo's.
+        progress: Called with what is downloaded, the bytes so far and their total (0 if unknown).
+        notify: Called with each warning, a line; default: the logger `tsmzoo`.
 
     Raises:
-        RegistryError: No model is called so.
-        DownloadError: The weights could not be fetched, or are not those that were published.
+        RegistryError: No model has this name.
+        DownloadError: The weights could not be downloaded, or are not those that were published.
         CheckpointError: The weights are not of this model.
         ArtifactError: The file is missing, damaged, or not one that `export` wrote.
-        ZooError: The device is not known, or weights or another input are given to a file, which holds its own.
+        ZooError: The device is unknown, or weights or another input are given for a file, which has its own.
 
     Examples:
         >>> model = tsmzoo.load("tsm_mbv2_motion")
@@ -263,32 +260,32 @@ def export(
 ) -> Artifact:
     """Convert a model to a file, verify the file, and write its contract beside it.
 
-    The file gets its name only once it has given what the network gives, over streams or clips, every state compared.
+    The file gets its name only after its outputs and states agreed with those of the network, over streams or clips.
 
     Args:
-        model: An id or alias, or what `load` returned. A network that was changed since is not the one that the
-            contract names: save it, and load it as `weights`.
+        model: An id or alias, or what `load` returned. The contract names the
+            weights that were loaded: do not export a network that was changed since, load its new weights instead.
         to: `onnx`, `tflite` or `coreml`; or a recipe of tsmzoo's, such as `android`, or your own, a .yaml file.
         output: Where the file is written; default: `<model>-<precision>` in the current folder.
-        precision: `fp32`, `fp16`, `w8` (weights in 8 bits) or `int8`; default: the recipe's.
+        precision: `fp32`, `fp16`, `w8` (weights in 8 bits) or `int8` (activations, too); default: the recipe's.
         preprocess: `embedded`: the file takes camera values, RGB, 0…255. `external`: it takes them normalized.
         state: Of an online model: `explicit`: each state is an input and an output. `packed`: all states are one of
             each. `implicit`: the file keeps them itself (Core ML).
         gpu_safe: Keep outputs apart from tensors that the network reads on, which some mobile GPUs corrupt (TFLite).
-        softmax: The file answers probabilities, not logits.
+        softmax: The file returns probabilities, not logits.
         dynamic_batch: The file takes any number of clips or streams at once (ONNX).
-        calibrate: A folder of some dozens of videos that int8 is calibrated with and judged on.
-        keep_float: So many operators stay float in int8: those that cost most.
-        clip: A video, or a folder of images, to verify with beside the seeded noise.
-        images: What the images of folders are called, if that is unclear: `img_{:05d}.jpg`.
+        calibrate: A folder of some dozens of videos: int8 is calibrated on half of them and compared on the others.
+        keep_float: Number of operators that stay float in int8: those that cost most accuracy.
+        clip: A video or a folder of images, to verify on in addition to seeded noise.
+        images: Template of the file names of images, if it cannot be detected: `img_{:05d}.jpg`.
         kit: A new folder for an app: the file, a class that runs it, and a test vector.
-        registry: A registry of your own, whose models stand beside tsmzoo's.
-        progress: Told what is being done, and how far a download is, in bytes.
-        notify: Told what is doubtful about the model or the calibration; default: the logger `tsmzoo`.
+        registry: A registry file of your own, on top of tsmzoo's.
+        progress: Called with what is being done, the bytes of a download so far and their total.
+        notify: Called with each warning, a line; default: the logger `tsmzoo`.
 
     Raises:
-        ExportError: The format cannot do it, its extra is not installed, or the place is taken.
-        VerificationError: The file differs from the network, and was not kept. It is an ExportError, too.
+        ExportError: The format does not allow it, its extra is not installed, or `output` cannot be written.
+        VerificationError: The file differs from the network, and was not kept. A subclass of ExportError.
         RegistryError, DownloadError, CheckpointError: As in `load`.
 
     Examples:
@@ -380,20 +377,20 @@ def verify(
 
     Args:
         path: A file that `export` wrote, its contract beside it.
-        weights: Where the checkpoint lies now, if it was your own and has moved.
-        shift: `uni` or `bi`: the shift that it was trained with, if neither contract nor keys tell.
-        steps: Frames of each stream; default: those of the export.
-        clip: A video, or a folder of images, to verify with beside the seeded noise.
-        images: What the images of a folder are called, if that is unclear: `img_{:05d}.jpg`.
-        registry: The registry of your own that holds the model; default: the one it was exported with.
-        progress: Told what is being done.
-        notify: Told which registry the model is from, if not tsmzoo's; default: the logger `tsmzoo`.
+        weights: The checkpoint, if it was your own and has moved since.
+        shift: `uni` or `bi`: the shift it was trained with, if neither the contract nor its keys show it.
+        steps: Frames of each stream; default: as in the export.
+        clip: A video or a folder of images, to verify on in addition to seeded noise.
+        images: Template of the file names of images, if it cannot be detected: `img_{:05d}.jpg`.
+        registry: A registry of your own that holds the model; default: the one it was exported with.
+        progress: Called with what is being done.
+        notify: Called with each note, a line; default: the logger `tsmzoo`.
 
     Returns:
-        What was found: `passed` says whether the file gives what the network gives.
+        The result; `passed` is whether the outputs and states of the file agreed with those of the network.
 
     Raises:
-        ArtifactError: The file was changed since it was exported, or the weights are others.
+        ArtifactError: The file was changed since its export, or the weights are others.
 
     Examples:
         >>> tsmzoo.verify("gestures.tflite").passed
@@ -431,7 +428,7 @@ def _video(entry: Entry, clip: Path, size: int, template: str | None) -> Array:
 
 
 def with_model_of(zoo: Registry, artifact: Path, registry: PathLike | None, notify: Notify) -> Registry:
-    """Return `zoo` with the model of an exported file, and tell `notify` where that is from."""
+    """Return `zoo` with the model of an exported file."""
     from tsmzoo.artifact.contract import check_consistent
     from tsmzoo.artifact.store import read_contract
     from tsmzoo.weights import load as weight_load
@@ -469,33 +466,33 @@ def evaluate(
     progress: Progress = _ignore,
     notify: Notify = _log,
 ) -> EvaluationResult:
-    """Measure accuracy over labelled videos under a published protocol, and put the published figure beside it.
+    """Measure accuracy on labelled videos under a published protocol; the published figure stands beside it.
 
     Under `torchrun` each process scores its share of the videos, and the first returns the result of all; the others
     end here, with SystemExit.
 
     Args:
         models: An id or alias, an exported file, what `load` returned, or saved predictions (.jsonl); the scores of
-            several are added, as of two streams. What `load` returned runs in this process alone.
+            several are added, as for two-stream models. What `load` returned runs in this process alone.
         data: The dataset as it was published, or a folder of your own: videos with annotations.txt (`path index` a
             line) and labels.txt, or in a folder a class.
         list_file: A list in place of the one in `data`.
-        layout: How `data` is laid out, if its files do not tell.
-        split: Of UCF101 and HMDB51, 1…3.
-        images: What the images of a video's folder are called, if that is unclear: `img_{:05d}.jpg`.
+        layout: Layout of `data`; default: detected from its files.
+        split: Split of UCF101 or HMDB51, 1…3.
+        images: Template of the file names of images, if it cannot be detected: `img_{:05d}.jpg`.
         protocol: An id or short name; default: that of the model's first published figure.
-        clips: Clips a video, in place of the protocol's.
-        crops: Crops a clip, in place of the protocol's: 1, 3, 5 or 10.
-        frames: Frames a clip, in place of the protocol's.
-        observe: Percents of each video after which the answer is scored, too.
-        factors: Of the scores of several models; default: 1 each.
-        predictions: A .jsonl file that keeps the logits of each video; a run that was stopped goes on from there.
-        html: A page to write, with the confusion matrix.
+        clips: Clips per video, in place of the protocol's.
+        crops: Crops per clip, in place of the protocol's: 1, 3, 5 or 10.
+        frames: Frames per clip, in place of the protocol's.
+        observe: Percentages of each video, 1…100, after which accuracy is measured, too.
+        factors: Factors of the scores of several models; default: 1 each.
+        predictions: A .jsonl file for the logits of each video; a run that was stopped is resumed from it.
+        html: A file for a page with the confusion matrix.
         strict: Stop at a video that cannot be decoded.
-        workers: Processes that decode and score, 0 for this one; default: one a core.
-        registry: A registry of your own, whose models stand beside tsmzoo's.
-        progress: Told how many videos are done.
-        notify: Told what is doubtful about model or data; default: the logger `tsmzoo`.
+        workers: Processes that decode and score, 0 for this one; default: one per core for long lists.
+        registry: A registry file of your own, on top of tsmzoo's.
+        progress: Called with the model, the videos done and their total.
+        notify: Called with each warning, a line; default: the logger `tsmzoo`.
 
     Raises:
         DataError: The data are missing or malformed, their classes are not the model's, or a video cannot be decoded
@@ -605,7 +602,7 @@ def train(
     progress: Progress = _ignore,
     notify: Notify = _log,
 ) -> TrainingResult:
-    """Train a model on your own videos; a run that was stopped goes on.
+    """Train a model on your own videos; a run that was stopped is resumed.
 
     `output` then holds the weights, model.safetensors; a registry.yaml, with which every other function takes the
     model; and metrics.jsonl, a line an epoch.
@@ -617,18 +614,18 @@ def train(
         output: The folder of the run.
         train_list: A list in place of the one in `data`.
         val_list: A list in place of the one in `val`.
-        layout: How the data are laid out, if their files do not tell.
-        split: Of UCF101 and HMDB51, 1…3.
-        images: What the images of a video's folder are called, if that is unclear: `img_{:05d}.jpg`.
-        shift: `uni` or `bi`: the shift that the recipe's weights were trained with, if their keys do not tell.
+        layout: Layout of the data; default: detected from their files.
+        split: Split of UCF101 or HMDB51, 1…3.
+        images: Template of the file names of images, if it cannot be detected: `img_{:05d}.jpg`.
+        shift: `uni` or `bi`: the shift that the recipe's weights were trained with, if their keys do not show it.
         allow_shift_mismatch: Start an online model from a bidirectional checkpoint.
         strict: Stop at a video that cannot be decoded.
-        registry: A registry of your own, whose models stand beside tsmzoo's.
-        progress: Told how many steps are done.
-        notify: Told what is doubtful about recipe or data; default: the logger `tsmzoo`.
+        registry: A registry file of your own, on top of tsmzoo's.
+        progress: Called with what is being done, the steps done and their total.
+        notify: Called with each warning, a line; default: the logger `tsmzoo`.
 
     Raises:
-        TrainingError: The recipe is not possible, or the run in `output` is another.
+        TrainingError: The recipe is not possible, or `output` holds another run.
         DataError: The data are missing or malformed, or the two lists have other classes.
         CheckpointError: The recipe's weights are not of its model.
 
@@ -681,24 +678,24 @@ def benchmark(
     progress: Progress = _ignore,
     notify: Notify = _log,
 ) -> list[BenchmarkRow]:
-    """Compare latency and memory of exported files and models, which run in turns, each in a process of its own.
+    """Compare latency and memory of exported files and models.
 
-    On Linux all are held to the same cores, since cores are not alike. Times are of a clip of an offline model, and of
-    a frame of an online one, its states fed back; ratios are medians over the rounds.
+    They take turns, each in a process of its own; on Linux on the same cores, since cores differ. A time is that of a
+    clip (offline) or of a frame with the states fed back (online); a ratio is the median over the rounds.
 
     Args:
         models: Exported files, and ids or aliases of models, which run in torch.
-        runs: Rounds in which each takes its turn.
-        threads: Of each; Core ML takes its own number.
-        profile: Measure operators and nodes, too (onnx, tflite, torch).
-        frames: Of a clip, in place of a model's own; a file has its own.
-        size: Side of the input in pixels, in place of a model's own; a file has its own.
-        registry: A registry of your own, whose models stand beside tsmzoo's.
-        progress: Told which round is run, and how far a download is, in bytes.
-        notify: Told what makes times doubtful; default: the logger `tsmzoo`.
+        runs: Number of rounds.
+        threads: Threads of each; Core ML chooses its own number.
+        profile: Report the times of operators and nodes, too (onnx, tflite, torch).
+        frames: Frames of a clip, in place of the model's own; a file has its own.
+        size: Side of the input in pixels, in place of the model's own; a file has its own.
+        registry: A registry file of your own, on top of tsmzoo's.
+        progress: Called with what is being done, the rounds or bytes so far and their total.
+        notify: Called with each warning, a line; default: the logger `tsmzoo`.
 
     Raises:
-        ZooError: What is named is neither a model nor an exported file, or the process that ran it died.
+        ZooError: A name is neither a model nor an exported file, or a process died.
 
     Examples:
         >>> (row,) = tsmzoo.benchmark("gestures.tflite", runs=2)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """A file format; one module `converters/<name>.py` each."""
+    """A file format; one folder `converters/<name>/` each."""
 
     ONNX = "onnx"
     TFLITE = "tflite"

@@ -21,7 +21,7 @@ _PRECISIONS = {"fp16": ct.precision.FLOAT16, "fp32": ct.precision.FLOAT32}
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Raise OSError where coremltools, which writes to a temporary folder first, finds no room there."""
+    """Raise OSError if coremltools, which writes to a temporary folder first, finds no room there."""
     try:
         yield
     except RuntimeError as error:

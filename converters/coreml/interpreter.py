@@ -36,7 +36,7 @@ class _Step:
     tensors: list[Argument | list[Argument] | None]
     #: Computed in fp32 where operands are fp16, and rounded.
     widen: bool
-    #: What nothing needs any more afterwards.
+    #: Tensors that no later operation needs.
     free: list[str] = field(default_factory=list)
 
     def names(self) -> set[str]:
@@ -184,7 +184,7 @@ class ProgramRunner:
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """Run once; an image is an array of bytes, 1, 3, H, W, in RGB.
 
-        Raises ArtifactError where an input is not of the program's shape, or the program contradicts itself.
+        Raises ArtifactError if an input is not of the program's shape, or the program contradicts itself.
         """
         try:
             with torch.inference_mode(), one_thread():

@@ -1,4 +1,4 @@
-"""What a Core ML package needs, and what keeps it from the Neural Engine, read off the saved program.
+"""Find which systems a Core ML package needs, and what keeps it from the Neural Engine.
 
 Nothing here was run on a phone. Sources: Apple's guide to coremltools on typed execution [1] and on stateful models
 [2], Apple's article on layouts for the Neural Engine [3], and an open report on the sides of states [4].

@@ -128,7 +128,7 @@ class Package:
 
 
 def read(path: Path) -> Program:
-    """Read the package at `path`. Raises ArtifactError where it is damaged or holds what is not known here."""
+    """Read the package at `path`. Raises ArtifactError if it is damaged or holds what is not known here."""
     try:
         return _program(_package(path))
     except MalformedProgram as error:

@@ -1,4 +1,4 @@
-"""Core ML packages whose weights are in int8, by coremltools."""
+"""Quantize the weights of Core ML packages by coremltools."""
 
 from __future__ import annotations
 

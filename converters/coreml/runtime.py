@@ -1,4 +1,4 @@
-"""Check Core ML packages and run them: by Core ML on macOS, elsewhere by our interpreter of what is saved."""
+"""Check Core ML packages, and run them: in Core ML on macOS, elsewhere in our interpreter."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _DTYPES = {number: name.lower() for name, number in FeatureTypes_pb2.ArrayFeatur
 
 
 def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
-    """Names, shapes and types of the saved specification as in the contract; every weight blob in place.
+    """Check the saved specification against the contract, and that every weight blob is in place.
 
-    Advice on the Neural Engine, as far as what keeps a program from it is documented.
+    Advice is on the Neural Engine, as far as what keeps a program from it is documented.
     """
     package, program = read_both(path)
     spec, block = package.spec, package.block
@@ -112,5 +112,5 @@ class CoremlRunner:
 
 
 def load(path: Path, contract: Contract, threads: int | None = None) -> CoremlRunner | ProgramRunner:
-    """Core ML itself on macOS, elsewhere our interpreter of what is saved."""
+    """Return Core ML on macOS, elsewhere our interpreter."""
     return CoremlRunner(path, contract) if platform.system() == "Darwin" else ProgramRunner(path)

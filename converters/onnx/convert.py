@@ -53,7 +53,7 @@ def _declare_oldest(model: onnx.ModelProto) -> None:
 
 
 def _are_of(model: onnx.ModelProto, version: int) -> bool:
-    """Say whether every node is one of that opset: its kind, attributes, and numbers of inputs and outputs."""
+    """Return whether every node is one of that opset: its kind, attributes, and numbers of inputs and outputs."""
     context = onnx.checker.C.CheckerContext()
     context.ir_version = model.ir_version
     context.opset_imports = {opset.domain: opset.version for opset in model.opset_import} | {"": version}

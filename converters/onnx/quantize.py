@@ -1,7 +1,7 @@
-"""ONNX files in fewer bits, by onnxruntime's tools; calibrated with what the float file itself computes.
+"""Quantize ONNX files by onnxruntime's tools, calibrated with what the float file computes.
 
 - `fp16`: weights and activations in half precision; inputs and outputs stay float32, as the contract has them.
-- `w8`: weights of convolutions and linear layers in int8, one scale a channel; ONNX Runtime dequantises them at every
+- `w8`: weights of convolutions and linear layers in int8, one scale a channel; ONNX Runtime dequantizes them at every
   run, so that the file is small and slow.
 - `int8`: weights and activations in int8, in the QDQ form that ONNX Runtime's kernels for CPU and phones read.
 """
@@ -117,12 +117,12 @@ def quantized(
     with tempfile.TemporaryDirectory() as folder:
         source, ranges = Path(folder) / "float.onnx", Path(folder) / "ranges.json" if keep_float else None
         onnx.save_model(model, source)
-        whole = _applied(source, feeds, _normalisation(model.graph), ranges)
+        whole = _applied(source, feeds, _normalization(model.graph), ranges)
         if not keep_float:
             return whole, []
         dearest = _costs(source, feeds, whole, ranges)
         kept = [name for name, _ in dearest[:keep_float]]
-        return _applied(source, feeds, [*kept, *_normalisation(model.graph)], ranges), dearest
+        return _applied(source, feeds, [*kept, *_normalization(model.graph)], ranges), dearest
 
 
 def _applied(
@@ -157,7 +157,7 @@ def _costs(
     """Return the nodes with weights or sums and what each costs, largest first; `whole` is the file with none kept."""
     model = onnx.load_model(source)
     names = [node.name for node in model.graph.node if node.op_type in _COSTLY]
-    first, steps = _normalisation(model.graph), probes(feeds)
+    first, steps = _normalization(model.graph), probes(feeds)
 
     def logits(model: onnx.ModelProto) -> Array:
         options = onnxruntime.SessionOptions()
@@ -171,7 +171,7 @@ def _costs(
     return costs([name for name in names if name not in first], logits(model), found)
 
 
-def _normalisation(graph: onnx.GraphProto) -> list[str]:
+def _normalization(graph: onnx.GraphProto) -> list[str]:
     """Return the nodes between the bytes of the input and the first node with weights."""
     pixels = {value.name for value in graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
     names = []

@@ -1,4 +1,4 @@
-"""Check ONNX files and run them, by ONNX Runtime."""
+"""Check ONNX files, and run them in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tsmzoo.typing import Array
 
 
 def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
-    """Names, shapes and types as in the contract; valid ONNX; no weights outside the file. No advice."""
+    """Check that the file is valid ONNX with the tensors of its contract and no weights outside it; give no advice."""
     try:
         model = onnx.load_model(path, load_external_data=False)
         tensors = list(onnx.external_data_helper._get_all_tensors(model))

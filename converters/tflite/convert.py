@@ -63,7 +63,7 @@ def _arranged(content: bytes) -> bytes:
 
 
 def _dequantize_pixels(model: Any) -> None:
-    """Turn the cast of an input of bytes into their dequantisation, by 1: XNNPACK has a kernel for that alone.
+    """Turn the cast of an input of bytes into their dequantization, by 1: XNNPACK has a kernel for that alone.
 
     The cast takes as long as a tenth of a small network; the numbers are the same.
     """

@@ -1,4 +1,4 @@
-"""TFLite files as flatbuffers: checked, read as objects, written small and aligned."""
+"""Check, read and write TFLite files as flatbuffers."""
 
 from __future__ import annotations
 

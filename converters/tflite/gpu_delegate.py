@@ -1,4 +1,4 @@
-"""What phones' GPUs make of a TFLite file: read off the file, and put right where an operator more does it.
+"""Find what keeps a TFLite file from phones' GPUs, and mend what an added operator can.
 
 No GPU is asked, so nothing found means that nothing is known, not that a GPU was seen to agree. The rules are those of
 LiteRT's source, tflite/tools/versioning/gpu_compatibility.cc and, below tflite/delegates/gpu/common, model_builder.cc

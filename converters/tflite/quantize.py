@@ -1,10 +1,10 @@
-"""TFLite files in fewer bits, by ai-edge-quantizer; calibrated with what the float file itself computes.
+"""Quantize TFLite files by ai-edge-quantizer, calibrated with what the float file computes.
 
 - `fp16`: weights in half precision, computed in float.
 - `w8`: weights in int8, one scale a channel, computed in float.
 - `int8`: weights and activations in int8. What only moves numbers (slice, concatenation, padding, a shift of ones and
   zeros, and each state from one step to the next) keeps one scale from end to end, so that nothing is rounded twice on
-  its way and a state that is fed back is the state that came out. Inputs, outputs and their normalisation stay float.
+  its way and a state that is fed back is the state that came out. Inputs, outputs and their normalization stay float.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _applied(content: bytes, contract: Contract, ranges: dict[str, Any] | None, 
         work.load_quantization_recipe(recipe.static_wi8_ai8())
         for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
             work.update_quantization_recipe(".*", end, None, _NOT)
-        for name in (*kept, *_normalisation(read(content))):
+        for name in (*kept, *_normalization(read(content))):
             # The quantizer matches the names of all that an operator writes, each followed by a semicolon.
             work.update_quantization_recipe(f"^{name};", qtyping.TFLOperationName.ALL_SUPPORTED, None, _NOT)
     done = work.quantize(copy.deepcopy(ranges), enable_progress_report=False, enable_progress_bar=False)
@@ -137,7 +137,7 @@ def _half() -> list[dict[str, Any]]:
     ]
 
 
-def _normalisation(model: Any) -> list[str]:
+def _normalization(model: Any) -> list[str]:
     """Return what is computed from the pixels before the first operator with weights."""
     graph = model.subgraphs[0]
     names = [tensor.name.decode() for tensor in graph.tensors]
@@ -179,7 +179,7 @@ def _moved(model: Any, operator: Any) -> list[int]:
 
 
 def _selects(model: Any, weights: int, bias: int = -1) -> bool:
-    """Say whether a depthwise convolution takes one number of each channel as it is: the shift of a clip."""
+    """Return whether a depthwise convolution takes one number of each channel as it is: the shift of a clip."""
     kernel = constant(model, weights, np.float32)
     ones = kernel.reshape(-1, int(model.subgraphs[0].tensors[weights].shape[-1]))
     return bool(

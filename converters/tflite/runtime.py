@@ -1,4 +1,4 @@
-"""Check TFLite files and run them, by the LiteRT interpreter."""
+"""Check TFLite files, and run them in the LiteRT interpreter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DTYPES = {schema.TensorType.FLOAT32: "float32", schema.TensorType.UINT8: "uint8
 
 
 def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
-    """Names, shapes and types as in the contract; rank 4 at most; builtin operators only. Advice on mobile GPUs."""
+    """Check tensors against the contract, rank 4 at most, and builtin operators only; give advice on mobile GPUs."""
     try:
         model = flatbuffer.check(path.read_bytes())
         graph = model.subgraphs[0]

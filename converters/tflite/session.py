@@ -10,10 +10,11 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.benchmarking import litert_profile
 from tsmzoo.benchmarking.run import Profile
 from tsmzoo.benchmarking.sessions import pixels, profile_of, rejected
 from tsmzoo.system.quiet import quiet
+
+from . import profile
 
 
 class TfliteSession:
@@ -46,7 +47,7 @@ class TfliteSession:
     def profile(self, passes: int) -> Profile | None:
         """By node of the graph as XNNPACK rewrote it; the states are not fed back."""
         with quiet():  # it logs what it makes
-            told = litert_profile.profile(*self._opened, passes)
+            told = profile.profile(*self._opened, passes)
         if told is None:
             return None
         counted, nodes = told

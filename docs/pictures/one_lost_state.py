@@ -7,8 +7,6 @@ drops a state update leaves it. Run from the root of the repository: `python doc
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,9 +15,8 @@ import numpy as np
 
 mpl.use("svg")
 from matplotlib import pyplot as plt
-from tsmzoo.subject import Subject
 
-from tsmzoo import registry, runner
+import tsmzoo
 
 MODEL = "tsm_mbv2_motion_online"
 STEPS = 16
@@ -29,14 +26,11 @@ OURS, LOST, GREY = "#00796b", "#c62828", "#757575"
 
 def main() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (STEPS, 1, 3, 64, 64)).astype(np.uint8)
-    zoo = registry.load()
+    model = tsmzoo.load(MODEL)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{MODEL}.onnx"
-        command = [sys.executable, "-m", "tsmzoo", "export", MODEL, "--to", "onnx", "-o", str(path)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        exported = Subject(str(path)).open(zoo)
-    expected = logits(Subject(MODEL).open(zoo), frames)
-    names = [pair.input for pair in exported[1].states]
+        exported = tsmzoo.load(tsmzoo.export(model, to="onnx", output=Path(folder) / f"{MODEL}.onnx").path)
+    expected = logits(model, frames)
+    names = [pair.input for pair in exported.contract.states]
     lost = {name: logits(exported, frames, name) for name in names}
     kept = logits(exported, frames)
     unseen = sum(bool((answer.argmax(1) == expected.argmax(1)).all()) for answer in lost.values())
@@ -44,12 +38,11 @@ def main() -> None:
     draw(error(kept, expected), [error(answer, expected) for answer in lost.values()], unseen)
 
 
-def logits(opened: tuple, frames: np.ndarray, lost: str | None = None) -> np.ndarray:
+def logits(model: tsmzoo.Model, frames: np.ndarray, lost: str | None = None) -> np.ndarray:
     """Return the logits after each frame, `(steps, classes)`, the state `lost` left at zeros."""
-    network, contract = opened
     states, found = None, []
     for frame in frames:
-        outputs, states = runner.step(network, contract, frame, states)
+        outputs, states = model.run_step(frame, states)
         if lost:
             states[lost] = np.zeros_like(states[lost])
         found.append(outputs["logits"][0])

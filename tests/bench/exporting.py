@@ -71,16 +71,12 @@ def _parts(library: str, model: str, path: str) -> None:
 
     timed("imports", imports)()
     from tsmzoo import cli
-    from tsmzoo.artifact.converter import load_converter
+    from tsmzoo.artifact.converter import Converter
     from tsmzoo.benchmarking.worker import peak
-    from tsmzoo.exporting import export, plan
+    from tsmzoo.exporting import export
 
-    def load(format_: Any) -> Any:
-        converter: Any = load_converter(format_)
-        converter.convert = timed("convert", converter.convert)
-        return converter
-
-    plan.load_converter, export.check = load, timed("check", export.check)
+    function: Any = Converter.convert
+    Converter.convert, export.check = timed("convert", function), timed("check", export.check)  # type: ignore[method-assign]
     try:
         format_ = {"mlpackage": "coreml"}.get(Path(path).suffix[1:], Path(path).suffix[1:])
         options = ["--weights", "random", "--precision", "fp32"]

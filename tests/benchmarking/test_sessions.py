@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tsmzoo.artifact import arrays, store
-from tsmzoo.benchmarking import litert_profile, sessions, worker
+from tsmzoo.benchmarking import sessions, worker
 from tsmzoo.benchmarking.run import Job, Operator
 from tsmzoo.cli import app
 from tsmzoo.formats import Format
@@ -133,7 +133,7 @@ def test_profile_of_tflite_is_of_the_passes_that_are_timed(
 
 
 def test_profile_of_a_slow_tflite_ends(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(litert_profile, "SECONDS", 0.0)
+    monkeypatch.setattr("tsmzoo.converters.tflite.profile.SECONDS", 0.0)
     session, _ = worker.load(Job(subject=str(convolutions)))
     profile = session.profile(1000)
     assert profile is not None
@@ -143,6 +143,8 @@ def test_profile_of_a_slow_tflite_ends(convolutions: Path, monkeypatch: pytest.M
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_profile_of_tflite_takes_its_threads(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tsmzoo.converters.tflite import profile as litert_profile
+
     counts, call = [], litert_profile._Library.call
 
     def counted(self: litert_profile._Library, name: str, *arguments: Any) -> None:
@@ -159,7 +161,7 @@ def test_profile_of_tflite_takes_its_threads(convolutions: Path, monkeypatch: py
 
 def test_profile_of_a_litert_that_does_not_tell(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session, _ = worker.load(Job(subject=str(convolutions)))
-    monkeypatch.setattr(litert_profile, "library", lambda: Path("libNone.so"))
+    monkeypatch.setattr("tsmzoo.converters.tflite.profile.library", lambda: Path("libNone.so"))
     assert session.profile(1) is None
     session.run()
 

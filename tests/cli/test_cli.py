@@ -123,3 +123,10 @@ def test_ctrl_c_is_one_whatever_a_library_makes_of_it(interrupted: bool) -> None
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == (130 if interrupted else 1)
     assert ("half imported" in done.stderr) == (not interrupted)
+
+
+@pytest.mark.parametrize("words", [[], ["registry"]])
+def test_no_arguments_print_the_help_as_it_is_laid_out(words: list[str]) -> None:
+    result = CliRunner().invoke(app, words)
+    assert "\\n" not in result.output
+    assert "\nCommands:\n" in result.output

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from PIL import Image
 
-from tsmzoo import registry
+from tsmzoo import __version__, registry
 from tsmzoo.benchmarking import plots
 from tsmzoo.benchmarking.plots import Point
 from tsmzoo.errors import DownloadError, ExportError
@@ -166,7 +166,7 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("threads", "taken"), [("x", False), ("0", False), ("", False), ("2", True), ("2,1", True)])
 def test_numbers_of_threads(threads: str, taken: bool) -> None:
     done = run("--version", OMP_NUM_THREADS=threads)
-    assert (done.returncode, done.stdout) == (0, "tsmzoo 0.1.0\n")
+    assert (done.returncode, done.stdout) == (0, f"tsmzoo {__version__}\n")
     assert ("OMP_NUM_THREADS" in done.stderr) is not taken
 
 

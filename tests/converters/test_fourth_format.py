@@ -125,10 +125,8 @@ def test_a_format_is_a_folder_a_row_and_a_recipe(tmp_path: Path) -> None:
     made = json.loads(answer("export", "tsm_mbv2_motion_online", "--to", "pt2", "--state", "packed", "--json"))
     assert (made["passed"], made["format"], made["artifact"]) == (True, "pt2", "tsm_mbv2_motion_online-fp32-packed.pt2")
     assert json.loads(answer("verify", made["artifact"], "--json"))["max_rel_error"] <= 1e-4
-    last = [
-        json.loads(answer("run", each, video, "--json").splitlines()[-1]) for each in (made["artifact"], made["model"])
-    ]
-    assert last[0]["label"] == last[1]["label"]
+    shown = [answer("run", each, video, "--json").splitlines() for each in (made["artifact"], made["model"])]
+    assert [json.loads(line)["label"] for line in shown[0]] == [json.loads(line)["label"] for line in shown[1]]
     (row,) = json.loads(answer("bench", made["artifact"], "--runs", "1", "--json"))
     assert row["threads"] is None
     assert row["runtime"].startswith("torch.export ")

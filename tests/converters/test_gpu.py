@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pytest
+
+from tsmzoo.artifact.store import read_contract
+from tsmzoo.errors import ArtifactError
+
+pytest.importorskip("litert_torch")
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from tsmzoo.converters.tflite import convert, flatbuffer, gpu_delegate, runtime
 from tsmzoo.converters.tflite.flatbuffer import operator_name, read, write
-
-from tsmzoo.artifact.store import read_contract
-from tsmzoo.errors import ArtifactError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,7 +25,7 @@ from tsmzoo.data.encode import encode
 from tsmzoo.data.transforms import Pipeline
 from tsmzoo.errors import VideoError
 from tsmzoo.evaluation import predict
-from tsmzoo.evaluation.protocol import Changes, Plan, choose
+from tsmzoo.evaluation.protocol import Changes, EvaluationPlan, choose
 from tsmzoo.registry.recipes import Crops
 
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "clips"
@@ -193,7 +193,7 @@ def case_of(cases: Any, clip: str) -> tuple[Path, Any]:
     return CLIPS / clip, next(case for case in cases if case["clip"] == clip)
 
 
-def seen(path: Path, followed: Plan) -> tuple[list[list[int]], np.ndarray]:
+def seen(path: Path, followed: EvaluationPlan) -> tuple[list[list[int]], np.ndarray]:
     """Return the frames' indices, and the normalised frames of the first view: T, C, H, W."""
     found = predict.load_views(Video(path.name, path, 0), followed)
     return found.clips, (found.whole[0] / 255 - MEAN) / STD

@@ -12,7 +12,7 @@ from tsmzoo.artifact.contract import Contract
 from tsmzoo.data.sampling import RULES, Wanted
 from tsmzoo.errors import DataError, RegistryError
 from tsmzoo.evaluation import protocol as evaluation_protocol
-from tsmzoo.evaluation.protocol import Changes, Plan
+from tsmzoo.evaluation.protocol import Changes, EvaluationPlan
 from tsmzoo.inference.describe import describe
 from tsmzoo.registry import recipes
 from tsmzoo.weights.load import Network
@@ -60,7 +60,7 @@ VIEWS = {
 }
 
 
-def choose(model: str, protocol: str | None = None, contract: Contract | None = None, **changes: Any) -> Plan:
+def choose(model: str, protocol: str | None = None, contract: Contract | None = None, **changes: Any) -> EvaluationPlan:
     return evaluation_protocol.choose(ZOO.find(model), contract, protocol, Changes(**changes))
 
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation import predictions
 from tsmzoo.evaluation.predictions import Header, Prediction, Store
-from tsmzoo.evaluation.protocol import Changes, Plan
+from tsmzoo.evaluation.protocol import Changes, EvaluationPlan
 
-PLAN = Plan("p", "mit", "uniform", 1, 8, 8, 1, 73, 64, "logits")
+PLAN = EvaluationPlan("p", "mit", "uniform", 1, 8, 8, 1, 73, 64, "logits")
 HEADER = Header(
     model="m",
     format="torch",
@@ -191,7 +191,6 @@ def test_a_header_in_the_way_is_left_alone(path: Path, content: str) -> None:
         {"observe": (50,)},
         {"list_sha256": "4" * 64},
         {"videos_sha256": "4" * 64},
-        {"tsmzoo": "1"},
         {"classes": ("x",)},
         {"decoder": "another"},
         {"runtime": "another"},
@@ -208,6 +207,14 @@ def test_predictions_of_another_run_are_refused_by_what_differs(path: Path, chan
     assert "give another file" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == lines(0)
+
+
+def test_predictions_begun_by_another_version_are_continued(path: Path) -> None:
+    begun(path, own=lines(0))
+    beside = path.with_suffix(".json")
+    older = json.loads(beside.read_bytes()) | {"tsmzoo": "0.0.1"}
+    beside.write_text(json.dumps(older), encoding="utf-8")
+    assert opened(path).done == {0}
 
 
 def test_pictures_that_were_read_otherwise_are_not_gone_on_with(path: Path) -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tsmzoo.cli import app
 from tsmzoo.evaluation.predictions import Header, Store
-from tsmzoo.evaluation.protocol import Plan
+from tsmzoo.evaluation.protocol import EvaluationPlan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("one_registry")
 
 #: Of two views.
-PLAN = Plan("mit_sth_center_1clip", "mit", "uniform", 2, 8, 8, 1, 73, 64, "logits")
+PLAN = EvaluationPlan("mit_sth_center_1clip", "mit", "uniform", 2, 8, 8, 1, 73, 64, "logits")
 HEADER = Header(
     model="tsm_mbv2_motion",
     format="torch",

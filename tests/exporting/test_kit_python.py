@@ -82,12 +82,14 @@ def test_the_python_loop_passes_and_finds_what_is_wrong(to: str, kits: Callable[
         assert flipped.stderr.strip() == f"{file} is not the one that was written; copy the kit again"
 
 
+@pytest.mark.slow
 def test_the_python_loop_takes_any_batch_as_one(kits: Callable[..., Path]) -> None:
     result = reference(kits(OFFLINE, "onnx", "--dynamic-batch", "--preprocess", "external"))
     assert result.returncode == 0, result.stderr
     assert "3 steps" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_python_loop_feeds_back_one_state_for_all(kits: Callable[..., Path]) -> None:
     folder = kits(ONLINE, "onnx", "--state", "packed")
     contract = msgspec.json.decode((folder / "m.json").read_bytes(), type=Contract)

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from tsmzoo.converters import costs
-from tsmzoo.converters.onnx import quantize
 from typer.testing import CliRunner
 
 from tsmzoo import cli, registry
 from tsmzoo.artifact.contract import Contract, Quality, StatePair, Tensor, Verification
 from tsmzoo.data import motion
 from tsmzoo.exporting import calibration
+from tsmzoo.inference.model import Model
 from tsmzoo.registry.recipes import QualityThreshold
 from tsmzoo.typing import Array
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+from tsmzoo.converters.onnx import quantize  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +84,7 @@ class Sum:
 def test_an_online_model_is_calibrated_with_the_states_it_produced() -> None:
     clips = np.full((2, 3, 3, 2, 2), 10, "uint8")
     clips[1] = 20
-    steps = calibration.feeds(Sum(), contract(), clips)
+    steps = calibration.feeds(Model(Sum(), contract()), clips)
     assert [round(float(step["state_0"].item())) for step in steps] == [0, 10, 20, 0, 20, 40]
     assert [float(step["frame"].mean()) for step in steps] == [10, 10, 10, 20, 20, 20]
 
@@ -99,11 +101,11 @@ def test_quality_by_hand() -> None:
     """Of eight streams of positive frames, both files say class 1; the drift of a growing error shows."""
     clips = np.random.default_rng(0).integers(1, 50, (8, 4, 3, 2, 2), dtype="uint8")
     given = calibration.CalibrationData(clips, clips, labels=(1, 1, 1, 1, 1, 1, 0, 0), about="clips")
-    found = calibration.compare_quality((Sum(), contract("fp32")), (Sum(0.5), contract()), given)
+    found = calibration.compare_quality(Model(Sum(), contract("fp32")), Model(Sum(0.5), contract()), given)
     assert (found.top1_float, found.top1, found.agreement, found.clips) == (75.0, 75.0, 1.0, 8)
     assert len(found.drift) == calibration.LONG
     assert found.cosine == pytest.approx(1)  # of two classes there is but one direction
-    turned = calibration.compare_quality((Sum(), contract("fp32")), (Sum(-1000), contract()), given)
+    turned = calibration.compare_quality(Model(Sum(), contract("fp32")), Model(Sum(-1000), contract()), given)
     assert (turned.top1, turned.agreement) == (25.0, 0.0)
     assert turned.cosine == pytest.approx(-1)
 

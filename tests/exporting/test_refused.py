@@ -74,6 +74,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
         monkeypatch.setitem(sys.modules, f"tsmzoo.converters.tflite.{module}", converter)  # type: ignore[arg-type]
     target = recipes.target
     monkeypatch.setattr(calibration, "STREAMS", 1)
+    monkeypatch.setattr(calibration, "LONG", 20)
     monkeypatch.setattr(recipes, "target", lambda name: msgspec.structs.replace(target(name), steps=2))
     return converter
 
@@ -107,5 +108,5 @@ def test_a_refusal_tells_what_a_pass_tells(fake: Fake, tmp_path: Path) -> None:
     quality = document["verification"]["quality"]
     assert 0 <= quality["agreement"] < 0.95
     assert -1 <= quality["cosine"] < 0.99
-    assert len(quality["drift"]) == 64
+    assert len(quality["drift"]) == 20
     assert f"cosine of logits {quality['cosine']:.4f}" in bad.stdout

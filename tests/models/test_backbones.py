@@ -6,6 +6,7 @@ The figures are those of the publishers' networks, as counted on the publishers'
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
 from tsmzoo.models.flops import count
 from tsmzoo.models.mobileone import MobileOneBlock
 from tsmzoo.models.wrappers import ClipModel, SingleClip, StreamStep, state_shapes
+from tsmzoo.weights import checkpoint
 
 from .conftest import FACTS, ByHand, close, entry_of, lively, mobileone_block, random_clip
 
@@ -240,8 +242,8 @@ class Tiny(nn.Module):
         return self.fc((x + self.bn2(self.conv2(shift(x, self.fold)))).mean((2, 3)))
 
 
-def test_a_backbone_needs_a_class_and_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Built, initialized, counted, folded and run in each form with nothing else said about it."""
+def test_a_backbone_needs_a_class_and_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Built, initialized, counted, saved, loaded, folded and run in each form with nothing else said about it."""
     monkeypatch.setitem(models.BACKBONES, "resnet18", Tiny)
     entry = entry_of("resnet18")
     net = models.build(entry, seed=0)
@@ -250,6 +252,9 @@ def test_a_backbone_needs_a_class_and_a_row(monkeypatch: pytest.MonkeyPatch) -> 
     side = entry.size // 2
     macs = entry.frames * (side**2 * 9 * (3 * 16 + 16 * 16) + 16 * entry.classes)
     assert count(entry).gmacs * 1e9 == pytest.approx(macs)
+    checkpoint.save(net, entry, tmp_path / "tiny.safetensors")
+    checkpoint.load(net := models.build(entry), entry, tmp_path / "tiny.safetensors")
+    assert net.bn2.weight.eq(0.25).all()
     clip = random_clip(1, entry.frames, 3, entry.size, entry.size)
     with torch.no_grad():
         wanted = ClipModel(net, entry.frames)(clip)

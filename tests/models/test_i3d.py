@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsmzoo.errors import ZooError
-from tsmzoo.exporting.graph.conv3d_to_2d import StackedConv, SummedConv, flatten
+from tsmzoo.exporting.graph.conv3d_to_2d import StackedConv, SummedConv, conv3d_to_2d
 from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
 from tsmzoo.models.i3d import (
     VARIANTS,
@@ -38,7 +38,7 @@ sizes = st.tuples(st.integers(1, 9), st.integers(3, 7), st.integers(3, 7))
 
 def flat(module: nn.Module, volume: Tensor, *, channels_last: bool = False) -> Tensor:
     """Return what the flat form of `module` gives for the one volume of `volume`, as a volume."""
-    frames = flatten(nn.Sequential(module), channels_last=channels_last)(volume[0].transpose(0, 1))
+    frames = conv3d_to_2d(nn.Sequential(module), channels_last=channels_last)(volume[0].transpose(0, 1))
     return frames.transpose(0, 1)[None]
 
 
@@ -68,7 +68,7 @@ def test_a_flat_convolution_is_the_convolution(
     if any(n + 2 * p < k for n, p, k in zip(around, padding, kernel, strict=True)):
         return
     conv = nn.Conv3d(2, 16 if stem else 3, kernel, stride, padding)
-    form = flatten(nn.Sequential(conv), channels_last=channels_last)[0]
+    form = conv3d_to_2d(nn.Sequential(conv), channels_last=channels_last)[0]
     assert isinstance(form, StackedConv if stem else SummedConv)
     x = volume(1, 2, *around)
     close(flat(conv, x, channels_last=channels_last), conv(x))
@@ -196,7 +196,7 @@ def test_a_flat_network_is_the_network(name: str, frames: int, size: int, channe
     torch.manual_seed(0)
     net = randomised(NETS[name]())
     x = torch.randn(1, frames, 2 if "flow" in name else 3, size, size)
-    form = SingleClip(flatten(fold_batch_norm(net), channels_last=channels_last), frames).eval()
+    form = SingleClip(conv3d_to_2d(fold_batch_norm(net), channels_last=channels_last), frames).eval()
     volumes = (nn.Conv3d, nn.MaxPool3d, nn.AvgPool3d, nn.BatchNorm3d)
     held = {
         id(module)
@@ -231,7 +231,7 @@ def test_the_fewest_frames_are_those_that_a_network_can_take(name: str) -> None:
     clip = torch.zeros(1, wanted, 2 if "flow" in name else 3, 32, 32)
     with torch.inference_mode():
         assert ClipModel(net, wanted)(clip).shape == (1, 5)
-        flat_net = flatten(fold_batch_norm(net), channels_last=False)
+        flat_net = conv3d_to_2d(fold_batch_norm(net), channels_last=False)
         assert SingleClip(flat_net, wanted)(clip).shape == (1, 5)
         if wanted > 1:
             with pytest.raises(RuntimeError):
@@ -244,7 +244,7 @@ def test_the_fewest_frames_are_those_that_a_network_can_take(name: str) -> None:
 def test_no_tensor_of_a_flat_network_has_five_axes() -> None:
     torch.manual_seed(0)
     for name in ("resnet50_i3d_8x8", "non-local", "inception"):
-        form = SingleClip(flatten(fold_batch_norm(NETS[name]().eval()), channels_last=True), 8)
+        form = SingleClip(conv3d_to_2d(fold_batch_norm(NETS[name]().eval()), channels_last=True), 8)
         program = torch.export.export(form, (torch.zeros(8, 3, 64, 64),), strict=False)
         shapes = [node.meta["val"].shape for node in program.graph.nodes if isinstance(node.meta.get("val"), Tensor)]
         parameters = {tuple(tensor.shape) for tensor in form.state_dict().values()}

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from tsmzoo import models, registry
 from tsmzoo.cli import app
-from tsmzoo.exporting.graph.conv3d_to_2d import flatten
+from tsmzoo.exporting.graph.conv3d_to_2d import conv3d_to_2d
 from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
-from tsmzoo.exporting.graph.split_channels import apart
+from tsmzoo.exporting.graph.split_channels import split_channels
 from tsmzoo.models.shift import shift_clip, shift_clips, shift_clips_forward
 from tsmzoo.models.wrappers import ClipModel, SingleClip
 
@@ -68,7 +68,7 @@ def test_the_forms_of_short_clips_agree(name: str) -> None:
             one: list[nn.Module] = [ClipModel(net, frames, entry.shift_frames)]
             for last in (False, True):
                 form = fold_batch_norm(SingleClip(net, frames, entry.shift_frames, channels_last=last))
-                one.append(flatten(apart(form), channels_last=last))
+                one.append(conv3d_to_2d(split_channels(form), channels_last=last))
             for form in one:
                 with NothingIsEmpty():
                     found = form(clip)

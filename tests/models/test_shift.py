@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from tsmzoo import models, registry
 from tsmzoo.exporting.graph.deploy import Deployed
 from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
-from tsmzoo.exporting.graph.split_channels import Apart, apart
+from tsmzoo.exporting.graph.split_channels import SplitBottleneck, split_channels
 from tsmzoo.models.mobilenet_v2 import InvertedResidual, MobileNetV2, scaled
 from tsmzoo.models.resnet import Bottleneck, ResNet
 from tsmzoo.models.shift import (
@@ -416,8 +416,8 @@ def test_folded_batch_norm_computes_the_same(net: nn.Module) -> None:
 @torch.no_grad()
 def test_a_network_in_parts_computes_the_same(name: str, blocks: int, group: int | None) -> None:
     net, clip = lively(build(name, seed=3)), random_clip(4, 3, 64, 64)
-    form = apart(fold_batch_norm(SingleClip(net, 4, group)))
-    assert sum(isinstance(module, Apart) for module in form.modules()) == blocks
+    form = split_channels(fold_batch_norm(SingleClip(net, 4, group)))
+    assert sum(isinstance(module, SplitBottleneck) for module in form.modules()) == blocks
     assert close(form(clip), SingleClip(net, 4, group)(clip), 1e-4)
 
 
@@ -430,11 +430,11 @@ def test_parts_of_a_network_shifted_in_place() -> None:
             block.in_place = True
     wanted = SingleClip(net, 4)(clip)
     assert not close(wanted, residual, 1e-3)
-    assert close(apart(fold_batch_norm(SingleClip(net, 4)))(clip), wanted, 1e-4)
+    assert close(split_channels(fold_batch_norm(SingleClip(net, 4)))(clip), wanted, 1e-4)
 
 
 def test_parts_shift_nothing_that_stays() -> None:
-    net = apart(fold_batch_norm(build("tsm_r50_sthv2", seed=3)))
+    net = split_channels(fold_batch_norm(build("tsm_r50_sthv2", seed=3)))
     shapes: list[tuple[int, int]] = []
 
     def shift(x: Tensor, fold: int) -> Tensor:

@@ -346,7 +346,7 @@ def test_right_options_are_taken(changes: dict[str, Any], tmp_path: Path) -> Non
 
 def test_a_card_tells_the_options() -> None:
     shown = info.text(
-        info.card(
+        info.info(
             ZOO,
             msgspec.structs.replace(ZOO.find("tsm_r50_k400_8f"), shift_div=4, shift_place="in-place", shift_frames=2),
         )

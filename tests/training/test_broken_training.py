@@ -380,5 +380,5 @@ def test_a_video_whose_pictures_change_their_size_is_replaced_and_named(train_ti
     result = train_tiny("--json", frames=8)
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)["skipped_videos"]
-    assert row.video == "3.mp4"
-    assert "its pictures are" in row.why
+    assert row["video"] == "3.mp4"
+    assert "its pictures are" in row["why"]

@@ -150,6 +150,7 @@ def test_a_unidirectional_file_gives_the_publishers_logits(
         assert (logits[0] - row).abs().max() <= 1e-4 * (wanted.max() - wanted.min())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_registry")
 def test_an_export_of_it_is_not_stamped_and_verifies(uni: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
@@ -232,6 +233,7 @@ def test_another_number_of_classes(uni: Path, clips: Path, tmp_path: Path) -> No
     assert "cannot be read" in refusal("run", *given, "--labels", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_registry_is_printed_and_serves(uni: Path, clips: Path, tmp_path: Path) -> None:
     (labels := tmp_path / "names.txt").write_text("\n".join(ZOO.label_names(ZOO.find(ONLINE)) or ()))
     printed = done("info", ONLINE, "--weights", uni, "--shift", "uni", "--labels", labels).stdout

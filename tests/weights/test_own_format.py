@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tsmzoo import models, registry
-from tsmzoo.weights import checkpoint, key_maps
+from tsmzoo.weights import checkpoint, checkpoint_file, key_maps
 
 from .conftest import STREAM, TSM, TSN, assert_refused, assert_same, load, trained, unfilled
 
@@ -42,7 +42,7 @@ def test_what_is_saved_is_loaded_to_the_bit(model: str, tmp_path: Path) -> None:
     again, loaded = load(path, model)
     assert loaded == checkpoint.LoadedCheckpoint(hashlib.sha256(path.read_bytes()).hexdigest(), "tsmzoo", False)
     assert_same(again, before)
-    assert checkpoint.read_metadata(path) == {"model": model, "shift": entry.shift}
+    assert checkpoint_file.read(path).metadata == {"model": model, "shift": entry.shift}
     assert load(path, model, weights_format="tsmzoo")[1] == loaded
 
 

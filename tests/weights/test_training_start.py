@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from tsmzoo import models, registry
 from tsmzoo.errors import CheckpointError
+from tsmzoo.models.i3d import VARIANTS
 from tsmzoo.models.wrappers import ClipModel
 from tsmzoo.weights import checkpoint, key_maps, pretrained
 
@@ -111,7 +112,7 @@ def mit_file(edits: Edits) -> State:
     return state
 
 
-I3D = [name for name in key_maps._MMACTION_I3D if name != "resnet50_i3d_heavy"]
+I3D = [name for name in VARIANTS if name not in ("resnet50_i3d_heavy", "resnet50_i3d_8x8")]
 
 
 @pytest.mark.parametrize("backbone", I3D)

@@ -1,4 +1,4 @@
-"""Arrays as a file takes and gives them: layouts, normalization, probabilities, the states fed back."""
+"""Convert arrays to and from what a file takes and gives: layouts, normalization, probabilities, packed states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tsmzoo.typing import Array
 
 
 def check_outputs(path: Path, contract: Contract, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
-    """Raise ArtifactError where a run gave a tensor of another shape than the contract says."""
+    """Raise ArtifactError if a run gave a tensor of another shape than the contract says."""
     batch = len(inputs[contract.main_input.name])
     for tensor in contract.outputs:
         if (found := outputs[tensor.name].shape) != (wanted := tensor.lengths(batch)):

@@ -95,7 +95,7 @@ class Case(_Record, frozen=True, kw_only=True):
 
 
 class Quality(_Record, frozen=True, kw_only=True):
-    """How a file in fewer bits answers on real clips, next to the same file in float."""
+    """How a quantized file answers on real clips, next to the same file in float."""
 
     #: What the clips are.
     data: str
@@ -219,7 +219,7 @@ class Contract(_Record, frozen=True, kw_only=True):
         return {pair.input: np.zeros(tensors[pair.input].lengths(batch), "float32") for pair in self.states}
 
     def faults(self) -> Iterator[str]:
-        """Yield what parts of the contract contradict one another in, of which a file of ours has nothing."""
+        """Yield the contradictions between parts of the contract; files of ours have none."""
         tensors = (*self.inputs, *self.outputs, *self.parts)
         yield from (fault for tensor in tensors if (fault := _shape_fault(tensor)))
         channels, batch = len(self.mean), self.outputs[0].shape[0]
@@ -256,7 +256,7 @@ class Contract(_Record, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, verification=None, sha256=None, bytes=None, artifact=None)
 
     def check_copy(self, path: Path, text: str | None) -> None:
-        """Raise ArtifactError where `text`, the contract inside the file at `path`, is not this one."""
+        """Raise ArtifactError if `text`, the contract inside the file at `path`, is not this one."""
         try:
             same = msgspec.json.decode(text or "", type=Contract) == self._bare()
         except msgspec.MsgspecError:
@@ -324,6 +324,6 @@ def contract_path(artifact: Path) -> Path:
 
 
 def check_consistent(path: Path, contract: Contract) -> None:
-    """Raise ArtifactError where the contract of the file at `path` contradicts itself."""
+    """Raise ArtifactError if the contract of the file at `path` contradicts itself."""
     if (fault := next(contract.faults(), None)) is not None:
         raise ArtifactError(f"{path}: its contract contradicts itself: {fault}; export it again")

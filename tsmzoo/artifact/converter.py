@@ -133,7 +133,7 @@ class Converter:
 
 
 def converter_of(format_: Format) -> Converter:
-    """Return the converter of `format_`; no library of its is imported yet."""
+    """Return the converter of `format_`; none of its libraries is imported yet."""
     converter: Converter = importlib.import_module(f"tsmzoo.converters.{format_}").CONVERTER
     return converter
 
@@ -144,7 +144,7 @@ def formats_that(can: Callable[[Converter], bool]) -> str:
 
 
 def load_converter(format_: Format) -> Converter:
-    """Return the converter of `format_` with what it writes and runs files by imported.
+    """Return the converter of `format_` with its libraries imported.
 
     Raises ExportError naming the extra that is missing.
     """

@@ -1,4 +1,4 @@
-"""Exported files and their contracts on disk: read, checked, written as a pair."""
+"""Read, check and write exported files and their contracts as pairs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _older_contract_path(artifact: Path) -> Path:
 
 
 def read_contract(artifact: Path) -> Contract:
-    """Read the contract beside `artifact`. Raises ArtifactError where there is none, or none of this file."""
+    """Read the contract beside `artifact`. Raises ArtifactError if there is none, or none of this file."""
     return _chosen(artifact)[1]
 
 
@@ -62,7 +62,7 @@ def _chosen(artifact: Path) -> tuple[Path, Contract]:
 
 
 def check_way(artifact: Path) -> None:
-    """Raise ArtifactError where writing the contract of `artifact` would overwrite a file that is not ours."""
+    """Raise ArtifactError if writing the contract of `artifact` would overwrite a file that is not ours."""
     _ways(artifact)
 
 
@@ -79,7 +79,7 @@ def make_way(artifact: Path) -> None:
 def _ways(artifact: Path) -> list[tuple[Path, Path]]:
     """Return the renames that free both places of a contract of `artifact`, in order; each loses nothing that is used.
 
-    Raises ArtifactError where a file lies there that is no contract, or that has no other place.
+    Raises ArtifactError if a file lies there that is no contract, or that has no other place.
     """
     plain, older = contract_path(artifact), _older_contract_path(artifact)
     ways = [*_aside(older, artifact), *_aside(plain, artifact)]
@@ -112,7 +112,7 @@ def _aside(path: Path, artifact: Path) -> list[tuple[Path, Path]]:
 
 
 def _is_used(path: Path, artifact: Path) -> bool:
-    """Say whether the contract of `artifact` is that in `path`."""
+    """Return whether the contract of `artifact` is that in `path`."""
     try:
         return _chosen(artifact)[0] == path
     except ArtifactError:  # no such file, or none of ours
@@ -123,7 +123,7 @@ def put(made: Path, contract: Contract, artifact: Path) -> None:
     """Give `made`, a file or package, and its contract the names of `artifact`, in place of an older pair.
 
     A process that is killed in between leaves the older pair or the new one, for which `read_contract` looks by the
-    file's digest. Raises OSError, or ArtifactError where a file that is not ours is in the way; the older pair, or the
+    file's digest. Raises OSError, or ArtifactError if a file that is not ours is in the way; the older pair, or the
     new one, is then there.
     """
     written = made.with_name(f"{made.name}.json")
@@ -151,7 +151,7 @@ def write_contract(contract: Contract, path: Path) -> None:
 def digest(artifact: Path) -> tuple[str, int]:
     """Return sha256 and size in bytes of a file, or of a package: its files' names and contents, sorted.
 
-    Raises ArtifactError where it cannot be read.
+    Raises ArtifactError if it cannot be read.
     """
     try:
         if artifact.is_file():
@@ -169,7 +169,7 @@ def digest(artifact: Path) -> tuple[str, int]:
 def opened(path: Path) -> Contract:
     """Return the contract of the file at `path`, whose digest is still the contract's.
 
-    Raises ArtifactError where there is none, or the file was changed since.
+    Raises ArtifactError if there is none, or the file was changed since.
     """
     contract = read_contract(path)
     sha256, size = digest(path)

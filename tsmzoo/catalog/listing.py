@@ -68,9 +68,7 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     cached: bool
 
 
-def matching(
-    zoo: Registry, pattern: str | None, wanted: dict[str, str | None], *, exportable: bool, search: str | None
-) -> list[Entry]:
+def matching(zoo: Registry, pattern: str | None, wanted: dict[str, str | None], *, search: str | None) -> list[Entry]:
     """Return the entries whose id fits `pattern`, whose fields are as `wanted`, and that hold the text of `search`.
 
     Raises RegistryError if no entry at all has a wanted value: it is misspelt.
@@ -85,8 +83,6 @@ def matching(
         if value not in known:
             raise RegistryError(f"no model's {key} is {value!r}; choose one of {', '.join(known)}")
         entries = [entry for entry in entries if getattr(entry, key) == value]
-    if exportable:
-        entries = [entry for entry in entries if entry.exportable]
     if search:
         entries = [entry for entry in entries if search.lower() in zoo.text(entry).lower()]
     return entries

@@ -48,7 +48,8 @@ def _short() -> Iterator[None]:
     try:
         yield
     except typer.TyperException as error:
-        error.message = one_line(error.message)
+        if type(error).__name__ != "NoArgsIsHelpError":  # that one's message is the help
+            error.message = one_line(error.message)
         raise
 
 

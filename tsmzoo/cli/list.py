@@ -22,7 +22,7 @@ def list_(
         str | None, typer.Option(help="Backbone, such as resnet50, mobilenet_v2 or resnet50_i3d.")
     ] = None,
     modality: Annotated[str | None, typer.Option(help="rgb or flow.")] = None,
-    exportable: Annotated[
+    exportable: Annotated[  # noqa: ARG001 - every model is; scripts may say so
         bool, typer.Option("--exportable", help="Show only models that `tsmzoo export` can convert.")
     ] = False,
     search: Annotated[str | None, typer.Option(help="Text to find in ids, aliases, notes and sources.")] = None,
@@ -34,7 +34,7 @@ def list_(
 
     zoo = load(registry_file)
     wanted = {"family": family, "mode": mode, "dataset": dataset, "backbone": backbone, "modality": modality}
-    matching = listing.matching(zoo, pattern, wanted, exportable=exportable, search=search)
+    matching = listing.matching(zoo, pattern, wanted, search=search)
     chosen = matching if pattern or all_ else [entry for entry in matching if entry.recommended]
     rows = [listing.row(zoo, entry) for entry in chosen]
     if json:

@@ -12,7 +12,6 @@ distractors that swing or throb, noise, flicker) is as likely backwards as forwa
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -78,9 +77,7 @@ def _write(folder: Path, videos: int, seed: int, progress: Callable[[int, int], 
     with files.replacing(folder) as part:
         (part / "videos").mkdir(parents=True)
         items: list[tuple[str, int]] = []
-        # Spawned, not forked: the caller may hold threads.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(mp_context=context, initializer=processes.follow_parent) as pool:
+        with ProcessPoolExecutor(mp_context=processes.Spawn(), initializer=processes.follow_parent) as pool:
             twins = [(names[2 * index], names[2 * index + 1]) for index in range(videos // 2)]
             jobs = [pool.submit(_write_scene, part, index, seed, pair) for index, pair in enumerate(twins)]
             for job in as_completed(jobs):

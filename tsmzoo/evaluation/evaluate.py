@@ -1,4 +1,4 @@
-"""Predictions of a model or a file for all videos of a dataset, resumed and shared among processes."""
+"""Evaluate a model or a file on a data set: a run that can be resumed and shared among processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tsmzoo.data.dataset import Dataset
 from tsmzoo.errors import ArtifactError, DataError
 from tsmzoo.evaluation import predict, predictions, report
 from tsmzoo.evaluation.predictions import Header, Store
-from tsmzoo.evaluation.protocol import Changes, Plan, choose
+from tsmzoo.evaluation.protocol import Changes, EvaluationPlan, choose
 from tsmzoo.inference.model import Model
 from tsmzoo.inference.reference import ModelReference, resized
 from tsmzoo.inference.torch_runner import torch_model
@@ -31,7 +31,7 @@ from tsmzoo.registry import Registry
 from tsmzoo.system import files, processes
 from tsmzoo.typing import Notify, Progress, silent
 
-#: Each holds torch and the model.
+#: Most worker processes: each holds torch and the model.
 _MOST_WORKERS = 16
 _UNCHANGED = Changes()
 _OFFICIAL = {layout.of for layout in layouts.LAYOUTS.values() if layout.of}
@@ -39,21 +39,18 @@ _OFFICIAL = {layout.of for layout in layouts.LAYOUTS.values() if layout.of}
 
 @dataclass(frozen=True)
 class Settings:
-    """How an evaluation is run."""
+    """Options of an evaluation."""
 
     protocol: str | None = None
     changes: Changes = _UNCHANGED
-    #: Percents of a video after which the answer is scored, too.
+    #: Percents of each video after which the answer is also scored.
     observe: tuple[int, ...] = ()
     #: Stop at the first video that cannot be decoded.
     strict: bool = False
-    #: Processes that decode and score; None for one a core.
+    #: Processes that decode and score; None: one for each core.
     workers: int | None = None
     #: Registries on top of tsmzoo's own.
     registries: tuple[Path, ...] = ()
-
-
-# --- predicting ----------------------------------------------------------------------------------------------------
 
 
 def evaluate(
@@ -66,11 +63,11 @@ def evaluate(
     progress: Progress = silent,
     notify: Notify = silent,
 ) -> float | None:
-    """Write the predictions of `subject` for all of `dataset` to `path`, going on where a run before stopped.
+    """Write the predictions of `subject` for all of `dataset` to `path`; resume the run that stopped there.
 
-    Under `torchrun` each process scores its share, and the first brings all into `path`. Return the videos a second
-    that this process and its workers reached, None where all was there. Raises DataError where model and data do not
-    fit, or a video cannot be decoded and `strict` is set.
+    Under `torchrun` each process scores its share, and rank 0 merges all into `path`. Returns the videos a second of
+    this process and its workers, None if no video was left to score. Raises DataError if model and data do not fit, or
+    if a video cannot be decoded and `strict` is set.
     """
     if isinstance(subject, ModelReference) and not subject.is_file:
         _check_origin(dataset, zoo.find(subject.model).id, zoo.find(subject.model).dataset)  # before a download
@@ -84,7 +81,7 @@ def evaluate(
     rank, count = processes.rank(), processes.count()
     chunks = predict.chunked(dataset.videos, followed)
     header = _header(contract, followed, settings.observe, dataset, model.runner.runtime)
-    # What is open here is nowhere else.
+    # Worker processes cannot open a model that is open here alone.
     reference, settings = (
         (subject, settings) if isinstance(subject, ModelReference) else (None, replace(settings, workers=0))
     )
@@ -108,8 +105,8 @@ def evaluate(
 
 def _opened(
     zoo: Registry, subject: ModelReference | Model, settings: Settings, progress: Progress, notify: Notify
-) -> tuple[Model, Plan]:
-    """Return what is evaluated, ready to run in one thread, and the plan for it."""
+) -> tuple[Model, EvaluationPlan]:
+    """Return the model, opened with one thread, and the plan for it."""
     if isinstance(subject, Model) and subject.network is not None:
         entry = zoo.find(subject.network.entry.id)
         followed = choose(entry, None, settings.protocol, settings.changes)
@@ -140,15 +137,15 @@ def _workers(settings: Settings, mine: Sequence[Any]) -> int:
     if settings.workers is not None:
         return settings.workers if len(mine) > 1 else 0
     share = min(predict.cores() // processes.here(), _MOST_WORKERS)
-    # A process takes seconds to start, so a short list is scored here.
+    # A process takes seconds to start: a short list is scored in this one.
     return min(share, len(mine)) if share > 1 and len(mine) > 2 * share else 0
 
 
 def fitted(zoo: Registry, dataset: Dataset, contract: Contract) -> Dataset:
     """Return `dataset` with its labels in the order of the model's logits.
 
-    Classes are told by their names, however these are written; a list without names is taken at its indices. Raises
-    DataError where the model was trained on other classes.
+    Classes are matched by name, whatever the spelling; of a list without names the indices are taken. Raises DataError
+    if the model was trained on other classes.
     """
     _check_origin(dataset, contract.model, contract.dataset)
     if contract.model in zoo.by_id and zoo.by_id[contract.model].multi_label:
@@ -174,7 +171,7 @@ def fitted(zoo: Registry, dataset: Dataset, contract: Contract) -> Dataset:
 
 
 def _check_origin(dataset: Dataset, model: str, trained_on: str) -> None:
-    """Raise DataError where data and model are of two official datasets: names do not tell Something V1 from V2."""
+    """Raise DataError if data and model are of two official data sets: Something V1 and V2 share their names."""
     of = dataset.of
     if of is not None and trained_on in _OFFICIAL and of != trained_on:
         raise DataError(
@@ -183,7 +180,9 @@ def _check_origin(dataset: Dataset, model: str, trained_on: str) -> None:
         )
 
 
-def _header(contract: Contract, followed: Plan, observe: tuple[int, ...], dataset: Dataset, runtime: str) -> Header:
+def _header(
+    contract: Contract, followed: EvaluationPlan, observe: tuple[int, ...], dataset: Dataset, runtime: str
+) -> Header:
     resizing = f"Pillow {PIL.__version__}" if followed.pipeline == "mit" else f"OpenCV {cv2.__version__}"
     return Header(
         model=contract.model,
@@ -215,9 +214,10 @@ def _header(contract: Contract, followed: Plan, observe: tuple[int, ...], datase
 
 
 def places(models: Sequence[str], kept: Path | None, stack: ExitStack) -> list[Path]:
-    """Return where the predictions of each of `models` are written, or were: saved ones name their own file.
+    """Return the file of predictions of each of `models`; saved predictions name their own.
 
-    Those of several models are kept in FILE.1.jsonl, FILE.2.jsonl …; without `kept`, until `stack` is closed.
+    Those of several models are FILE.1.jsonl, FILE.2.jsonl …; without `kept` they last until `stack` is closed. Raises
+    DataError if `kept` has another ending, or if several processes have no file to share.
     """
     live = [model for model in models if not is_saved(model)]
     if kept is not None and kept.suffix != ".jsonl":
@@ -242,5 +242,5 @@ def places(models: Sequence[str], kept: Path | None, stack: ExitStack) -> list[P
 
 
 def is_saved(model: str) -> bool:
-    """Say whether `model` is a file of predictions."""
+    """Return True if `model` names a file of predictions."""
     return model.endswith(".jsonl")

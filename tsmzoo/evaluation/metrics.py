@@ -12,15 +12,15 @@ from tsmzoo.typing import Array
 
 @dataclass
 class Tally:
-    """Answers counted, one video at a time; it holds two small numbers a video."""
+    """Counts answers, one video at a time; it holds three integers for each video."""
 
     labels: list[int] = field(default_factory=list)
-    #: The class answered, and the place of the right one among all answers: 0 is the first.
+    #: The most probable class, and the place of the right class among all: 0 is the first.
     answers: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
 
     def add(self, scores: Array, label: int) -> None:
-        """Count the `scores`, classes, of a video, all finite; of equal scores the lower index comes first."""
+        """Count a video by its `scores`, one for each class, all finite; of equal ones the lower index comes first."""
         self.labels.append(label)
         self.answers.append(int(scores.argmax()))
         self.places.append(int((~(scores <= scores[label])).sum() + (scores[:label] == scores[label]).sum()))
@@ -30,13 +30,13 @@ class Tally:
         return sum(place < count for place in self.places) / len(self.places)
 
     def by_class(self) -> dict[int, tuple[int, int]]:
-        """Return right answers and videos of each class that has videos."""
+        """Return the numbers of right answers and of videos, for each class that has videos."""
         of = Counter(self.labels)
         right = Counter(label for label, answer in zip(self.labels, self.answers, strict=True) if label == answer)
         return {label: (right[label], of[label]) for label in sorted(of)}
 
     def mean_class(self) -> float:
-        """Return the mean of the classes' accuracies."""
+        """Return the mean of the accuracies of the classes."""
         shares = [right / of for right, of in self.by_class().values()]
         return sum(shares) / len(shares)
 

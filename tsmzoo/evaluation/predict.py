@@ -1,7 +1,7 @@
-"""Running a model over a list of videos: chunks of videos, each scored whole by one process and one thread.
+"""Run a model over a list of videos, in chunks that one process scores with one thread.
 
-What a chunk's answers are depends on the chunk alone, not on who computed it or when: so a run that was stopped
-and resumed, and one of many processes, give the same numbers to the digit.
+The answers to a chunk depend on the chunk alone, not on the process or the time: a run that was stopped and resumed,
+and one of many processes, give the same numbers to the digit.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from tsmzoo.data import sampling, select, transforms
 from tsmzoo.data.dataset import Video
 from tsmzoo.errors import DataError, VideoError
 from tsmzoo.evaluation.predictions import Prediction, rows
-from tsmzoo.evaluation.protocol import Plan
+from tsmzoo.evaluation.protocol import EvaluationPlan
 from tsmzoo.inference.model import Model
 from tsmzoo.inference.reference import ModelReference
 from tsmzoo.system import processes
 from tsmzoo.typing import Array
 
-#: Views that a chunk has about: enough to share the cost of a call, few enough to fit any memory.
+#: Views of a chunk, about: enough to share the cost of a call, few enough to fit any memory.
 _VIEWS = 8
-#: Frames that a network sees at once, but for a single longer clip.
+#: Frames that a network sees at once; a single clip may be longer.
 _FRAMES = 128
 
 
@@ -44,20 +44,20 @@ class Job:
     subject: ModelReference | None
     #: Registries on top of tsmzoo's own.
     registries: tuple[Path, ...]
-    plan: Plan
-    #: Percents of a video after which the answer is wanted, too.
+    plan: EvaluationPlan
+    #: Percents of each video after which the answer is also scored.
     observe: tuple[int, ...] = ()
     #: Stop at a video that cannot be decoded.
     strict: bool = False
 
 
-def as_planned(subject: ModelReference, plan: Plan) -> ModelReference:
+def as_planned(subject: ModelReference, plan: EvaluationPlan) -> ModelReference:
     """Return `subject` at the frames and size of `plan`; a file has its own."""
     return subject if subject.is_file else replace(subject, frames=plan.frames, size=plan.size)
 
 
-def chunked(videos: tuple[Video, ...], plan: Plan) -> list[tuple[Video, ...]]:
-    """Return the list in chunks, each of which is scored at once."""
+def chunked(videos: tuple[Video, ...], plan: EvaluationPlan) -> list[tuple[Video, ...]]:
+    """Split the list into chunks, each of which is scored at once."""
     size = max(1, _at_once(plan.frames) // plan.views)
     return [videos[start : start + size] for start in range(0, len(videos), size)]
 
@@ -73,8 +73,7 @@ def predict(job: Job, model: Model, chunks: list[tuple[Video, ...]], workers: in
         for chunk in chunks:
             yield score(chunk)
         return
-    context = multiprocessing.get_context("spawn")  # the caller may hold threads
-    with ProcessPoolExecutor(min(workers, len(chunks)), context, _start, (job,)) as pool:
+    with ProcessPoolExecutor(min(workers, len(chunks)), processes.Spawn(), _start, (job,)) as pool:
         ahead: deque[Future[list[Prediction]]] = deque()
         try:
             for chunk in chunks:
@@ -89,7 +88,7 @@ def predict(job: Job, model: Model, chunks: list[tuple[Video, ...]], workers: in
                 "(with --predictions, from where it was), or with fewer --workers"
             ) from None
         except BaseException:
-            for child in multiprocessing.active_children():  # they hold nothing worth saving
+            for child in multiprocessing.active_children():  # they hold nothing to save
                 child.terminate()
             raise
 
@@ -122,7 +121,7 @@ class _Scorer:
         self._job, self._model = job, model
 
     def __call__(self, chunk: tuple[Video, ...]) -> list[Prediction]:
-        """Return a prediction of each video; one that cannot be decoded is skipped and says why."""
+        """Return the prediction of each video; that of a video that cannot be decoded says why."""
         clips: list[Views | str] = []
         for video in chunk:
             try:
@@ -146,7 +145,7 @@ class _Scorer:
         return self._model.contract.mode == "online"
 
     def _answers(self, seen: list[Views]) -> list[tuple[list[list[float]], dict[str, list[list[float]]]]]:
-        """Return, of each video, the logits of its views, and those after each observed part of it."""
+        """Return the logits of the views of each video, and those after each observed part of it."""
         if not seen:
             return []
         levels = self._job.observe
@@ -164,18 +163,14 @@ class _Scorer:
 
 
 def _run(model: Model, videos: list[Array]) -> list[Array]:
-    """Return the logits of each video's views; of an online model, after each frame: V, (T,) classes."""
+    """Return the logits of the views of each video: V, classes; for an online model after each frame: V, T, classes."""
     answer = model.frame_logits if model.contract.mode == "online" else model.clip_logits
-    if len({views_.shape[1] for views_ in videos}) > 1:  # those that are seen whole
+    if len({views_.shape[1] for views_ in videos}) > 1:  # videos that are seen whole
         return [logits for views_ in videos for logits in _run(model, [views_])]
     clips = np.concatenate(videos)
     step = _at_once(clips.shape[1])
     logits = np.concatenate([answer(clips[start : start + step]) for start in range(0, len(clips), step)])
-    if not np.isfinite(logits).all():
-        raise DataError(
-            f"{model.contract.model}: its answers are not finite numbers; mend its weights or export it again"
-        )
-    return np.split(logits, np.cumsum([len(views_) for views_ in videos])[:-1])
+    return np.split(model.check_finite(logits), np.cumsum([len(views_) for views_ in videos])[:-1])
 
 
 def _at_once(frames: int) -> int:
@@ -192,23 +187,20 @@ def _so_far(answer: Array, video: Views, level: int) -> Array:
     return np.stack([view[:seen].mean(0) for view, seen in zip(answer, frames * crops, strict=True)])
 
 
-# --- what the network sees -----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Views:
     """The views of a video: V, T, C, H, W, uint8; crop by crop, and of each crop clip by clip."""
 
-    #: Frames of the video, and indices of the clips'.
+    #: Frames in the video, and the indices of those in each clip.
     total: int
     clips: list[list[int]]
     whole: Array
-    #: The views of the first so many percent.
+    #: Views of the first so many percent of the video.
     parts: dict[int, Array]
 
 
-def load_views(video: Video, plan: Plan, observe: tuple[int, ...] = (), threads: int = 1) -> Views:
-    """Decode what `plan` needs of a video, and resize and cut it. Raises VideoError."""
+def load_views(video: Video, plan: EvaluationPlan, observe: tuple[int, ...] = (), threads: int = 1) -> Views:
+    """Decode the frames of a video that `plan` needs, resize and crop them. Raises VideoError."""
     rule = sampling.RULES[plan.sampling]
     clips: dict[int, list[list[list[int]]]] = {}
 

@@ -1,4 +1,4 @@
-"""Predictions on disk: a line a video, appended as they come, from which a run that was stopped goes on.
+"""Predictions on disk: one line for each video, appended as they come; a stopped run is resumed from them.
 
 FILE.jsonl        {"video", "label", "logits": [[…] one row a view]}, in the order of the list
 FILE.json         what they are predictions of: model, protocol, list
@@ -18,84 +18,84 @@ import msgspec
 import numpy as np
 from filelock import FileLock, Timeout
 
+from tsmzoo.artifact.arrays import probabilities
 from tsmzoo.errors import DataError
-from tsmzoo.evaluation.protocol import Plan
+from tsmzoo.evaluation.protocol import EvaluationPlan
 from tsmzoo.system import files
 from tsmzoo.typing import Array
 
-#: Counts the ways in which files were read as pictures: 2 is upright, with images of a folder in the order of numbers.
+#: Version of how files are read as pictures: 2 is upright, images of a folder in the order of their numbers.
 READING = 2
 
 
 class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a model answers to a video: logits of each view, before softmax and before they are averaged."""
+    """The answer of a model to a video: logits of each view, before softmax and before they are averaged."""
 
     video: str
     label: int
     logits: list[list[float]]
     #: The same after so many percent of the video.
     observed: dict[str, list[list[float]]] = {}
-    #: Why there are none.
+    #: Why there are none: the video could not be decoded.
     skipped: str | None = None
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What predictions are of: two files with equal headers hold the same."""
+    """What predictions were made of: model, protocol and list. Two files with equal headers hold the same."""
 
     model: str
     format: str
     precision: str
-    #: Of an exported file.
+    #: Of an exported file; None for a network.
     artifact_sha256: str | None
-    #: Of an input on the scale 0…1.
+    #: Normalization of an input on the scale 0…1.
     mean: tuple[float, ...]
     std: tuple[float, ...]
     weights: str
     weights_sha256: str | None
     seed: int | None
-    plan: Plan
+    plan: EvaluationPlan
     observe: tuple[int, ...]
     list_sha256: str
-    #: Of the videos' names and labels, in the order of the list.
+    #: Of names and labels of the videos, in the order of the list.
     videos_sha256: str
     dataset: str
-    #: Its classes have names, by which they were matched; else indices were taken in the model's order.
+    #: Its classes have names, by which they were matched; if not, indices were taken in the model's order.
     named: bool
     videos: int
     #: In the order of the logits.
     classes: tuple[str, ...] | None
     decoder: str
     runtime: str
-    #: Its version.
+    #: Version of tsmzoo.
     tsmzoo: str
-    #: Name of the list, and its official split, for reports: their digests say whether two lists are the same.
+    #: Name of the list, and its official split, for reports; the digests decide whether two lists are the same.
     list_file: str | None = None
     split: int | None = None
-    #: How files become pictures (READING); older headers lack it.
+    #: Version of how files are read as pictures (READING); older headers lack it.
     reading: int = 1
 
 
 def rows(values: Array) -> list[list[float]]:
-    """Return float32 numbers, V, classes, as they are written: the shortest that read back the same."""
+    """Return float32 numbers, V, classes, as the shortest decimals that read back the same."""
     return [[float(text) for text in row] for row in np.asarray(values, np.float32).astype(str).tolist()]
 
 
-def scores(logits: list[list[float]], plan: Plan) -> Array:
+def scores(logits: list[list[float]], plan: EvaluationPlan) -> Array:
     """Return the score of each class, the mean over the views of what the protocol averages, in float64."""
     values = np.asarray(logits, np.float32).astype(np.float64)
     if plan.average == "probabilities":
-        odds = np.exp(values - values.max(1, keepdims=True))
-        values = odds / odds.sum(1, keepdims=True)
+        values = probabilities(values, "softmax")
     return np.asarray(values.mean(0))
 
 
 def header_path(path: Path) -> Path:
-    """Return where the header of `path` is written."""
+    """Return the path of the header of the predictions in `path`."""
     return path.with_suffix(".json")
 
 
 def read_header(path: Path) -> Header:
-    """Return what the predictions in `path` are of. Raises DataError where that is not beside them."""
+    """Read the header of the predictions in `path`. Raises DataError if it is missing or damaged."""
     try:
         return msgspec.json.decode(files.read(header_path(path)), type=Header)
     except (OSError, msgspec.MsgspecError) as error:
@@ -105,9 +105,9 @@ def read_header(path: Path) -> Header:
 
 
 def read(path: Path, header: Header | None = None) -> Iterator[Prediction]:
-    """Yield the predictions of a file, one at a time, of what `header` says.
+    """Yield the predictions of a file one at a time, checked against `header`.
 
-    Raises DataError naming a line that is none.
+    Raises DataError that names a line that is no prediction.
     """
     rule = _Rule(header) if header else None
     for number, (_, prediction) in enumerate(_each(path, Prediction), start=1):
@@ -121,15 +121,15 @@ def _refused(path: Path, number: int, fault: object) -> DataError:
 
 
 class _Rule:
-    """What all predictions of one run have in common."""
+    """Checks a prediction against the header of its run."""
 
     def __init__(self, header: Header) -> None:
         self._header = header
-        #: Logits of a view: those of the first line where the classes have no names.
+        #: Logits of a view; if the classes have no names, as many as in the first line.
         self._width = None if header.classes is None else len(header.classes)
 
     def fault(self, prediction: Prediction) -> str | None:
-        """Return why `prediction` is none of the run; None where it may be one."""
+        """Return why `prediction` cannot be of the run; None if it can."""
         views, levels, width = self._header.plan.views, self._header.observe, self._width
         if prediction.label < 0 or (width is not None and prediction.label >= width):
             return f"class {prediction.label}" + ("" if width is None else f" of {width}")
@@ -163,7 +163,7 @@ _Line = TypeVar("_Line")
 
 
 def _each(path: Path, kind: type[_Line]) -> Iterator[tuple[int, _Line]]:
-    """Yield where each line of a file stands, and what it holds. Raises DataError naming a line that is none."""
+    """Yield offset and content of each line of a file. Raises DataError that names a line that is no `kind`."""
     number, start = 0, 0
     try:
         with files.opened(path) as file:
@@ -179,8 +179,8 @@ def _each(path: Path, kind: type[_Line]) -> Iterator[tuple[int, _Line]]:
 
 @contextmanager
 def exclusive(path: Path, rank: int) -> Iterator[None]:
-    """Keep other runs off `path` within the block. Raises DataError where one is at it."""
-    if rank:  # the first process speaks for all of a run
+    """Lock `path` against other runs within the block. Raises DataError if another run holds it."""
+    if rank:  # rank 0 locks for all processes of a run
         yield
         return
     with ExitStack() as held:
@@ -195,9 +195,9 @@ def exclusive(path: Path, rank: int) -> Iterator[None]:
 
 
 class Index:
-    """Where each video's line stands in a file of predictions of what `header` says: it holds two numbers a video.
+    """Finds the prediction of a video in a file by its offset: two numbers a video are held in memory.
 
-    Raises DataError naming a line that is none.
+    Raises DataError that names a line that is no prediction.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
@@ -212,7 +212,7 @@ class Index:
         return len(self._starts)
 
     def get(self, video: str) -> Prediction | None:
-        """Return the prediction of a video."""
+        """Return the prediction of a video, None if there is none."""
         if (place := self._starts.get(video)) is None:
             return None
         number, start = place
@@ -228,11 +228,11 @@ class Index:
 
 
 class Store:
-    """The predictions of a run, chunk by chunk: `chunks` are the names of the videos that are predicted together.
+    """Writes the predictions of a run chunk by chunk; `chunks` are the names of the videos predicted together.
 
-    A chunk counts once it is whole: what a killed process left of one, or a line that cannot be of this run, is cut
-    off with all that follows it, and predicted again. Process
-    `rank` of `count` writes a file of its own; all of them are read, whatever the number was before.
+    A chunk counts once it is complete: what a killed process left of one, or a line that cannot be of this run, is cut
+    off with all that follows it, and predicted again. Each of `count` processes writes a file of its own; all files are
+    read, whatever the number of processes was before.
     """
 
     def __init__(self, path: Path, header: Header, chunks: list[list[str]], rank: int, count: int) -> None:
@@ -252,9 +252,9 @@ class Store:
             raise DataError(f"{path}: cannot be written ({error.strerror}); give another file") from None
 
     def _claim(self, header: Header) -> None:
-        """Write the header; raise DataError where the file holds predictions of something else."""
+        """Write the header. Raises DataError if the file holds predictions of another run."""
         beside = header_path(self._path)
-        stray = self._parts()  # before the header is looked for: every process claims before it writes
+        stray = self._parts()  # before the header is read: every process writes the header first
         if stray and not beside.exists():
             raise DataError(f"{stray[0]}: is in the way and nothing says of what; delete it or give another file")
         if not stray and (not beside.exists() or self._is_stale(beside, header)):
@@ -263,7 +263,7 @@ class Store:
             found, wanted = (_flat(msgspec.to_builtins(each)) for each in (read_header(self._path), header))
         except DataError:
             raise DataError(f"{beside}: is in the way and not of predictions; give another file") from None
-        for key in [key for key in wanted | found if key not in _TOLD]:
+        for key in [key for key in wanted | found if key not in _INFORMATIVE]:
             if (was := found.get(key)) != (now := wanted.get(key)):
                 if key == "reading":
                     raise DataError(
@@ -274,7 +274,7 @@ class Store:
                 raise DataError(f"{self._path}: holds predictions of another run {what}; give another file")
 
     def _is_stale(self, beside: Path, header: Header) -> bool:
-        """Say whether a header is of predictions that were deleted, and not those of this run."""
+        """Return True if a header is left of deleted predictions of another run."""
         try:
             return read_header(self._path) != header
         except DataError:
@@ -286,7 +286,7 @@ class Store:
         return [path for path in (self._path, *sorted(parts)) if path.is_file()]
 
     def _whole(self, path: Path) -> Iterator[tuple[int, int, bytes]]:
-        """Yield each whole chunk of a file: its number, where it ends, and its lines."""
+        """Yield each complete chunk of a file: its number, the offset of its end, and its lines."""
         end, lines = 0, b""
         names: Iterator[str] = iter(())
         number: int | None = None
@@ -312,14 +312,14 @@ class Store:
                     number = None
 
     def _cut(self) -> None:
-        """Cut off what a killed process left of a chunk."""
+        """Truncate the file after its last complete chunk."""
         if self._mine.is_file():
             end = max((end for _, end, _ in self._whole(self._mine)), default=0)
             if end < self._mine.stat().st_size:
                 os.truncate(self._mine, end)
 
     def append(self, predictions: Iterable[Prediction]) -> None:
-        """Write a chunk."""
+        """Append a chunk."""
         text = b"".join(msgspec.json.encode(prediction) + b"\n" for prediction in predictions)
         try:
             with self._mine.open("ab") as file:
@@ -328,9 +328,9 @@ class Store:
             raise DataError(f"{self._mine}: cannot be written ({error.strerror}); make room and go on") from None
 
     def finish(self) -> None:
-        """Bring all chunks into one file, in the order of the list, and delete the others.
+        """Merge all chunks into one file, in the order of the list, and delete the others.
 
-        Raises DataError where another process' chunks are not there, or the file cannot be written.
+        Raises DataError if chunks of another process are missing, or the file cannot be written.
         """
         try:
             parts = self._parts()
@@ -353,11 +353,12 @@ class Store:
             raise DataError(f"{self._path}: cannot be written ({error.strerror}); make room and go on") from None
 
 
-#: Keys of a header that do not make it another's, and that older ones lack.
-_TOLD = {"list_file", "split"}
+#: Keys of a header that may differ when a run is continued: what an older one lacks, and the version that began it,
+#: since `reading` says whether both read pictures alike.
+_INFORMATIVE = {"list_file", "split", "tsmzoo"}
 
 
 def _flat(header: dict[str, Any]) -> dict[str, Any]:
-    """Return a header with what its plan says beside the rest."""
+    """Return a header with the keys of its plan beside the others."""
     followed = header.pop("plan")
     return header | {f"plan.{key}": value for key, value in (followed | followed.pop("changes")).items()}

@@ -1,4 +1,4 @@
-"""What evaluation does with a video: a protocol, made definite for one model and what the user asks for."""
+"""The plan of an evaluation: a protocol, completed for one model and the changes that the user asks for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tsmzoo.errors import DataError
 from tsmzoo.registry import Entry, recipes
 from tsmzoo.registry.recipes import Crops, Protocol
 
-#: For models whose figures name no protocol, by how they were trained to see a video.
+#: Protocols of models without published ones, by the sampling they were trained with.
 _DEFAULT = {
     "uniform": "mit_sth_center_1clip",
     "dense": "dense_center_1clip",
@@ -22,37 +22,37 @@ _DEFAULT = {
 
 
 class Changes(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the user asks for in place of the protocol's own."""
+    """Values that the user sets in place of those of the protocol."""
 
     clips: int | None = None
     crops: Crops | None = None
     frames: int | None = None
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """Everything that decides what a network sees of a video, and how its answers become one."""
+class EvaluationPlan(msgspec.Struct, frozen=True):
+    """All that decides which views of a video a network sees, and how its answers are combined."""
 
     protocol: str
     pipeline: Literal["mit", "mmaction2"]
     sampling: str
     clips: int
-    #: Of a clip; of a video that is seen whole the most.
+    #: Frames of a clip; for a video that is seen whole, at most.
     frames: int
     stride: int
     crops: Crops
-    #: Sides in pixels: what the video is resized to, and what is cut from that.
+    #: Pixels: the short side after resizing, and the side of the crop.
     short_side: int
     size: int
     average: Literal["logits", "probabilities"]
-    #: Flow images that make an input; 1 for RGB.
+    #: Flow images in an input; 1 for RGB.
     stack: int = 1
-    #: Images of optical flow, not of RGB.
+    #: The input is optical flow, not RGB.
     flow: bool = False
     changes: Changes = Changes()
 
     @property
     def wanted(self) -> Wanted:
-        """What the sampling rule is asked for."""
+        """The request to the sampling rule."""
         return Wanted(self.frames, self.clips, self.stride, self.stack)
 
     @property
@@ -61,21 +61,21 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The protocol's id, and what is not as it says."""
+        """The id of the protocol, with the changes."""
         changed = ", ".join(f"{key} {value}" for key, value in msgspec.to_builtins(self.changes).items())
         return f"{self.protocol} with {changed}" if changed else self.protocol
 
 
 def default(entry: Entry) -> str:
-    """Return the protocol of a model without published figures: how training measures it."""
+    """Return the id of the protocol of a model without published figures, by which training measures it."""
     return _DEFAULT[entry.sampling]
 
 
-def choose(entry: Entry, contract: Contract | None, protocol: str | None, changes: Changes) -> Plan:
-    """Return the plan of `protocol`, an id or a short name, for `entry`; of the first published figure's without.
+def choose(entry: Entry, contract: Contract | None, protocol: str | None, changes: Changes) -> EvaluationPlan:
+    """Return the plan of `protocol`, an id or a short name, for `entry`; default: that of the first published figure.
 
-    An exported file (`contract`) has its frames and size built in: without a name, the first published protocol
-    that fits them is taken. Raises DataError where none does.
+    An exported file (`contract`) has its frames and size built in: the default is the first published protocol that
+    fits them. Raises DataError if none does.
     """
     published = dict.fromkeys(result.protocol for result in entry.results if result.protocol)
     names = [protocol] if protocol is not None else list(published) or [default(entry)]
@@ -104,7 +104,7 @@ def choose(entry: Entry, contract: Contract | None, protocol: str | None, change
     )
 
 
-def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> Plan:
+def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> EvaluationPlan:
     tested = next((result.frames for result in entry.results if result.protocol == name), None)
     own_frames = tested or protocol.frames or (entry.frames if entry.mode == "offline" else None)
     frames = asked.frames or own_frames
@@ -118,10 +118,10 @@ def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> Pla
         raise DataError(f"protocol {name} needs 2 frames at least, half of them centres and half starts")
     own = {"clips": protocol.clips, "crops": protocol.crops, "frames": own_frames}
     whole = protocol.sampling == "whole"
-    return Plan(
+    return EvaluationPlan(
         protocol=name,
         pipeline=protocol.pipeline,
-        # So many frames of the whole video are those in its middle.
+        # A number of frames of the whole video means those in its middle.
         sampling="spread" if whole and asked.frames else protocol.sampling,
         clips=clips,
         frames=frames,
@@ -136,6 +136,6 @@ def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> Pla
     )
 
 
-def _fits(plan: Plan, contract: Contract) -> bool:
+def _fits(plan: EvaluationPlan, contract: Contract) -> bool:
     any_length = contract.mode == "online"
     return plan.size == contract.size and (any_length or (plan.frames == contract.frames and plan.sampling != "whole"))

@@ -9,9 +9,9 @@ import msgspec
 from tsmzoo.evaluation import metrics
 from tsmzoo.evaluation.metrics import Tally
 from tsmzoo.evaluation.predictions import Header
-from tsmzoo.evaluation.protocol import Changes, Plan
+from tsmzoo.evaluation.protocol import Changes, EvaluationPlan
 from tsmzoo.evaluation.scoring import Scored
-from tsmzoo.registry import Registry, Result, recipes
+from tsmzoo.registry import Registry, recipes
 from tsmzoo.registry.recipes import STRIDED
 from tsmzoo.text import joined
 
@@ -19,9 +19,20 @@ from tsmzoo.text import joined
 _NAMED = 5
 
 
-class PublishedAccuracy(Result, frozen=True, kw_only=True):
-    """A published accuracy, compared with the measured one."""
+class PublishedAccuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """A published accuracy, in percent, compared with the measured one."""
 
+    #: The protocol that gave it; None if the publisher does not say.
+    protocol: str | None
+    #: The page, table or log that has it, and the publisher's words for the protocol.
+    source: str
+    as_published: str
+    top1: float | None
+    top5: float | None
+    #: Mean average precision, for multi-label datasets.
+    map: float | None
+    #: Frames of a clip when it was measured, if they are neither the protocol's nor the model's own.
+    frames: int | None
     #: It was published under the protocol that was followed.
     same_protocol: bool
     #: It lies inside the 95 % interval; None if the protocol is another or no top-1 was published.
@@ -82,7 +93,7 @@ class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
     #: The library that ran the model, and the processor.
     runtime: str
     protocol: str
-    plan: Plan
+    plan: EvaluationPlan
     dataset: str
     #: Videos that were scored, and that could not be decoded.
     videos: int
@@ -276,7 +287,7 @@ def text(result: EvaluationResult) -> str:
     return joined(lines)
 
 
-def _in_words(p: Plan) -> str:
+def _in_words(p: EvaluationPlan) -> str:
     stride = f" every {p.stride}" if p.sampling in STRIDED else ""
     most = " at most" if p.sampling == "whole" else ""
     crops = "1 crop" if p.crops == 1 else f"{p.crops} crops"

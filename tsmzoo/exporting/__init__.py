@@ -1,1 +1,1 @@
-"""From a network to a verified file with its contract beside it."""
+"""Export networks to files, verify these, and write kits for apps."""

@@ -1,11 +1,11 @@
-"""What a file in fewer bits is calibrated and judged with: real clips and streams, and the states that they produce.
+"""Calibrate and judge quantized files with real clips and streams, and with the states that these produce.
 
 Random data would ruin it: the ranges of activations, and above all of states, follow from what moves in a video.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from tsmzoo.errors import DataError, ExportError, VideoError
 from tsmzoo.inference.model import Model
 from tsmzoo.registry import Entry
 from tsmzoo.registry.recipes import QualityThreshold
-from tsmzoo.typing import Array
+from tsmzoo.typing import Array, Notify, silent
 
 #: Clips that set the ranges; of the bundled task, clips of another seed that are scored before and after.
 CLIPS, SCORED = 56, 280
@@ -55,11 +55,11 @@ def load_calibration(
     entry: Entry,
     folder: Path | None,
     template: str | None = None,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = silent,
 ) -> CalibrationData:
-    """Return what `entry` is calibrated with: the videos of `folder`, or the bundled task where it was trained on that.
+    """Return calibration data for `entry`: the videos of `folder`, or the bundled task if it was trained on that.
 
-    A folder of images is a video; `template` is what they are called. Raises ExportError where there is neither, or
+    A folder of images is a video; `template` is what they are called. Raises ExportError if there is neither, or
     fewer than two videos in `folder` can be read.
     """
     if folder is not None:
@@ -85,7 +85,7 @@ def _scene(entry: Entry, number: int, seed: int) -> tuple[Array, int]:
     return _prepared(entry, chosen), label
 
 
-def _of_folder(entry: Entry, folder: Path, template: str | None, notify: Callable[[str], None]) -> CalibrationData:
+def _of_folder(entry: Entry, folder: Path, template: str | None, notify: Notify) -> CalibrationData:
     if entry.modality == "flow":
         raise ExportError(f"{entry.id} sees optical flow, which is not read to calibrate with; take fp16 or w8")
     paths = _videos(folder)
@@ -120,9 +120,9 @@ def _of_folder(entry: Entry, folder: Path, template: str | None, notify: Callabl
 
 
 def _videos(folder: Path) -> list[Path]:
-    """Return the videos in `folder` at any depth, by name; or itself, where it is one and holds none.
+    """Return the videos in `folder` at any depth, by name; or itself, if it is one and holds none.
 
-    Raises ExportError where a folder cannot be read.
+    Raises ExportError if a folder cannot be read.
     """
     try:
         found = folders.videos(folder)
@@ -159,7 +159,7 @@ def _steps(model: Model, clip: Array) -> Iterator[dict[str, Array]]:
 
 
 def compare_quality(float_: Model, candidate: Model, given: CalibrationData) -> Quality:
-    """Compare a file with the float one on real clips: first classes, scores where labels are known, a long stream."""
+    """Compare a file with the float one on real clips: first classes, scores if labels are known, a long stream."""
     drift: tuple[float, ...] = ()
     if candidate.contract.mode == "online":
         before, after = (model.frame_logits(given.scored).mean(1) for model in (float_, candidate))
@@ -183,7 +183,7 @@ def compare_quality(float_: Model, candidate: Model, given: CalibrationData) -> 
 def apply_threshold(
     report: Verification, quality: Quality | None, contract: Contract, bar: QualityThreshold | None
 ) -> Verification:
-    """Return `report` with what real clips showed, failed where that is below the target's bar."""
+    """Return `report` with what real clips showed, failed if that is below the target's threshold."""
     if quality is None or bar is None:
         return report
     report = msgspec.structs.replace(report, quality=quality)

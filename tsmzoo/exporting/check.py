@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,15 +15,9 @@ from tsmzoo.inference.model import Model
 from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.registry import Registry, ShiftName, recipes, with_classes
 from tsmzoo.system.quiet import quiet
-from tsmzoo.typing import Array
+from tsmzoo.typing import Array, Notify, silent
 from tsmzoo.weights.key_maps import RULES
 from tsmzoo.weights.load import Network, load_network, recorded_checkpoint_path
-
-if TYPE_CHECKING:
-    pass
-
-#: Told what is going on, a few words at a time.
-Stage = Callable[[str], None]
 
 
 def check(
@@ -50,7 +42,7 @@ def check(
 
 
 def _check_made_of(path: Path, contract: Contract, plain: Contract) -> None:
-    """Raise ArtifactError where a file is of another network than the one described by `plain`."""
+    """Raise ArtifactError if a file is of another network than the one described by `plain`."""
     inputs = (contract.main_input, *(contract.parts or contract.inputs[1:]))
     found: dict[str, object] = {tensor.name: _without_batch(tensor) for tensor in inputs}
     found |= {"mode": contract.mode, "channels": len(contract.mean), "classes": contract.classes}
@@ -72,7 +64,7 @@ def reverify(
     shift: ShiftName | None = None,
     steps: int | None = None,
     video: Array | None = None,
-    stage: Stage = lambda _: None,
+    stage: Notify = silent,
 ) -> tuple[Contract, Verification]:
     """Verify an exported file again, against the weights it was made from.
 

@@ -1,4 +1,4 @@
-"""From a network to a verified file with its contract beside it."""
+"""Export a network to a verified file with its contract beside it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract, Quality
 from tsmzoo.errors import ExportError, VerificationError
 from tsmzoo.exporting import calibration
-from tsmzoo.exporting.check import Stage, check
-from tsmzoo.exporting.graph.conv3d_to_2d import flatten
+from tsmzoo.exporting.check import check
+from tsmzoo.exporting.graph.conv3d_to_2d import conv3d_to_2d
 from tsmzoo.exporting.graph.deploy import Deployed
 from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
-from tsmzoo.exporting.graph.split_channels import apart
+from tsmzoo.exporting.graph.split_channels import split_channels
 from tsmzoo.exporting.graph.states import Packed, Stateful
 from tsmzoo.exporting.plan import ELSEWHERE, Plan
 from tsmzoo.inference.describe import describe
@@ -24,7 +24,7 @@ from tsmzoo.models.wrappers import ClipModel, SingleClip, StreamStep
 from tsmzoo.registry import Registry
 from tsmzoo.system import files
 from tsmzoo.system.quiet import quiet
-from tsmzoo.typing import Array
+from tsmzoo.typing import Array, Notify, silent
 from tsmzoo.weights.load import Network
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def export(
     plan: Plan,
     *,
     video: Array | None = None,
-    stage: Stage = lambda _: None,
+    stage: Notify = silent,
 ) -> Contract:
     """Write `network` and its contract as `plan` says, and verify the file before it gets its name.
 
@@ -80,7 +80,7 @@ def _made(
     contract: Contract,
     made: Path,
     video: Array | None,
-    stage: Stage,
+    stage: Notify,
 ) -> Contract:
     """Write the file to `made`, verify it, and return its contract."""
     converter, out = plan.converter, plan.out
@@ -100,8 +100,8 @@ def _made(
     return contract
 
 
-def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: Stage) -> Quality | None:
-    """Write the file; in fewer bits than the converter's own, by way of a float one, with which it is compared."""
+def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: Notify) -> Quality | None:
+    """Write the file; a quantized one is made from a float one, with which it is compared."""
     converter, given = plan.converter, plan.material
     if contract.precision in converter.precisions:
         converter.convert(_deployed(network, contract), contract, made)
@@ -110,14 +110,14 @@ def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: 
     source = made.with_name(f"float{made.suffix}")
     # A sum of convolutions would be rounded once more.
     converter.convert(_deployed(network, float_, whole=contract.precision == "int8"), float_, source)
-    quantising = f"quantising to {contract.precision}"
+    quantizing = f"quantising to {contract.precision}"
     if given is None:
-        stage(quantising)
+        stage(quantizing)
         converter.quantize(source, contract, [], made, plan.keep_float)
         return None
     reference = Model(converter.load(source, float_, 1), float_)
     feeds = calibration.feeds(reference, given.clips)
-    stage(quantising)
+    stage(quantizing)
     costs = converter.quantize(source, contract, feeds, made, plan.keep_float)
     stage("comparing on real clips")
     candidate = Model(converter.load(made, contract, 1), contract)
@@ -127,7 +127,7 @@ def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: 
 
 
 def _deployed(network: Network, contract: Contract, *, whole: bool = False) -> nn.Module:
-    """Return `network` as it stands in the file; with `whole` its features stay whole (`apart`)."""
+    """Return `network` as it stands in the file; with `whole` its features stay whole (`split_channels`)."""
     form: StreamStep | ClipModel | SingleClip
     channels_last = contract.main_input.layout in ("NHWC", "THWC")
     if contract.mode == "online":
@@ -140,7 +140,7 @@ def _deployed(network: Network, contract: Contract, *, whole: bool = False) -> n
     embedded = contract.preprocess == "embedded"
     folded = fold_batch_norm(form)
     if isinstance(form, SingleClip):
-        folded = flatten(folded if whole else apart(folded), channels_last=channels_last)
+        folded = conv3d_to_2d(folded if whole else split_channels(folded), channels_last=channels_last)
     deployed = Deployed(
         folded,
         contract.mean if embedded else None,

@@ -1,11 +1,9 @@
-"""What an export is to write and where, checked before anything long begins."""
+"""Settle what an export writes and where, before anything long begins."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,9 +16,7 @@ from tsmzoo.formats import format_of
 from tsmzoo.registry import Entry
 from tsmzoo.registry.recipes import Precision, Target
 from tsmzoo.system.quiet import quiet
-
-if TYPE_CHECKING:
-    pass
+from tsmzoo.typing import Notify, silent
 
 ELSEWHERE = "make room there, or choose another place with -o"
 
@@ -35,7 +31,7 @@ class Plan:
     converter: Converter
     out: Path
     dynamic_batch: bool
-    #: What a file in fewer bits is calibrated and compared with.
+    #: What a quantized file is calibrated and compared with.
     material: CalibrationData | None = None
     #: Operators that stay float in int8.
     keep_float: int = 0
@@ -55,7 +51,7 @@ def plan_export(
     calibrate: Path | None = None,
     images: str | None = None,
     keep_float: int = 0,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = silent,
 ) -> Plan:
     """Settle an export of `entry`; what is not given comes from the recipe `target`.
 
@@ -73,19 +69,19 @@ def plan_export(
         softmax=target.softmax if softmax is None else softmax,
     )
     format_, precision = target.format, target.precision
-    able = converter_of(format_)
-    if target.state not in able.states:
+    converter = converter_of(format_)
+    if target.state not in converter.states:
         known = formats_that(lambda each: target.state in each.states)
         raise ExportError(
             f"{target.state} states are for {known}; {format_} files keep none, take --state packed or explicit"
         )
-    if target.state == "implicit" and precision == "fp32" and able.conventions.kept_dtype == "float16":
+    if target.state == "implicit" and precision == "fp32" and converter.conventions.kept_dtype == "float16":
         raise ExportError("implicit states are of half precision (Core ML knows no others); take fp16 or w8")
-    if target.gpu_safe and not able.gpu_safe:
+    if target.gpu_safe and not converter.gpu_safe:
         raise ExportError(f"--gpu-safe is for {formats_that(lambda each: each.gpu_safe)}; leave it out")
     if target.softmax and precision == "int8":
         raise ExportError("probabilities have 256 steps in int8; take --no-softmax, and make them of the logits")
-    if dynamic_batch and not able.dynamic_batch:
+    if dynamic_batch and not converter.dynamic_batch:
         known = formats_that(lambda each: each.dynamic_batch)
         raise ExportError(f"--dynamic-batch is for {known}; {format_} files take one clip or frame a call")
     if precision not in target.tolerance:
@@ -99,7 +95,7 @@ def plan_export(
         format_of(out)
         if not out.parent.is_dir():
             raise ExportError(f"{out}: its folder does not exist; make {out.parent} first")
-        if out.exists() and not (out.is_dir() if able.is_folder else out.is_file()):
+        if out.exists() and not (out.is_dir() if converter.is_folder else out.is_file()):
             raise ExportError(f"{out}: is in the way; move it first")
         store.check_way(out)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Comparing a file with its torch model, output by output and step by step.
+"""Compare a file with its torch model, output by output and step by step.
 
 Never one step: converters have dropped state updates without a word, and the first step still agrees.
 """

@@ -1,1 +1,1 @@
-"""A model, opened to be run: a network in torch or an exported file, over clips and streams."""
+"""Run a model, a network in torch or an exported file, on clips, videos and streams."""

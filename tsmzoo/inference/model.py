@@ -1,4 +1,4 @@
-"""A model that is ready to run: a network in torch or an exported file, behind one interface. Needs no torch."""
+"""A model that is ready to run: a network in torch or an exported file. Imports no torch."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ _STREAMED = 8
 class Prediction(msgspec.Struct, frozen=True):
     """A class, and its probability.
 
+    Attributes:
+        label: Name of the class.
+        probability: 0…1.
+        index: Place of the class among the logits.
+
     Examples:
         >>> model = tsmzoo.load("tsm_mbv2_motion")
         >>> prediction = model.classify("opening.mp4")[0]
@@ -45,15 +50,20 @@ class Prediction(msgspec.Struct, frozen=True):
     """
 
     label: str
-    #: Probability, 0…1.
     probability: float
-    #: Place of the class among the logits.
     index: int
 
 
 @dataclass(frozen=True)
 class Model:
     """A network or an exported file, ready to run: what `tsmzoo.load` returns.
+
+    Attributes:
+        contract: What its tensors are, its labels, its preprocessing, and what it was made from: the same record that
+            lies beside an exported file.
+        module: The network in torch; None for a file. An offline model takes normalized clips, N, T, C, H, W, and
+            returns logits, N, classes. An online one takes a normalized frame, N, C, H, W, and the states, and returns
+            logits and the next states.
 
     Examples:
         >>> model = tsmzoo.load("tsm_mbv2_motion")
@@ -65,11 +75,7 @@ class Model:
 
     #: Runs it: named arrays in, named arrays out.
     runner: Runner
-    #: What its tensors are, its labels, its preprocessing, and what it was made from.
     contract: Contract
-    #: The network in torch; None for a file. An offline model takes normalized clips, N, T, C, H, W, and returns
-    #: logits, N, classes. An online one takes a normalized frame, N, C, H, W, and the states, and returns logits and
-    #: the next states.
     module: nn.Module | None = None
     #: The network with its entry, and the registry that holds it; None for a file.
     network: Network | None = field(default=None, repr=False)
@@ -144,7 +150,7 @@ class Model:
             Logits: classes, or N, classes, float32.
 
         Raises:
-            DataError: The clip is of another shape.
+            DataError: The clip has another shape.
 
         Examples:
             >>> model = tsmzoo.load("tsm_mbv2_motion_online")
@@ -184,6 +190,7 @@ class Model:
 
         Raises:
             VideoError: The video is missing or cannot be decoded.
+            DataError: A logit is no finite number: the weights are damaged.
             ZooError: The model sees optical flow, not RGB.
 
         Examples:
@@ -211,7 +218,7 @@ class Model:
             frames = [video[index] for index in sampling.clip(len(video), count, c.stride)]
         else:
             raise DataError("the video has no frames; give one at least")
-        odds = probabilities(self(self.transform(frames)), c.activation)
+        odds = probabilities(self.check_finite(self(self.transform(frames))), c.activation)
         return [self.prediction(int(index), odds) for index in odds.argsort()[::-1][:top]]
 
     def stream(self, *, smoothing: Smoothing | None = None, every: int | None = None) -> Stream:
@@ -235,6 +242,14 @@ class Model:
         self._check_rgb()
         return Stream(self, smoothing=smoothing, every=every)
 
+    def check_finite(self, logits: Array) -> Array:
+        """Return `logits`. Raises DataError if one is no finite number."""
+        if not np.isfinite(logits).all():
+            raise DataError(
+                f"{self.contract.model}: its answers are not finite numbers; mend its weights or export it again"
+            )
+        return logits
+
     def prediction(self, index: int, odds: Array) -> Prediction:
         """Return the prediction of the class at `index`, given the probabilities of all."""
         return Prediction(self.labels[index], float(odds[index]), index)
@@ -243,11 +258,11 @@ class Model:
         if self.contract.channel_order == "flow":
             raise ZooError(f"{self.contract.model} sees optical flow, not video; choose an RGB model")
 
-    # Below, batches and states by hand: what evaluation, verification and live runs are made of.
+    # Batches and states by hand: what evaluation, verification and live runs are made of.
 
     @property
     def any_batch(self) -> bool:
-        """Whether it takes several clips or streams at once."""
+        """Whether one call takes several clips or streams."""
         return isinstance(self.contract.main_input.shape[0], str)
 
     def run_clips(self, pixels: Array) -> dict[str, Array]:
@@ -257,7 +272,7 @@ class Model:
     def run_step(self, pixels: Array, states: States | None = None) -> tuple[dict[str, Array], States]:
         """Return the outputs after a frame of camera values 0…255, N, C, H, W, and the next states.
 
-        Without `states` it begins anew, from zeros.
+        Without `states` a stream starts, from zeros.
         """
         if states is None:
             states = self.contract.initial_states(len(pixels))
@@ -274,7 +289,7 @@ class Model:
             yield outputs
 
     def clip_logits(self, clips: Array) -> Array:
-        """Return the logits, N, classes, of clips of camera values, N, T, C, H, W: at once where it takes them so."""
+        """Return the logits, N, classes, of clips of camera values, N, T, C, H, W; in one call if it takes them so."""
         if self.any_batch:
             return self.run_clips(clips)["logits"]
         return np.concatenate([self.run_clips(clip[None])["logits"] for clip in clips])
@@ -287,7 +302,7 @@ class Model:
         return np.stack([outputs["logits"] for outputs in steps], axis=1)
 
     def _canonical(self, outputs: dict[str, Array]) -> dict[str, Array]:
-        """Return outputs as those of the network in torch: channels first, each state by itself, logits."""
+        """Return outputs in the form of the network in torch: channels first, one array per state, logits."""
         contract = self.contract
         found = {tensor.name: from_layout(outputs[tensor.name], tensor.layout) for tensor in contract.outputs}
         if contract.state == "packed":

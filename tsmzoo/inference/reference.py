@@ -16,13 +16,13 @@ from tsmzoo.inference.model import Model, open_file, warnings
 from tsmzoo.registry import Entry, Registry, ShiftName, with_classes
 
 if TYPE_CHECKING:
-    from tsmzoo.weights.http import Progress as DownloadProgress
+    from tsmzoo.weights.http import DownloadProgress
     from tsmzoo.weights.load import Network
 
 
 @dataclass(frozen=True)
 class ModelReference:
-    """An exported file, or a model's id, and which weights it takes; another process can open the same."""
+    """An exported file, or a model's id and its weights, in plain values, so that any process can open it."""
 
     model: str
     weights: str | None = None
@@ -30,10 +30,10 @@ class ModelReference:
     weights_format: str | None = None
     shift: ShiftName | None = None
     allow_shift_mismatch: bool = False
-    #: Of the weights, where they are not the model's own; and their names.
+    #: Classes of the weights and their names, if they are not the model's own.
     classes: int | None = None
     labels: tuple[str, ...] | None = None
-    #: Of the input, where they are not the model's own.
+    #: Frames and side of the input, if they are not the model's own.
     frames: int | None = None
     size: int | None = None
 
@@ -42,7 +42,7 @@ class ModelReference:
         return is_artifact(self.model)
 
     def adapted(self, zoo: Registry) -> Registry:
-        """Return `zoo` with the classes that this has, where they are others than the model's.
+        """Return `zoo` with these classes in place of the model's own.
 
         Raises RegistryError or ArtifactError.
         """
@@ -61,8 +61,8 @@ class ModelReference:
     ) -> Model:
         """Return the model, ready to run.
 
-        `notify` is told what makes its answers doubtful. Raises ArtifactError, DownloadError or CheckpointError,
-        and ZooError where weights or another input are given to a file, which holds its own.
+        `notify` gets a line about whatever makes its answers doubtful. Raises ArtifactError, DownloadError or
+        CheckpointError, and ZooError if weights or another input are given to a file, which holds its own.
         """
         if self.is_file:
             given = {
@@ -119,9 +119,9 @@ def frames_of(entry: Entry, frames: int | None) -> int | None:
 
 
 def resized(entry: Entry, frames: int | None, size: int | None) -> Entry:
-    """Return `entry` at another number of frames or size; an online model always takes a frame a step.
+    """Return `entry` with other frames or another size; an online model keeps its one frame a step.
 
-    Raises ZooError where no memory would hold that.
+    Raises ZooError if no memory would hold that input.
     """
     if entry.mode == "online":
         frames = None

@@ -1,4 +1,4 @@
-"""A stream of frames on its way through a model."""
+"""Classify a stream, frame by frame."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Stream:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all frames, as at a cut between two scenes."""
+        """Forget all frames, for instance at a cut between two scenes."""
         self._states: States | None = None
         self._recent: deque[Array] = deque(maxlen=self._model.contract.frames)
         self._due = self._model.contract.frames
@@ -54,7 +54,7 @@ class Stream:
         self.reset()
 
     def step(self, frame: Array | Image.Image) -> Prediction | None:
-        """Feed a frame, and return the label to show after it; None while none is decided.
+        """Feed a frame, and return the label to show after it, or None if no label was decided yet.
 
         Args:
             frame: RGB: a PIL image, or an array H, W, 3, uint8, 0…255. The frames of a stream come at the rate that
@@ -63,6 +63,7 @@ class Stream:
         (pixels,) = self._model.transform([frame])
         if (logits := self._logits(pixels)) is not None:
             activation = self._model.contract.activation
+            logits = self._model.check_finite(logits)
             self._decision = decide(self._smoothing, logits, self._decision, activation)
         if self._decision is None or self._decision.shown is None:
             return None

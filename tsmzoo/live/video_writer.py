@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from tsmzoo.live.answer import Answer
 
-#: Best first: H.264 plays everywhere, but not every build of FFmpeg writes it.
+#: Codecs, best first: H.264 plays everywhere, but not every build of FFmpeg writes it.
 _CODECS = {"libx264": {"crf": "20", "preset": "veryfast"}, "mpeg4": {"qmin": "3", "qmax": "5"}}
-#: Parts of a second that times are kept in; MPEG-4 takes no finer ones.
+#: Ticks a second of the time base; MPEG-4 takes no more.
 _TICKS = 60_000
 
 
@@ -39,8 +39,9 @@ def check(path: Path, source: str) -> None:
 
 
 class Writer:
-    """Writes the frames of a source at their times, each with the latest answer on it; to `part`, which gets the name
-    `path` at the end.
+    """Writes the frames of a source at their times, each with the latest answer on it.
+
+    They go to `part`, which is renamed to `path` at the end.
     """
 
     def __init__(self, path: Path, part: Path, rate: Fraction) -> None:
@@ -62,19 +63,19 @@ class Writer:
                 near = max(abs(side - other) for side, other in zip(image.size, size, strict=True)) < 2
                 image = image.crop((0, 0, *size)) if near else ImageOps.pad(image, size)
             frame = av.VideoFrame.from_ndarray(np.asarray(_written_on(image, answer)), "rgb24")
-            # Times that go back, as in files that were joined, go on from there.
+            # If time jumps back, as in files that were joined, it goes on from there.
             self._last = max(round((seconds - self._begun) * _TICKS), self._last + 1)
             frame.pts, frame.time_base = self._last, Fraction(1, _TICKS)
             container.mux(stream.encode(frame))
 
     def close(self) -> None:
-        """Write what is held back and give the file its name, if there was a frame at all. Raises VideoError."""
+        """Write the last frames and rename the file, if there is any frame. Raises VideoError."""
         if self._open is None:
             return
         container, stream = self._open
         with self._told():
             with container:
-                if not self._failed:  # else it lacks something in the middle
+                if not self._failed:  # if it failed, frames are missing in the middle
                     container.mux(stream.encode())
             if not self._failed:
                 files.sync(self._part)
@@ -82,7 +83,7 @@ class Writer:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Turn what FFmpeg and the disk say into one line."""
+        """Turn errors of FFmpeg and of the disk into one line."""
         import av
 
         try:
@@ -106,11 +107,11 @@ def _opened(path: Path, rate: Fraction, size: tuple[int, int]) -> tuple[av.conta
 
 @contextmanager
 def writer(path: Path, rate: Fraction) -> Iterator[Writer]:
-    """Give a writer of the video at `path`, which gets its name at the end.
+    """Give a writer of the video at `path`.
 
-    What was written is kept where the block ends early, by an error or Ctrl-C.
+    If the block ends early, by an error or Ctrl-C, what was written is kept.
     """
-    path = Path(os.path.realpath(path))  # of a link, what it points to
+    path = Path(os.path.realpath(path))  # the target of a link
     with files.beside(path) as part:
         made = Writer(path, part, rate)
         try:
@@ -120,7 +121,7 @@ def writer(path: Path, rate: Fraction) -> Iterator[Writer]:
 
 
 def _written_on(image: Image.Image, answer: Answer | None) -> Image.Image:
-    """Return an image with the label, its probability and the speed on a dark bar at its foot."""
+    """Return an image with label, probability and speed on a dark bar at the bottom."""
     width, height = image.size
     size = max(9, height // 16)
     bar = round(1.7 * size)
@@ -139,7 +140,7 @@ def _written_on(image: Image.Image, answer: Answer | None) -> Image.Image:
 
 
 def texts(answer: Answer | None) -> tuple[str, str]:
-    """Return what is written of an answer, left and right."""
+    """Return the texts of an answer, left and right."""
     label = (
         "no decision"
         if answer is None or answer.label is None

@@ -14,7 +14,6 @@ from tsmzoo.artifact.contract import Contract
 from tsmzoo.artifact.converter import Runner, StatefulRunner
 from tsmzoo.data import sampling, transforms
 from tsmzoo.data.seek import SelectedFrames
-from tsmzoo.errors import DataError
 from tsmzoo.inference.model import Model, States
 from tsmzoo.inference.smoothing import Decision, Smoothing, decide
 from tsmzoo.live.answer import Answer
@@ -67,14 +66,8 @@ def whole(model: Model, pick: Callable[[Callable[[int], list[int]]], SelectedFra
     begun = time.perf_counter()
     clip = np.stack([transforms.prepared(chosen.images[index], contract.resize, contract.size) for index in indices])
     logits = replace(model, runner=timed).run_clips(clip[None])["logits"][0]
-    decision = decide(smoothing, _finite(logits, contract), activation=contract.activation)
+    decision = decide(smoothing, model.check_finite(logits), activation=contract.activation)
     return _answer(contract, decision, chosen.times[max(indices)], timed.ms, begun)
-
-
-def _finite(logits: Array, contract: Contract) -> Array:
-    if not np.isfinite(logits).all():
-        raise DataError(f"{contract.model}: its answers are not finite numbers; mend its weights or export it again")
-    return logits
 
 
 def _answer(contract: Contract, decision: Decision, seconds: float, ms: float, begun: float) -> Answer:
@@ -187,7 +180,7 @@ def watch(
 
     def answer(logits: Array, at: Frame, begun: float) -> Answer:
         nonlocal decision, is_reset
-        decision = decide(smoothing, _finite(logits, contract), decision, contract.activation)
+        decision = decide(smoothing, model.check_finite(logits), decision, contract.activation)
         made = _answer(contract, decision, at.time, timed.ms, begun)
         clock.append(time.perf_counter())
         speed = (len(clock) - 1) / (clock[-1] - clock[0]) if len(clock) > 1 else None

@@ -4,8 +4,9 @@ One file holds one family of backbones. A backbone (`resnet.py`, `mobilenet_v2.p
 frame, I3D (`i3d.py`) to those of each clip; `wrappers.py` makes a model of clips or of a stream of it. Offline and
 online models hold the same backbone and weights.
 
-To add a backbone, write its file and add its row to `BACKBONES`. `forward(x, frames, shift)` takes normalized frames,
-N·T, C, H, W, and the shift as a function. A block whose random weights need more than the rules of
+To add a backbone, write its file, add its row to `BACKBONES` and its name to `registry/schema.py`; published files of
+it need key rules in `weights/key_maps.py`. `forward(x, frames, shift)` takes normalized frames, (N·T, C, H, W), the
+number of frames per clip, and the shift as a function. A block whose random weights need more than the rules of
 `_init_weights` has a method `init_weights`.
 """
 

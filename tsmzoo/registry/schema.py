@@ -296,11 +296,6 @@ class Entry(_Record, frozen=True, kw_only=True):
         return "unidirectional" if self.mode == "online" else "bidirectional"
 
     @property
-    def exportable(self) -> bool:
-        """Whether `export` takes it: a model of flow needs a phone to compute flow, but every entry converts."""
-        return True
-
-    @property
     def has_weights(self) -> bool:
         """Whether there is a file of weights: published, or beside the registry."""
         return bool(self.urls) or self.file is not None

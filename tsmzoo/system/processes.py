@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from threading import Thread
+from types import ModuleType
 from typing import Any
 
 from tsmzoo.errors import ZooError
@@ -106,3 +109,22 @@ def gathered() -> Iterator[None]:
     yield
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+
+
+class _Process(SpawnProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            return SpawnProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class Spawn(SpawnContext):
+    """Starts processes that do not run the caller's script again, which a script without a guard does not survive.
+
+    They are not forked, since the caller may hold threads. What they call is tsmzoo's own.
+    """
+
+    Process = _Process

@@ -1,8 +1,7 @@
-"""Labelled videos as the clips that a network is trained and measured on while it is trained."""
+"""Clips of labeled videos, for training and for validation."""
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +19,7 @@ from tsmzoo.data.dataset import Video
 from tsmzoo.errors import TrainingError, VideoError
 from tsmzoo.registry import Entry
 from tsmzoo.registry.recipes import Training
+from tsmzoo.system import processes
 from tsmzoo.typing import Array, Progress
 
 #: The label of a clip that could not be read.
@@ -27,10 +27,10 @@ UNREAD = -1
 
 
 class ClipSet(Dataset[tuple[Tensor, int]]):
-    """Clips of a list of videos, T, C, H, W, uint8, and their labels: drawn at random, or the middle of each.
+    """Clips of a list of videos, T, C, H, W, uint8, and their labels: random as `drawn` says, or the middle of each.
 
-    In place of a video that cannot be read, the next of the list that can is drawn from; of the middle clips it is
-    blank, its label UNREAD. `lost` then names it.
+    If a video cannot be read, the random clip is drawn from the next one that can; the middle clip is blank, its label
+    UNREAD. `lost` then names the video.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ClipSet(Dataset[tuple[Tensor, int]]):
         return len(self.videos)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return a clip and its label. Raises VideoError where `strict` is set, or no video is left to draw from."""
+        """Return a clip and its label. Raises VideoError if none can be read, or with `strict` if this one cannot."""
         for turn in range(len(self) if self.drawn else 1):
             place = (index + turn) % len(self)
             listed = self.videos.videos[place]
@@ -65,8 +65,8 @@ class ClipSet(Dataset[tuple[Tensor, int]]):
     def decode(self, progress: Progress) -> None:
         """Decode all videos into memory."""
         read = partial(_read_all, short_side=self.entry.short_side)
-        # Spawned, not forked: torch holds threads. Processes, since threads would wait for Python's lock.
-        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        # Processes, since threads would wait for Python's lock.
+        with ProcessPoolExecutor(mp_context=processes.Spawn()) as pool:
             self._decoded = []
             try:
                 for pictures in pool.map(read, self.videos.videos, chunksize=16):
@@ -78,7 +78,7 @@ class ClipSet(Dataset[tuple[Tensor, int]]):
                 ) from None
 
     def _clip(self, place: int, index: int) -> Array:
-        """Return the pictures, T, H, W, 3, that the video at `place` gives to the clip `index` of this epoch."""
+        """Return clip `index` of this epoch, T, H, W, 3, taken from the video at `place`."""
         recipe, size, stride = self.drawn, self.entry.size, self.entry.stride
         if recipe is None:
             choose = partial(sampling.clip, count=self.frames, stride=stride)
@@ -88,7 +88,7 @@ class ClipSet(Dataset[tuple[Tensor, int]]):
         return _crop(self._pictures(place, choose), size, recipe, rng)
 
     def _pictures(self, place: int, choose: Callable[[int], list[int]]) -> Array:
-        """Return frames of a video, T, H, W, 3, their short side as evaluation has it."""
+        """Return frames of a video, T, H, W, 3, resized as for evaluation."""
         if self._decoded is None:
             return _read(self.videos.videos[place], choose, short_side=self.entry.short_side)
         pictures = self._decoded[place]
@@ -98,12 +98,12 @@ class ClipSet(Dataset[tuple[Tensor, int]]):
 
 
 def reason(listed: Video, error: VideoError) -> str:
-    """Return what is wrong with a video, without its path."""
+    """Return the message of an error without the path of its video."""
     return str(error).removeprefix(f"{listed.path}: ")
 
 
 def _read_all(listed: Video, *, short_side: int) -> Array | str:
-    """Return all frames of a video, or why there are none."""
+    """Return all frames of a video, or why it cannot be read."""
     try:
         return _read(listed, short_side=short_side)
     except VideoError as error:
@@ -113,9 +113,9 @@ def _read_all(listed: Video, *, short_side: int) -> Array | str:
 def _read(
     listed: Video, choose: Callable[[int], Sequence[int]] = lambda total: range(total), *, short_side: int
 ) -> Array:
-    """Return frames of a video, all without `choose`, T, H, W, 3, resized as MIT does.
+    """Return frames of a video, T, H, W, 3, by default all, resized as MIT does.
 
-    Raises VideoError where it cannot be read, or its pictures are not of one size.
+    Raises VideoError if it cannot be read, or if its pictures differ in size.
     """
     indices: list[int] = []
 
@@ -135,7 +135,7 @@ def _read(
 
 
 def _crop(pictures: Array, size: int, recipe: Training, rng: np.random.Generator) -> Array:
-    """Return one random square of all frames, T, H, W, 3, scaled to `size`, perhaps mirrored."""
+    """Return one random square of all frames, T, H, W, 3, scaled to `size`, mirrored at random if asked."""
     height, width = pictures.shape[1:3]
     side = max(1, round(min(height, width) * rng.choice(recipe.scales)))
     top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)

@@ -1,4 +1,4 @@
-"""What two lists of videos must be for a model to be trained on one and measured on the other."""
+"""Check that a model can be trained on one list of videos and measured on the other."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tsmzoo.registry import Entry
 from tsmzoo.registry.recipes import Training
 from tsmzoo.system import files
 
-#: Bytes by which two files of one name and size are told to be copies.
+#: Bytes at the start by which two files of one name and size are taken to be copies.
 _HEAD = 2**16
 
 
 def check(entry: Entry, recipe: Training, videos: Dataset, held_out: Dataset) -> list[str]:
-    """Return warnings of what makes training or its figure doubtful.
+    """Return warnings about lists that make the accuracy doubtful.
 
-    `entry` is the model that training starts from. Raises TrainingError where the lists have other classes or share
-    videos, or where a class, or all but one, has no video to be trained on.
+    `entry` is the model that training starts from. Raises TrainingError if the lists differ in their classes or share
+    videos, or if a class, or all but one, has no video to train on.
     """
     _check_same_classes(videos, held_out)
     warnings = _check_filled(videos, held_out)
@@ -60,7 +60,7 @@ def _check_same_classes(videos: Dataset, held_out: Dataset) -> None:
 
 
 def _check_filled(videos: Dataset, held_out: Dataset) -> list[str]:
-    """Return a warning of classes that only the lists of Kinetics name. Raises TrainingError where one has no video."""
+    """Raise TrainingError if a class has no video to train on; for lists of Kinetics return a warning."""
     used = {video.label for video in videos.videos}
 
     def name(label: int) -> str:
@@ -85,7 +85,7 @@ def _check_filled(videos: Dataset, held_out: Dataset) -> list[str]:
 
 
 def _check_apart(videos: Dataset, held_out: Dataset) -> None:
-    """Raise TrainingError where a video is in both lists: by its publisher's name, or as the same file."""
+    """Raise TrainingError if a video is in both lists: by the name its publisher gave, or as the same file."""
     trained = set(_identities(videos.videos))
     same_ids = videos.layout == held_out.layout and LAYOUTS[videos.layout].official
     ids = {video.name for video in videos.videos} if same_ids else set()
@@ -102,7 +102,7 @@ def _check_apart(videos: Dataset, held_out: Dataset) -> None:
 
 
 def _identities(videos: Iterable[Video]) -> Iterator[tuple[int, int] | str]:
-    """Yield what is the same for two names of one file."""
+    """Yield an identity of each video that two names of one file share."""
     for video in videos:
         try:
             status = os.stat(video.path)
@@ -113,7 +113,7 @@ def _identities(videos: Iterable[Video]) -> Iterator[tuple[int, int] | str]:
 
 
 def _copies(videos: Dataset, held_out: Dataset) -> list[Video]:
-    """Return videos that lie elsewhere under the same name with the same content."""
+    """Return the videos that the training list has elsewhere, with the same name, size and start."""
     trained: dict[tuple[str, int], list[Path]] = {}
     for video in videos.videos:
         if key := _name_and_size(video.path):

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import yaml
 from torch import nn
 
 from tsmzoo import models
 from tsmzoo.data import layouts
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.errors import CheckpointError, TrainingError
-from tsmzoo.evaluation import protocol
-from tsmzoo.models.flops import count
-from tsmzoo.registry import Entry, LabelMap, Registry, Result, ShiftName
+from tsmzoo.registry import Entry, Registry, ShiftName
 from tsmzoo.registry.recipes import Training
-from tsmzoo.system import files, processes
-from tsmzoo.training import loop, run
+from tsmzoo.system import processes
+from tsmzoo.training import loop, publish, run
 from tsmzoo.training.held_out import check
 from tsmzoo.typing import Notify, Progress, silent
 from tsmzoo.weights import checkpoint, checkpoint_file, pretrained
 from tsmzoo.weights.load import load_network
-
-WEIGHTS = "model.safetensors"
-REGISTRY = "registry.yaml"
-#: Weights beside the finished ones, while a registry of before still names those.
-_ASIDE = re.compile(r"\.[0-9a-f]{64}\.safetensors")
 
 
 class UnreadableVideo(msgspec.Struct, frozen=True):
@@ -99,11 +88,11 @@ def train(
     train_videos, val_videos = layouts.share_classes(videos, held_out)
     with _key_named(recipe):
         net, entry = _start(zoo, recipe, train_videos, val_videos, progress, notify, shift, allow_shift_mismatch)
-    run.check_folder(out, (WEIGHTS, REGISTRY, run.METRICS, run.RESUME))
+    run.check_folder(out, (publish.WEIGHTS, publish.REGISTRY, run.METRICS, run.RESUME))
     normalisation = zoo.normalisations[entry.normalisation]
     fitted = loop.fit(net, entry, normalisation, recipe, train_videos, val_videos, out, progress, notify, strict=strict)
     if processes.is_first():
-        entry = _finish(zoo, net, entry, recipe, train_videos, val_videos, out, fitted)
+        entry = publish.publish(zoo, net, entry, recipe, train_videos, val_videos, out, fitted)
     metrics = fitted.metrics
     assert metrics.val_top1 is not None  # the last line ends an epoch
     # Runs that an earlier version finished do not say what was skipped.
@@ -146,12 +135,10 @@ def _start(
     shift: ShiftName | None,
     allow_shift_mismatch: bool,
 ) -> tuple[nn.Module, Entry]:
-    """Return the network that `recipe` starts from, and the entry of what it will be.
+    """Return the network that `recipe` starts from, and the entry of the model that it becomes.
 
-    The classifier is the model's own where the classes are the same, else a new one: on an image network, too, and on
-    weights of the model's with another number of classes.
-    Raises TrainingError where the two lists have other classes, the model sees no RGB, or it has no clip to be
-    trained on.
+    The classifier is kept if the classes are the same, and new if not, or on an image network. Raises TrainingError if
+    the lists differ in their classes, the model sees no RGB, or the recipe leaves the frames of a clip open.
     """
     entry = zoo.find(recipe.model)
     if recipe.name in zoo.aliases:
@@ -167,7 +154,7 @@ def _start(
     classes = (
         len(videos.classes) if videos.classes else 1 + max(video.label for video in (*videos.videos, *held_out.videos))
     )
-    # A video of the list is of one class.
+    # Each video of the list has one class.
     trained = msgspec.structs.replace(entry, id=recipe.name, classes=classes, multi_label=False, split=videos.split)
     if recipe.weights == "random":
         return models.build(trained, seed=recipe.seed), trained
@@ -194,7 +181,7 @@ def _start(
 
 @contextmanager
 def _key_named(recipe: Training) -> Iterator[None]:
-    """Raise CheckpointError that names the recipe's key which led to a checkpoint."""
+    """Name the key `weights` of the recipe in a CheckpointError."""
     path = Path(recipe.weights)
     try:
         if recipe.weights not in ("published", "random") and not os.path.exists(checkpoint_file.find_file(path)):
@@ -204,97 +191,3 @@ def _key_named(recipe: Training) -> Iterator[None]:
         if recipe.weights == "published":
             raise
         raise CheckpointError(f"`weights` of the recipe: {error}") from None
-
-
-def _finish(
-    zoo: Registry,
-    net: nn.Module,
-    entry: Entry,
-    recipe: Training,
-    videos: Dataset,
-    held_out: Dataset,
-    out: Path,
-    fitted: loop.Fitted,
-) -> Entry:
-    """Write `out`/model.safetensors and `out`/registry.yaml; return the entry that the latter holds."""
-    content = checkpoint.to_bytes(net, entry)
-    if entry.mode == "offline":
-        entry = msgspec.structs.replace(entry, frames=recipe.frames or entry.frames)
-    # Of sources and labels, where the zoo has keys of its own; as long as one may be.
-    key = f"trained-{recipe.name}"[:128]
-    base, counted = zoo.find(recipe.model), count(entry)
-    file = Path(recipe.weights).name  # a user's folders are nobody else's business
-    pretrain, licence = {
-        "random": (None, "yours"),
-        "published": (f"{base.id} (published weights)", f"yours, on weights under {base.licence}"),
-    }.get(recipe.weights, (file, f"yours, on the weights in {file}"))
-    trained = msgspec.structs.replace(
-        entry,
-        dataset=recipe.name,
-        labels=key,
-        format="tsmzoo",
-        source=key,
-        urls=(),
-        beside=(),
-        file=WEIGHTS,
-        sha256=hashlib.sha256(content).hexdigest(),
-        sha256_prefix=None,
-        git_blob_sha1=None,
-        config=None,
-        said_shift=None,
-        pretrain=pretrain,
-        licence=licence,
-        params=round(counted.mparams * 1e6),
-        gmacs=round(counted.gmacs, 9),
-        published_gmacs=None,
-        published_mparams=None,
-        results=(
-            Result(
-                protocol=protocol.default(entry),
-                source="the last validation of its training",
-                top1=fitted.metrics.val_top1,
-                frames=recipe.frames,
-            ),
-        ),
-        recommended=True,
-        doubt=(),
-        notes=tuple(_notes(fitted, {"training": videos, "validation": held_out})),
-    )
-    names = videos.classes or tuple(f"class {index}" for index in range(entry.classes))
-    registry = {
-        "sources": {key: {"name": "trained here", "citation": zoo.sources[base.source].citation}},
-        "normalisations": {entry.normalisation: zoo.normalisations[entry.normalisation]},
-        "labels": {key: LabelMap(classes=entry.classes, order="the training data's labels.txt", names=names)},
-        "models": [{key: value for key, value in msgspec.to_builtins(trained).items() if value not in (None, [], ())}],
-    }
-    _publish(out, content, registry)
-    return trained
-
-
-def _notes(fitted: loop.Fitted, lists: Mapping[run.ListName, Dataset]) -> Iterator[str]:
-    for which, videos in lists.items():
-        if skipped := fitted.skipped[which].keys() | fitted.lost[which].keys():
-            yield f"{len(skipped)} of the {len(videos)} videos of its {which} list could not be read"
-
-
-def _publish(out: Path, content: bytes, registry: dict[str, Any]) -> None:
-    """Write weights and the registry that names them by digest; whenever this is stopped, what is there fits."""
-    (model,) = registry["models"]
-
-    def text(file: str) -> str:
-        named = registry | {"models": [model | {"file": file}]}
-        return yaml.safe_dump(msgspec.to_builtins(named), sort_keys=False, allow_unicode=True, width=120)
-
-    places = out / WEIGHTS, out / REGISTRY
-    aside = f".{model['sha256']}.safetensors"
-    with run.writing(places[0]):
-        before = [path.read_bytes() if path.exists() else None for path in places]
-        if before != [content, text(WEIGHTS).encode()]:
-            if before[1] is not None:  # a registry of before: it must not name weights that are another's by now
-                files.write(out / aside, content)
-                files.write(places[1], text(aside))
-            files.write(places[0], content)
-            files.write(places[1], text(WEIGHTS))
-        for path in out.iterdir():
-            if _ASIDE.fullmatch(path.name):
-                files.remove(path)

@@ -119,11 +119,11 @@ def some(broken: Mapping[str, str], most: int = 3) -> str:
 def probe(videos: Sequence[Video], progress: Callable[[int], None]) -> dict[str, str]:
     """Return why videos cannot be read, by name; `progress` is told how many were probed.
 
-    The first frame of each is decoded, a tenth of what a clip costs: a video file that gives one gives a clip, since
-    one that breaks off later ends there. Of a folder of images, the first, the middle and the last are.
+    The first frame of each is decoded, at a tenth of the cost of a clip: a video file that has one has a clip, since
+    one that breaks off later ends there. Of a folder of images, the first, the middle and the last are decoded.
     """
     broken: dict[str, str] = {}
-    # Threads: the decoder lets go of Python's lock, and processes would take seconds to start.
+    # Threads: the decoder releases Python's lock, and processes would take seconds to start.
     with ThreadPoolExecutor(max(1, cores() // processes.here())) as pool:
         for start in range(0, len(videos), _PROBED):
             some = videos[start : start + _PROBED]

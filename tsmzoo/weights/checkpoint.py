@@ -24,6 +24,7 @@ from tsmzoo.weights.checkpoint_file import METADATA, CheckpointFile, read
 from tsmzoo.weights.key_maps import (
     FORMATS,
     RULES,
+    UNKNOWN,
     Rules,
     detect_backbone,
     detect_format,
@@ -134,11 +135,6 @@ def check(entry: Entry, file: CheckpointFile) -> None:
         raise CheckpointError(f"is a checkpoint of format {format_}, not {entry.format}")
     _check_fit(entry, format_, file, entry.said_shift, allow_shift_mismatch=True)
     _check_options(entry, format_, file)
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the metadata of a checkpoint in our own format; empty for others."""
-    return read(path).metadata
 
 
 def save(net: nn.Module, entry: Entry, path: Path) -> None:
@@ -276,7 +272,9 @@ def _check_fit(
 ) -> bool:
     """Check architecture and shift against the entry; return whether the shift differs and that was allowed."""
     family = "resnet50_i3d" if entry.backbone.startswith("resnet50_i3d") else entry.backbone  # told apart by shapes
-    if (found := detect_backbone(file.state)) != family:
+    found = detect_backbone(file.state)
+    # Our own format needs no rules for a new backbone: `fill_network` compares every name and shape.
+    if found != family and not (format_ == "tsmzoo" and found == UNKNOWN):
         raise CheckpointError(f"holds {found}, but {entry.id} is {entry.backbone}; choose a model that fits the file")
     if format_ == "torchvision":
         raise CheckpointError(

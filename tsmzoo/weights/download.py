@@ -35,7 +35,7 @@ from tsmzoo.weights import hub
 from tsmzoo.weights.cache import local_paths
 from tsmzoo.weights.http import (
     NO_ROOM,
-    Progress,
+    DownloadProgress,
     Refused,
     companion,
     discard,
@@ -70,7 +70,7 @@ class _PublishedFile:
     git_blob_sha1: str | None = None
 
 
-def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = silent) -> Path:
+def fetch(entry: Entry, *, progress: DownloadProgress | None = None, notify: Notify = silent) -> Path:
     """Return the verified local file of `entry`, downloading what the cache does not have of it.
 
     For a checkpoint of several files return the one that `urls` names. Raises DownloadError, in one line, if no address
@@ -93,7 +93,7 @@ def fetch(entry: Entry, *, progress: Progress | None = None, notify: Notify = si
     return path
 
 
-def _fetch_file(file: _PublishedFile, progress: Progress | None, notify: Notify) -> None:
+def _fetch_file(file: _PublishedFile, progress: DownloadProgress | None, notify: Notify) -> None:
     path = file.path
     try:
         if path.is_dir():
@@ -139,7 +139,7 @@ def _verify_beside_registry(entry: Entry, path: Path) -> Path:
     return path
 
 
-def _fetch_locked(file: _PublishedFile, progress: Progress | None, notify: Notify) -> None:
+def _fetch_locked(file: _PublishedFile, progress: DownloadProgress | None, notify: Notify) -> None:
     path = file.path
     if path.is_file():  # downloaded by another process while this one waited, or wrong
         bad = _accept(file, path, files.sha256(path).hexdigest(), notify)

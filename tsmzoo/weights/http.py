@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import httpx2
 
 #: Called with the bytes so far, and those of the whole file, or None if the server does not say.
-Progress = Callable[[int, int | None], None]
+DownloadProgress = Callable[[int, int | None], None]
 
 #: Seconds to wait for a connection, and for the next bytes of a response.
 CONNECT_TIMEOUT = 10.0
@@ -45,7 +45,9 @@ class _Interrupted(Exception):
     """The transfer was interrupted; the same address may give the rest."""
 
 
-def fetch_to(address: str, part: Path, max_bytes: int, known: bool, progress: Progress | None) -> tuple[str, bool]:
+def fetch_to(
+    address: str, part: Path, max_bytes: int, known: bool, progress: DownloadProgress | None
+) -> tuple[str, bool]:
     """Download to `part`, continuing what it already holds; return the sha256, and whether it was continued.
 
     `max_bytes` limits the size. `known` says that a digest is known, so that a web page needs no check. Raises Refused.
@@ -86,7 +88,7 @@ def _check_scheme(request: httpx2.Request) -> None:
 
 
 def _stream(
-    client: httpx2.Client, address: str, part: Path, max_bytes: int, known: bool, progress: Progress | None
+    client: httpx2.Client, address: str, part: Path, max_bytes: int, known: bool, progress: DownloadProgress | None
 ) -> tuple[str, bool]:
     """Request once what `part` lacks. Raises _Interrupted, Refused, httpx2.HTTPError."""
     digest = hashlib.sha256()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
 from tsmzoo.errors import CheckpointError
+from tsmzoo.registry.schema import Backbone
 from tsmzoo.text import one_line
 
 #: (pattern, replacement), applied in turn to each key of a file.
@@ -176,7 +177,7 @@ _RESNETS = ("resnet18", "resnet50", "resnet101", "resnext101_32x4d")
 _IMAGES = (*_RESNETS, "mobilenet_v2", "densenet161")
 
 RULES: dict[tuple[str, str], Rules] = {
-    **{("tsmzoo", name): () for name in (*_IMAGES, "mobileone_s4", "bninception")},
+    **{("tsmzoo", name): () for name in get_args(Backbone)},
     **{("torchvision", name): _TORCHVISION for name in _IMAGES},
     **{("mit-tsm", name): _MIT_RESNET for name in _RESNETS},
     ("mit-tsm", "mobilenet_v2"): _MIT_MOBILENET,
@@ -187,7 +188,6 @@ RULES: dict[tuple[str, str], Rules] = {
     ("mmaction2", "mobilenet_v2"): _MMACTION_MOBILENET,
     ("mmaction2", "mobileone_s4"): _MMACTION_MOBILEONE,
     ("mmaction2", "densenet161"): _MMACTION_DENSENET,
-    **{("tsmzoo", name): () for name in (*_MMACTION_I3D, "resnet50_i3d_8x8", "inception_v1_i3d")},
     **{("mmaction2", name): _MMACTION_RESNET for name in _MMACTION_I3D},
     ("pytorchvideo", "resnet50_i3d_8x8"): _PYTORCHVIDEO,
     ("piergiaj-i3d", "inception_v1_i3d"): _PIERGIAJ,
@@ -222,6 +222,8 @@ _FIRST_KEYS = (
     ("Flow/inception_i3d/Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
     ("Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
 )
+#: What `detect_backbone` returns for keys that it does not know.
+UNKNOWN = "an unknown architecture"
 #: Keys of the first layers of torchvision's networks.
 _IMAGE_KEYS: tuple[set[str], ...] = (
     {"conv1.weight", "layer1.0.conv1.weight"},
@@ -285,7 +287,7 @@ def detect_backbone(state: Mapping[str, Tensor]) -> str:
         return "resnet50" if ".conv3." in joined else "a ResNet with basic blocks"
     if "layer3.1." in joined and "layer3.2." not in joined and ".conv3." not in joined:
         return "resnet18"
-    return "an unknown architecture"
+    return UNKNOWN
 
 
 def some_names(names: Iterable[str], most: int = 3) -> str:

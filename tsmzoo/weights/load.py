@@ -21,7 +21,7 @@ from tsmzoo.typing import Notify, silent
 from tsmzoo.weights import download
 from tsmzoo.weights.checkpoint import load
 from tsmzoo.weights.checkpoint_file import find_file
-from tsmzoo.weights.http import Progress
+from tsmzoo.weights.http import DownloadProgress
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def load_network(
     weights_format: str | None = None,
     shift: ShiftName | None = None,
     allow_shift_mismatch: bool = False,
-    progress: Progress | None = None,
+    progress: DownloadProgress | None = None,
     notify: Notify = silent,
 ) -> Network:
     """Build the network of `entry`.

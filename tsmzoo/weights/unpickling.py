@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import math
 import pickletools
-import re
-import sys
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from tsmzoo.errors import CheckpointError
+from tsmzoo.weights.pickle_names import (
+    DICTS,
+    MEMBER_FUNCTIONS,
+    STANDARD_MODULES,
+    ZONE,
+    Global,
+    MalformedPickle,
+    allowed_global,
+    refuse,
+)
 
 #: The most opcodes of a pickle; each takes at most some 100 bytes of memory beside the file's own texts.
 _MOST_STEPS = 5_000_000
@@ -28,15 +34,6 @@ _MOST_AXES = 16
 _MOST_LENGTH = 2**63 - 1
 #: The most elements of a tensor, so that its bytes can be counted.
 _MOST_NUMBERS = 2**56
-
-
-@dataclass(frozen=True, slots=True)
-class Global:
-    """The name of a class or function in a pickle; never looked up."""
-
-    name: str
-    #: A function of another library, which a pickle may name but not call.
-    function: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +64,6 @@ class TensorRef:
     dtype: str | None = None
 
 
-class MalformedPickle(ValueError):
-    """A pickle that no pickler writes."""
-
-
 def load(file: IO[bytes]) -> tuple[Any, dict[str, str]]:
     """Return the content of the pickle at the position of `file`, and the kinds of its storages by key.
 
@@ -85,95 +78,6 @@ def load(file: IO[bytes]) -> tuple[Any, dict[str, str]]:
     if len(machine.stack) != 1 or machine.below:
         raise MalformedPickle("it ends too early")
     return machine.stack[0], machine.kinds
-
-
-# --- names ---------------------------------------------------------------------------------------------------------
-
-_DICTS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter", "builtins.dict"}
-#: Allowed names of Python's library, by module: data, and types that data refers to. Everything else is refused.
-_DATA = {
-    "_codecs": "encode",
-    "argparse": "Namespace",
-    "array": "array _array_reconstructor",
-    "builtins": "object list tuple set frozenset int float bool complex str bytes bytearray slice range"
-    " iter reversed enumerate zip type Ellipsis NotImplemented",
-    "collections": "deque ChainMap UserDict UserList UserString",
-    "copyreg": "_reconstructor __newobj__ __newobj_ex__",
-    "dataclasses": "_MISSING_TYPE",
-    "datetime": "date datetime time timedelta timezone",
-    "decimal": "Decimal",
-    "fractions": "Fraction",
-    "functools": "partial",
-    "http": "HTTPStatus",
-    "inspect": "_empty Parameter Signature BoundArguments _ParameterKind",
-    "ipaddress": "IPv4Address IPv4Network IPv6Address IPv6Network",
-    "itertools": "count cycle repeat chain islice product permutations combinations",
-    "logging": "getLogger",
-    "operator": "itemgetter",
-    "pathlib": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
-    "pathlib._local": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
-    "queue": "Empty Full",
-    "random": "Random SystemRandom",
-    "re": "_compile",
-    "signal": "Signals",
-    "statistics": "NormalDist",
-    "string": "Template",
-    "time": "struct_time",
-    "types": "SimpleNamespace GenericAlias NoneType UnionType EllipsisType NotImplementedType",
-    "uuid": "UUID SafeUUID",
-    "zipfile": "BadZipFile LargeZipFile",
-    "zoneinfo": "ZoneInfo",
-}
-_STANDARD = _DICTS | {f"{module}.{name}" for module, names in _DATA.items() for name in names.split()}
-#: More allowed names, by pattern: typing's types, functions of numbers, and exceptions.
-_STANDARD_KINDS = re.compile(
-    r"(typing|collections\.abc|numbers|abc)\.[A-Z]\w+|math\.[a-z]\w+|[\w.]+\.[A-Z]\w*(Error|Exception|Warning|Exit|Interrupt)"
-    r"|builtins\.(StopIteration|StopAsyncIteration|(Base)?ExceptionGroup|BaseException|Exception|Warning)",
-    re.ASCII,
-)
-#: Functions of other libraries that construct data.
-_MAKERS = re.compile(
-    r"numpy\.(_?core\.)?(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer|umath\._ufunc_reconstruct)"
-    r"|numpy\.(dtype|ndarray|recarray|matrix|bool_?|object_?|str_?|bytes_?|void|u?int\w*|float\w*|complex\w*)"
-    r"|numpy\.(ma\.core\._mareconstruct|random\._pickle\.__\w+_ctor"
-    r"|random\.bit_generator\.__pyx_unpickle_\w+)"
-    r"|torch\.(u?int|q?u?int|b?float|complex|bits)\d\w*|torch\.(bool|half|double|float|long|int|short|cfloat|cdouble)"
-    r"|torch\.(strided|device|sparse_\w+|per_(tensor|channel)_\w+|preserve_format|contiguous_format|channels_last\w*)"
-    r"|torch\.(serialization\._get_layout|_utils\._rebuild_\w+|_tensor\._rebuild_\w+)"
-)
-#: Functions that may be called only for a member of a class (enumerations) or a type with arguments: the modules whose
-#: classes they may take; without modules, all but Python's own.
-_MEMBERS: dict[str, tuple[str, ...]] = {"builtins.getattr": (), "operator.getitem": ("typing",)}
-_CLASS = re.compile(r"_*[A-Z]\w*(\._*[A-Z]\w*)*", re.ASCII)
-#: A function or a method; never through a module, which leads to all that it imports.
-_FUNCTION = re.compile(r"(_*[A-Z]\w*\.)*[a-zA-Z_]\w*", re.ASCII)
-#: Constructed by a method of its own.
-_ZONE = Global("zoneinfo.ZoneInfo")
-_STANDARD_MODULES = {"__builtins__", *sys.stdlib_module_names, *(name.partition(".")[0] for name in IMPORT_MAPPING)}
-
-
-def _global(module: str, name: str) -> Global:
-    """Return a class or function by its name. Raises CheckpointError if no data needs it."""
-    # Protocol 2 has Python 2's names.
-    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-    full = f"{module}.{name}"
-    if len(full) > 300 or not re.fullmatch(r"[\w.]+", full, re.ASCII):
-        raise MalformedPickle("it names a class as nobody does")
-    if full.partition(".")[0] in _STANDARD_MODULES:
-        if full not in _STANDARD and full not in _MEMBERS and not _STANDARD_KINDS.fullmatch(full):
-            _refuse(full)
-        return Global(full)
-    if _CLASS.fullmatch(name) or _MAKERS.fullmatch(full):
-        return Global(full)
-    if not _FUNCTION.fullmatch(name):
-        _refuse(full)
-    return Global(full, function=True)
-
-
-def _refuse(name: str) -> None:
-    raise CheckpointError(
-        f"asks to run {name!r} when loaded, which no weights need; refused, get it from its publisher"
-    ) from None
 
 
 # --- tensors -------------------------------------------------------------------------------------------------------
@@ -362,7 +266,7 @@ class _Machine:
             module, _, attribute = argument.partition(" ")
         if not isinstance(module, str) or not isinstance(attribute, str):
             raise MalformedPickle("it names a class by what is no text")
-        found = self.globals.get((module, attribute)) or _global(module, attribute)
+        found = self.globals.get((module, attribute)) or allowed_global(module, attribute)
         self.globals[module, attribute] = found
         if name == "INST":
             self.stack.append(self._construct(found, tuple(self._unmark())))
@@ -387,26 +291,26 @@ class _Machine:
     def _construct(self, class_: Global, args: tuple[Any, ...]) -> Any:
         name = class_.name
         if class_.function:
-            _refuse(name)
+            refuse(name)
         if name in _TENSORS:
             return _TENSORS[name](args)
         if name.startswith("torch._utils._rebuild_"):  # nested ones, those of other devices
             return TensorRef((0,))
-        if name in _DICTS:
+        if name in DICTS:
             return self._dict(args)
         if name == "torch.Size":
             return tuple(_lengths(args[0]))
         if name in ("torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer") and args:
             return _parameter(args)
         if name == "builtins.type" and len(args) != 1:  # with more it makes a class
-            _refuse(name)
-        if name in _MEMBERS:
-            if args[1:] == ("_unpickle",) and args[0] == _ZONE:
-                return _ZONE
+            refuse(name)
+        if name in MEMBER_FUNCTIONS:
+            if args[1:] == ("_unpickle",) and args[0] == ZONE:
+                return ZONE
             of = args[0].name if args and isinstance(args[0], Global) else "builtins"
             top = of.partition(".")[0]
-            if top not in _MEMBERS[name] if _MEMBERS[name] else top in _STANDARD_MODULES:
-                _refuse(name)
+            if top not in MEMBER_FUNCTIONS[name] if MEMBER_FUNCTIONS[name] else top in STANDARD_MODULES:
+                refuse(name)
         return OpaqueObject(name)
 
     def _dict(self, args: tuple[Any, ...]) -> dict[str, Any]:

@@ -1,15 +1,16 @@
-"""3-D networks on 2-D hardware: every module of volumes replaced by an exact one of frames, for export.
+"""Rewrite 3-D convolutions and pools as exact 2-D ones, for export.
 
-Phones' runtimes run 2-D convolutions fast, 3-D ones slowly or not at all, and their GPUs take four axes. `flatten`
+Phones' runtimes run 2-D convolutions fast, 3-D ones slowly or not at all, and their GPUs take four axes. `conv3d_to_2d`
 puts in the place of each module of `i3d.py` that sees volumes, N, C, T, H, W, one that sees the frames of one clip,
 T, C, H, W: T takes the place of the batch.
 
-- A kernel that reaches over k frames is k kernels of 2-D, each run over the frames that it meets: `Taps`.
-- Where the input has few channels beside the output's (a stem), one 2-D kernel over k frames side by side: `Stack`.
+- A kernel that reaches over k frames is k kernels of 2-D, each run over the frames that it meets: `SummedConv`.
+- If the input has few channels beside the output's (a stem), it is one 2-D kernel over k frames side by side:
+  `StackedConv`.
 - A max over time is the maximum of slices, a mean their mean.
 
-Measured in LiteRT, one thread: `Taps` take 0.81-0.85 of the time of one 2-D convolution over T x H·W with kernel k x 1
-where T is 4, 1.0 where it is 8; the zero frames at either end of a clip cost nothing, no frame is copied.
+Measured in LiteRT, one thread: `SummedConv` takes 0.81-0.85 of the time of one 2-D convolution over T x H·W with kernel
+k x 1 if T is 4, 1.0 if it is 8; the zero frames at either end of a clip cost nothing, no frame is copied.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from tsmzoo.models.i3d import AsVolume, HeadPool, MeanOfVolume, NonLocalVolume, 
 from tsmzoo.models.resnet import NonLocal
 
 #: From this ratio of output to input channels on, frames are cheaper to copy than results to add (measured in LiteRT:
-#: 0.92 of the time for the stems' 21; at 3 and below both take the same, and `Taps` needs no copy).
+#: 0.92 of the time for the stems' 21; at 3 and below both take the same, and `SummedConv` needs no copy).
 _FEW_CHANNELS = 8
 
 
-def flatten(model: nn.Module, *, channels_last: bool) -> nn.Module:
+def conv3d_to_2d(model: nn.Module, *, channels_last: bool) -> nn.Module:
     """Return a copy of `model` that takes one clip and has no module of volumes; its batch norms are folded before.
 
     `channels_last` says that the file will have its axes so: where frames are copied, it saves transposes.

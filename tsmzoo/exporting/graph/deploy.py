@@ -12,10 +12,10 @@ from tsmzoo.models.wrappers import SingleClip
 
 
 class Deployed(nn.Module):
-    """A form as it stands in a file: pixels normalised inside, axes in the order of the format.
+    """A form as it stands in a file: pixels normalized inside, axes in the order of the format.
 
     With `mean` and `std` (on the scale 0…1) the input holds camera values 0…255, else it is
-    normalised already. `channels_last` moves the channels of input, states and next states to the end.
+    normalized already. `channels_last` moves the channels of input, states and next states to the end.
     `bgr`: the network takes BGR, as do `mean` and `std`, but camera values are RGB. With `activation` the first
     output are probabilities.
     """
@@ -49,7 +49,7 @@ class Deployed(nn.Module):
     def forward(self, pixels: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         if isinstance(self.form, SingleClip):
             pixels = pixels.flatten(0, -4)  # before anything is computed in more axes than phones' processors like
-        x = self._normalised(pixels) if self.embedded else pixels
+        x = self._normalize(pixels) if self.embedded else pixels
         if self.channels_last:
             x, states = x.permute(0, 3, 1, 2), tuple(state.permute(0, 3, 1, 2) for state in states)
         out = self.form(x, *states)
@@ -60,7 +60,7 @@ class Deployed(nn.Module):
             next_states = [state.permute(0, 2, 3, 1) for state in next_states]
         return answer, *next_states
 
-    def _normalised(self, pixels: Tensor) -> Tensor:
+    def _normalize(self, pixels: Tensor) -> Tensor:
         x = pixels.float()
         if self.bgr:
             axis = -1 if self.channels_last else -3

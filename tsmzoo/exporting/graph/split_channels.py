@@ -1,4 +1,4 @@
-"""ResNets whose features stand in two parts, for export: the channels that the shift moves, and those that stay.
+"""Split the features of shifted ResNets, for export, into the channels that the shift moves and those that stay.
 
 A convolution over channels is the sum of those over its parts. So the features are written apart, and what stays is
 never copied: three quarters of every shifted tensor, which the plain form takes apart and puts together again in
@@ -21,18 +21,18 @@ from tsmzoo.models.shift import Shift
 Parts = tuple[Tensor, Tensor]
 
 
-def apart(model: nn.Module) -> nn.Module:
+def split_channels(model: nn.Module) -> nn.Module:
     """Return a copy of `model` whose shifted ResNets of bottlenecks pass on parts; batch norms are folded before."""
     model = copy.deepcopy(model)
     for net in [module for module in model.modules() if isinstance(module, ResNet)]:
         blocks = [(name, block) for name, block in net.named_modules() if isinstance(block, Bottleneck)]
         divs = [block.conv1.in_channels // block.fold for _, block in blocks if block.fold]
         for index, (name, block) in enumerate(blocks if divs else ()):
-            net.set_submodule(name, Apart(block, divs[0], last=index == len(blocks) - 1))
+            net.set_submodule(name, SplitBottleneck(block, divs[0], last=index == len(blocks) - 1))
     return model
 
 
-class Apart(nn.Module):
+class SplitBottleneck(nn.Module):
     """A bottleneck that takes parts, or whole features, and gives parts; whole ones to a head or non-local block."""
 
     def __init__(self, block: Bottleneck, shift_div: int, *, last: bool) -> None:

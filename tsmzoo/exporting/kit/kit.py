@@ -1,4 +1,4 @@
-"""A folder for a mobile engineer: an exported file, a class that runs it, and what it must answer to what."""
+"""Write a kit for an app: an exported file, a class that runs it, and a test vector."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CONVERTERS = Path(importlib.import_module("tsmzoo.converters").__path__[0])
 
 
 def check_plan(plan: Plan, folder: Path) -> None:
-    """Raise ExportError where the kit's class could not run what `plan` will write, or `folder` is in its way."""
+    """Raise ExportError if the kit's class could not run what `plan` will write, or `folder` is in its way."""
     if plan.target.softmax:
         raise ExportError(
             "the kit's class makes probabilities of logits itself, after smoothing; leave out --softmax, "
@@ -44,7 +44,7 @@ def check_plan(plan: Plan, folder: Path) -> None:
 
 
 def check(folder: Path) -> None:
-    """Raise ExportError where `folder` is not to be written: it holds something, or is no folder."""
+    """Raise ExportError if `folder` is not to be written: it holds something, or is no folder."""
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ExportError(f"{folder}: is not empty; give a new folder with --kit")
@@ -58,7 +58,7 @@ def check(folder: Path) -> None:
 def write(folder: Path, artifact: Path, contract: Contract, vector: Vector) -> None:
     """Write the kit of the verified file `artifact` to `folder`.
 
-    Raises ExportError where `folder` is not empty or cannot be written; an interrupted run leaves nothing there.
+    Raises ExportError if `folder` is not empty or cannot be written; an interrupted run leaves nothing there.
     """
     check(folder)
     folder = folder.resolve()

@@ -1,4 +1,4 @@
-"""LiteRT's profile: its summary read, and what there is where it tells of nothing. Files with one: test_bench.py."""
+"""LiteRT's profile: its summary read, and what there is where it tells of nothing. Files with one: test_sessions.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tsmzoo.benchmarking import litert_profile
+litert_profile = pytest.importorskip("tsmzoo.converters.tflite.profile", exc_type=ImportError)
 
 #: In the form of LiteRT 2.3, of twenty passes; the line of GEMMs stands for two of the same number in two parts.
 SUMMARY = """\
