@@ -83,6 +83,7 @@ def test_crowded_labels_move_away(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(plots._common(one, other) < 1 for one, other in itertools.combinations(boxes, 2))
 
 
+@pytest.mark.slow
 def test_the_same_picture_is_the_same_file(tmp_path: Path) -> None:
     """In another process, whose sets of strings have another order."""
     script = (
@@ -160,6 +161,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
                 assert min(image.size) > 800
 
 
+@pytest.mark.slow
 def test_rows_that_are_left_out_are_told(tmp_path: Path) -> None:
     benched = tmp_path / "b.json"
     benched.write_text(json.dumps([row("tsm_mbv2_motion"), row("of nobody")]))

@@ -69,6 +69,7 @@ def test_the_home_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         paths.cache_dir()
 
 
+@pytest.mark.slow
 def test_the_users_matplotlib_changes_no_picture(tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("font.size: 40\nbackend: pdf\naxes.facecolor: red\n")
     plain = run("report", str(tmp_path / "a"))

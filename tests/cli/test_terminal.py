@@ -165,6 +165,7 @@ def test_what_a_place_does(failure: Exception, said: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes")
+@pytest.mark.slow
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/r\xff\x1bport"
     command = [sys.executable, "-m", "tsmzoo", "report", name]
