@@ -67,7 +67,7 @@ def test_file_and_digest(entry: Entry) -> None:
     if entry.file is not None:  # in the package
         assert not entry.urls
         assert entry.sha256
-        assert Path(entry.file) == paths.PACKAGE / "bundled" / f"{entry.id}.safetensors"
+        assert Path(entry.file) == paths.PACKAGE / "weights" / "bundled" / f"{entry.id}.safetensors"
         return
     if entry.filename is None:  # nobody published weights
         assert entry.format == "tsmzoo"

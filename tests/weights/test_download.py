@@ -141,7 +141,7 @@ def test_an_interrupted_run_is_continued_by_the_next(
     while int(process.stdout.readline()) < 200_000:
         pass
     process.send_signal(end)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     held.set()
     assert not cache.is_cached(entry)
     assert leftovers(entry) == {".part", ".part.json"}
