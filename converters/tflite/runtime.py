@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
@@ -70,6 +71,7 @@ class TfliteRunner:
     def __init__(self, path: Path, contract: Contract, threads: int | None = None) -> None:
         self.runtime = f"ai-edge-litert {version('ai-edge-litert')}"
         self._path, self._contract = path, contract
+        self._lock = threading.Lock()  # an interpreter has one set of tensors
         try:
             self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
             self._interpreter.allocate_tensors()  # here, where what it prints is swallowed
@@ -79,7 +81,8 @@ class TfliteRunner:
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         try:
-            outputs: dict[str, Array] = self._signature(**inputs)
+            with self._lock:
+                outputs: dict[str, Array] = self._signature(**inputs)
         except (ValueError, RuntimeError) as error:
             raise ArtifactError(f"{self._path}: LiteRT fails on it ({of_error(error)}); export it again") from None
         check_outputs(self._path, self._contract, inputs, outputs)

@@ -272,3 +272,49 @@ def test_a_result_is_its_json(clips: Path, offline: tsmzoo.Model) -> None:
     result = tsmzoo.evaluate(offline, clips)
     document = json.loads(msgspec.json.encode(result))
     assert (document["model"], document["top1"], document["videos"]) == (OFFLINE, result.top1, 14)
+
+
+# --- a file that keeps its states itself ---------------------------------------------------------------------------
+
+
+class Keeper:
+    """An online network behind the interface of a file of implicit states."""
+
+    runtime = "none"
+
+    def __init__(self, model: tsmzoo.Model) -> None:
+        self._model = model
+        self.reset()
+
+    def reset(self) -> None:
+        self._states = self._model.contract.initial_states(1)
+
+    def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        outputs = self._model.runner.run({**inputs, **self._states})
+        self._states = {pair.input: outputs[pair.output] for pair in self._model.contract.states}
+        return {"logits": outputs["logits"]}
+
+
+def test_a_file_that_keeps_its_states_is_in_one_stream_at_a_time(online: tsmzoo.Model, scene: Any) -> None:
+    contract = msgspec.structs.replace(
+        online.contract,
+        state="implicit",
+        inputs=online.contract.inputs[:1],
+        outputs=online.contract.outputs[:1],
+        states=(),
+        artifact="x.mlpackage",
+    )
+    model = tsmzoo.Model(Keeper(online), contract)
+    with online.stream(smoothing=AT_ONCE) as stream:
+        expected = [stream.step(frame) for frame in scene[:3]]
+    one, other = model.stream(smoothing=AT_ONCE), model.stream(smoothing=AT_ONCE)
+    assert [one.step(frame) for frame in scene[:3]] == expected
+    assert other.step(scene[0]) == expected[0]
+    with pytest.raises(tsmzoo.DataError, match=r"^x\.mlpackage: keeps its states itself, and another stream has begun"):
+        one.step(scene[3])
+    assert other.step(scene[1]) == expected[1]
+    model.classify(list(scene))
+    with pytest.raises(tsmzoo.DataError, match="one at a time"):
+        other.step(scene[2])
+    other.reset()
+    assert other.step(scene[0]) == expected[0]

@@ -217,3 +217,44 @@ def test_a_system_without_files_in_memory_keeps_chatter_in_a_file(
     log.seek(0)
     assert (log.read(), capfd.readouterr()) == ("chatter", ("", ""))
     log.close()
+
+
+def test_threads_leave_the_streams_as_they_were() -> None:
+    """Each would take the log of another for the terminal, and the last would leave it there."""
+    code = """
+        import sys, threading, time
+        from tsmzoo.system.quiet import quiet
+
+        def load(number):
+            for _ in range(20):
+                with quiet():
+                    print("CHATTER")
+                    time.sleep(0.0005 * number)
+
+        threads = [threading.Thread(target=load, args=(number,)) for number in range(4)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        print("end")
+        print("end", file=sys.stderr)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "end\n")
+
+
+@pytest.mark.parametrize("streams", ["None", "object()"])
+def test_a_process_without_a_terminal(streams: str) -> None:
+    """A service has no streams, and whoever takes their place may have no `flush`."""
+    code = f"""
+        import os, sys
+        from tsmzoo.system.quiet import quiet
+
+        answer = os.dup(1)
+        os.close(1)
+        os.close(2)
+        sys.stdout = sys.stderr = {streams}
+        with quiet():
+            os.write(1, b"CHATTER")
+        os.write(answer, b"end")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("end", "")

@@ -80,6 +80,8 @@ class Model:
     #: The network with its entry, and the registry that holds it; None for a file.
     network: Network | None = field(default=None, repr=False)
     registry: Registry | None = field(default=None, repr=False)
+    #: The states (none) of the stream that a file which keeps its states itself is in.
+    _current: list[States] = field(default_factory=list, init=False, repr=False)
 
     def __repr__(self) -> str:
         c = self.contract
@@ -272,13 +274,23 @@ class Model:
     def run_step(self, pixels: Array, states: States | None = None) -> tuple[dict[str, Array], States]:
         """Return the outputs after a frame of camera values 0…255, N, C, H, W, and the next states.
 
-        Without `states` a stream starts, from zeros.
+        Without `states` a stream starts, from zeros. Raises DataError if the file keeps its states itself and was
+        given frames of another stream since.
         """
+        implicit = self.contract.state == "implicit"
         if states is None:
             states = self.contract.initial_states(len(pixels))
-            if self.contract.state == "implicit":
+            if implicit:
                 cast("StatefulRunner", self.runner).reset()
+                self._current[:] = [states]
+        elif implicit and not any(states is current for current in self._current):
+            raise DataError(
+                f"{self.contract.artifact}: keeps its states itself, and another stream has begun since; run one at a "
+                "time, or export it with explicit states"
+            )
         outputs = self.runner.run({self.contract.main_input.name: feed(pixels, self.contract), **states})
+        if implicit:
+            return self._canonical(outputs), states
         return self._canonical(outputs), {pair.input: outputs[pair.output] for pair in self.contract.states}
 
     def run_stream(self, frames: Iterable[Array]) -> Iterator[dict[str, Array]]:

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,26 +38,56 @@ def _log() -> IO[str]:
     return log
 
 
+#: The streams are the process's: a second thread would take the log for the terminal, and leave it in its place.
+_lock = threading.RLock()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Discard everything that Python or C++ code prints, warns or logs within the block.
+    """Discard everything that Python or C++ code prints, warns or logs within the block, whichever thread it is in.
 
-    If the block fails for another reason than a user's mistake or a disk, the output is shown: it may say why.
+    One thread at a time is in such a block. If the block fails for another reason than a user's mistake or a disk, the
+    output is shown: it may say why.
     """
+    with _lock, _quiet():
+        yield
+
+
+def _flush(stream: IO[str] | None) -> None:
+    if hasattr(stream, "flush"):  # None in a service; an object that has `write` alone, in place of it
+        stream.flush()  # type: ignore[union-attr]
+
+
+def _duplicate(descriptor: int) -> int | None:
+    """Return another descriptor of the same; None if it is closed."""
+    try:
+        return os.dup(descriptor)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     log = _log()
     log.seek(0)
     log.truncate()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    streams, descriptors = (sys.stdout, sys.stderr), (os.dup(1), os.dup(2))
+    streams = (sys.stdout, sys.stderr)
+    for stream in streams:
+        _flush(stream)
+    descriptors = (_duplicate(1), _duplicate(2))
 
     def restore() -> None:
         log.flush()
         for stream in streams:  # a handler made before may have written to one of these: that goes into the log
-            stream.flush()
+            _flush(stream)
         sys.stdout, sys.stderr = streams
         for target, saved in enumerate(descriptors, start=1):
-            os.dup2(saved, target)
+            if saved is None:
+                os.close(target)
+            else:
+                os.dup2(saved, target)
 
     try:
         with warnings.catch_warnings():
@@ -72,10 +103,12 @@ def quiet() -> Iterator[None]:
         restore()
         if not (isinstance(error, OSError) and error.errno in _PLACES):
             log.seek(0)
-            sys.stderr.write(log.read())
+            if sys.stderr is not None:
+                sys.stderr.write(log.read())
         raise
     else:
         restore()
     finally:
         for saved in descriptors:
-            os.close(saved)
+            if saved is not None:
+                os.close(saved)
