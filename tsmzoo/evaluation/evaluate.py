@@ -108,10 +108,13 @@ def _opened(
 ) -> tuple[Model, EvaluationPlan]:
     """Return the model, opened with one thread, and the plan for it."""
     if isinstance(subject, Model) and subject.network is not None:
-        entry = zoo.find(subject.network.entry.id)
-        followed = choose(entry, None, settings.protocol, settings.changes)
-        entry = resized(entry, followed.frames, followed.size)
-        return torch_model(zoo, replace(subject.network, entry=entry), threads=1), followed
+        network = subject.network
+        published = zoo.by_id.get(network.entry.id, network.entry)
+        # One that was loaded with another input keeps it, as a file does.
+        chosen = (network.entry.frames, network.entry.size) != (published.frames, published.size)
+        followed = choose(published, subject.contract if chosen else None, settings.protocol, settings.changes)
+        entry = resized(network.entry, followed.frames, followed.size)
+        return torch_model(zoo, replace(network, entry=entry), threads=1), followed
     if isinstance(subject, Model) or subject.is_file:
         model = subject if isinstance(subject, Model) else subject.open(zoo, threads=1, notify=notify)
         contract = model.contract
