@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +13,7 @@ from tsmzoo import registry as registries
 from tsmzoo.errors import ExportError, ZooError
 
 if TYPE_CHECKING:
-    from tsmzoo.artifact.contract import Preprocess, State
+    from tsmzoo.artifact.contract import Contract, Preprocess, State
     from tsmzoo.benchmarking.run import BenchmarkRow
     from tsmzoo.catalog.flops import Cost
     from tsmzoo.data.dataset import Dataset
@@ -232,7 +233,8 @@ def load(
     zoo = open_registry(registry)
     if not reference.is_file:
         frames_of(zoo.find(reference.model), frames)
-    return reference.open(zoo, threads=threads, progress=_bytes(progress, reference.model), notify=notify)
+    opened = reference.open(zoo, threads=threads, progress=_bytes(progress, reference.model), notify=notify)
+    return replace(opened, registry_path=None if registry is None else Path(registry).absolute())
 
 
 # --- exporting -------------------------------------------------------------------------------------------------------
@@ -309,7 +311,7 @@ def export(
     if isinstance(model, Model):
         if model.network is None or model.registry is None:
             raise ExportError(f"{model.contract.artifact}: is an exported file; give the model that it was made from")
-        zoo, entry = model.registry, model.network.entry
+        zoo, entry, registry = model.registry, model.network.entry, registry or model.registry_path
     else:
         reference = model if isinstance(model, ModelReference) else ModelReference(str(model))
         zoo = registries.with_classes(open_registry(registry), reference.model, reference.classes, reference.labels)
@@ -427,13 +429,15 @@ def _video(entry: Entry, clip: Path, size: int, template: str | None) -> Array:
     return select.first(clip, max(entry.short_side, size), size, template)
 
 
-def with_model_of(zoo: Registry, artifact: Path, registry: PathLike | None, notify: Notify) -> Registry:
-    """Return `zoo` with the model of an exported file."""
+def with_model_of(
+    zoo: Registry, artifact: Path, registry: PathLike | None, notify: Notify, contract: Contract | None = None
+) -> Registry:
+    """Return `zoo` with the model of an exported file; default: the contract beside it."""
     from tsmzoo.artifact.contract import check_consistent
     from tsmzoo.artifact.store import read_contract
     from tsmzoo.weights import load as weight_load
 
-    contract = read_contract(artifact)
+    contract = contract or read_contract(artifact)
     check_consistent(artifact, contract)  # before it is asked whose it is
     zoo, path = weight_load.with_model_of(zoo, artifact, contract, replace=registry is None)
     if path is not None:
@@ -529,14 +533,19 @@ def evaluate(
     if html is not None:
         pages.check(Path(html))
     zoo = open_registry(registry)
-    zoos = [
-        member.registry or zoo
-        if isinstance(member, Model)
-        else with_model_of(zoo, Path(member.model), registry, notify)
-        if member.is_file
-        else zoo
-        for member in members
-    ]
+
+    def registry_of(member: Model | ModelReference) -> Registry:
+        if isinstance(member, Model) and member.path is not None:
+            own = registry or member.registry_path
+            found = with_model_of(open_registry(own), member.path, own, notify, member.contract)
+            return registries.with_classes(
+                found, member.contract.model, member.contract.classes, member.contract.labels
+            )
+        if isinstance(member, Model):
+            return member.registry or zoo
+        return with_model_of(zoo, Path(member.model), registry, notify) if member.is_file else zoo
+
+    zoos = [registry_of(member) for member in members]
     settings = evaluation.Settings(
         protocol=protocol,
         changes=Changes(clips=clips, crops=crops, frames=frames),

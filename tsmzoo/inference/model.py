@@ -54,7 +54,7 @@ class Prediction(msgspec.Struct, frozen=True):
     index: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two are one only if they are the same object
 class Model:
     """A network or an exported file, ready to run: what `tsmzoo.load` returns.
 
@@ -80,6 +80,10 @@ class Model:
     #: The network with its entry, and the registry that holds it; None for a file.
     network: Network | None = field(default=None, repr=False)
     registry: Registry | None = field(default=None, repr=False)
+    #: The exported file; None for a network.
+    path: Path | None = field(default=None, repr=False)
+    #: The registry of your own that it was loaded with.
+    registry_path: Path | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         c = self.contract
@@ -330,7 +334,7 @@ def open_file(path: Path, threads: int | None = None) -> Model:
     contract, converter = open_artifact(path)
     with quiet():
         converter.check(path, contract)
-        return Model(converter.load(path, contract, threads), contract)
+        return Model(converter.load(path, contract, threads), contract, path=path.absolute())
 
 
 def check_file(path: Path) -> None:
