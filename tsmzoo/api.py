@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta
 
 from tsmzoo import registry as registries
+from tsmzoo.checks import check
 from tsmzoo.errors import ExportError, ZooError
 
 if TYPE_CHECKING:
@@ -30,6 +33,11 @@ if TYPE_CHECKING:
 
 #: A file or folder.
 PathLike = str | Path
+# The bounds of the command line.
+Threads = Annotated[int, Meta(ge=1, le=256)]
+Split = Annotated[int, Meta(ge=1, le=3)]
+#: Sums of scores must stay finite.
+Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
 
 
 def _ignore(*_: object) -> None:
@@ -147,8 +155,10 @@ def count_flops(
         (0.038, [1, 8, 3, 64, 64])
     """
     from tsmzoo.catalog import flops
-    from tsmzoo.inference.reference import frames_of
+    from tsmzoo.inference.reference import Frames, Size, frames_of
 
+    check("frames", frames, Frames | None)
+    check("size", size, Size | None)
     entry = open_registry(registry).find(model)
     return flops.cost(entry, size, frames_of(entry, frames), per_module=per_module)
 
@@ -215,6 +225,7 @@ def load(
         raise ZooError(f"{device!r} is no device that tsmzoo runs on yet; leave out device, or give 'cpu'")
     from tsmzoo.inference.reference import ModelReference, frames_of
 
+    check("threads", threads, Threads | None)
     names = registries.read_labels(Path(labels)) if isinstance(labels, str | Path) else labels
     reference = ModelReference(
         str(model),
@@ -403,6 +414,7 @@ def verify(
     from tsmzoo.exporting.report import document
 
     start, path = time.perf_counter(), Path(path)
+    check("steps", steps, Annotated[int, Meta(ge=2, le=10_000)] | None)
     zoo = with_model_of(open_registry(registry), path, registry, notify)
     video = None
     if clip is not None:
@@ -520,6 +532,16 @@ def evaluate(
     from tsmzoo.inference.reference import ModelReference
     from tsmzoo.system import processes
 
+    settings = evaluation.Settings(
+        protocol=protocol,
+        changes=Changes(clips=clips, crops=crops, frames=frames),
+        observe=tuple(sorted({*observe} - {100})),  # the whole is scored anyway
+        strict=strict,
+        workers=workers,
+        registries=(Path(registry),) if registry is not None else (),
+    )
+    check("split", split, Split)
+    check("factors", list(factors), list[Factor])
     first = processes.is_first()
     notify = notify if first else _ignore
     members = [
@@ -528,6 +550,21 @@ def evaluate(
     ]
     names = [member.contract.model if isinstance(member, Model) else member.model for member in members]
     live = [number for number, name in enumerate(names) if not evaluation.is_saved(name)]
+    if not members:
+        raise ZooError("there is nothing to evaluate; give a model, a file or saved predictions")
+    if len(factors) not in (0, len(members)):
+        raise ZooError(f"{len(members)} models need as many factors, not {len(factors)}")
+    given: dict[str, object] = {
+        "data": data,
+        "list_file": list_file,
+        "layout": layout,
+        "images": images,
+        "protocol": protocol,
+    }
+    given |= {"clips": clips, "crops": crops, "frames": frames, "observe": settings.observe or None}
+    given |= {"predictions": predictions}
+    if not live and (unused := [name for name, value in given.items() if value is not None]):
+        raise ZooError(f"saved predictions are scored as they are; leave out {' and '.join(unused)}")
     if live and data is None:
         raise ZooError(f"{names[live[0]]} needs videos to be measured on; give the folder of the data")
     if html is not None:
@@ -546,14 +583,6 @@ def evaluate(
         return with_model_of(zoo, Path(member.model), registry, notify) if member.is_file else zoo
 
     zoos = [registry_of(member) for member in members]
-    settings = evaluation.Settings(
-        protocol=protocol,
-        changes=Changes(clips=clips, crops=crops, frames=frames),
-        observe=tuple(sorted({*observe} - {100})),  # the whole is scored anyway
-        strict=strict,
-        workers=workers,
-        registries=(Path(registry),) if registry is not None else (),
-    )
     with ExitStack() as stack:
         listed = None
         if live and data is not None:
@@ -650,6 +679,7 @@ def train(
     from tsmzoo.training import train as training
 
     notify = notify if processes.is_first() else _ignore
+    check("split", split, Split)
     how, zoo = recipes.training(str(recipe)), open_registry(registry)
 
     def read(part: Literal["train", "val"], given: PathLike | Dataset, list_file: PathLike | None) -> Dataset:
@@ -717,6 +747,8 @@ def benchmark(
     from tsmzoo.inference.reference import ModelReference, frames_of
     from tsmzoo.weights import download
 
+    check("runs", runs, Annotated[int, Meta(ge=1, le=100_000)])
+    check("threads", threads, Threads)
     zoo = open_registry(registry)
     if threads > (cores := os.cpu_count() or threads):
         notify(f"{threads} threads on {cores} cores wait for each other; take --threads {cores}")

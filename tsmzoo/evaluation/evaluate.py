@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import av
 import cv2
+import msgspec
 import PIL
 import torch
 
 from tsmzoo import __version__
 from tsmzoo.artifact.contract import Contract
+from tsmzoo.checks import check_fields
 from tsmzoo.data import layouts
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.errors import ArtifactError, DataError
@@ -44,13 +46,16 @@ class Settings:
     protocol: str | None = None
     changes: Changes = _UNCHANGED
     #: Percents of each video after which the answer is also scored.
-    observe: tuple[int, ...] = ()
+    observe: tuple[Annotated[int, msgspec.Meta(ge=1, le=100)], ...] = ()
     #: Stop at the first video that cannot be decoded.
     strict: bool = False
     #: Processes that decode and score; None: one for each core.
-    workers: int | None = None
+    workers: Annotated[int, msgspec.Meta(ge=0, le=256)] | None = None
     #: Registries on top of tsmzoo's own.
     registries: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def evaluate(

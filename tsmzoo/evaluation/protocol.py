@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from tsmzoo.artifact.contract import Contract
+from tsmzoo.checks import check_fields
 from tsmzoo.data.sampling import DENSE_WINDOW, Wanted
 from tsmzoo.errors import DataError
 from tsmzoo.registry import Entry, recipes
@@ -24,9 +25,12 @@ _DEFAULT = {
 class Changes(msgspec.Struct, frozen=True, omit_defaults=True):
     """Values that the user sets in place of those of the protocol."""
 
-    clips: int | None = None
+    clips: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
     crops: Crops | None = None
-    frames: int | None = None
+    frames: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class EvaluationPlan(msgspec.Struct, frozen=True):
