@@ -59,6 +59,11 @@ def model() -> tsmzoo.Model:
         (lambda _: tsmzoo.train("no-recipe.yaml", DATA, DATA, "run", split=0), "split cannot be 0"),
         (lambda _: tsmzoo.benchmark(MODEL, runs=0), "runs cannot be 0"),
         (lambda _: tsmzoo.benchmark(MODEL, threads=0), "threads cannot be 0"),
+        (lambda _: tsmzoo.benchmark([]), "there is nothing to run"),
+        (lambda model: tsmzoo.benchmark(model), "give its name or file, not what load returned"),
+        (lambda model: tsmzoo.benchmark([MODEL, model]), "give its name or file"),
+        (lambda _: tsmzoo.export("x.onnx", "tflite"), "x.onnx: is an exported file; give the model that it was made"),
+        (lambda _: tsmzoo.export(Path("x.onnx"), "tflite"), "x.onnx: is an exported file"),
         (lambda _: tsmzoo.verify("no.onnx", steps=0), "steps cannot be 0"),
     ],
 )

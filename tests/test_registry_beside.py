@@ -202,9 +202,13 @@ def test_a_loaded_model_remembers_its_registry(
     monkeypatch.chdir(own.parent)
     model = tsmzoo.load("mine", registry="registry.yaml")
     monkeypatch.chdir(tmp_path)
-    tsmzoo.export(model, "onnx", "again.onnx")
+    artifact = tsmzoo.export(model, "onnx", "again.onnx")
+    assert artifact.contract == read_contract(tmp_path / "again.onnx")
+    assert "contract" not in json.loads(msgspec.json.encode(artifact))
     assert tsmzoo.verify("again.onnx", steps=2).passed
     assert tsmzoo.evaluate(model, clips).model == "mine"
+    monkeypatch.chdir(own.parent)
+    assert artifact.contract.model == "mine"
 
 
 def test_a_loaded_file_is_measured_as_its_path(

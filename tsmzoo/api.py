@@ -319,12 +319,15 @@ def export(
     from tsmzoo.weights.load import record_checkpoint_path, record_registry_path
 
     start = time.perf_counter()
+    exported = "{}: is an exported file; give the model that it was made from"
     if isinstance(model, Model):
         if model.network is None or model.registry is None:
-            raise ExportError(f"{model.contract.artifact}: is an exported file; give the model that it was made from")
+            raise ExportError(exported.format(model.contract.artifact))
         zoo, entry, registry = model.registry, model.network.entry, registry or model.registry_path
     else:
         reference = model if isinstance(model, ModelReference) else ModelReference(str(model))
+        if reference.is_file:
+            raise ExportError(exported.format(reference.model))
         zoo = registries.with_classes(open_registry(registry), reference.model, reference.classes, reference.labels)
         entry = zoo.find(reference.model)
         entry = resized(entry, frames_of(entry, reference.frames), reference.size)
@@ -744,16 +747,22 @@ def benchmark(
     import os
 
     from tsmzoo.benchmarking import run
+    from tsmzoo.inference.model import Model
     from tsmzoo.inference.reference import ModelReference, frames_of
     from tsmzoo.weights import download
 
     check("runs", runs, Annotated[int, Meta(ge=1, le=100_000)])
     check("threads", threads, Threads)
+    given = [models] if isinstance(models, str | Path | Model | ModelReference) else list(models)
+    if not given:
+        raise ZooError("there is nothing to run; give a model or a file")
+    if any(isinstance(each, Model) for each in given):
+        raise ZooError("each model is run in a process of its own; give its name or file, not what load returned")
     zoo = open_registry(registry)
     if threads > (cores := os.cpu_count() or threads):
         notify(f"{threads} threads on {cores} cores wait for each other; take --threads {cores}")
     jobs = []
-    for each in [models] if isinstance(models, str | Path | ModelReference) else models:
+    for each in given:
         reference = each if isinstance(each, ModelReference) else ModelReference(str(each), frames=frames, size=size)
         if reference.is_file:
             jobs.append(run.Job(subject=reference.model, threads=threads))
