@@ -492,7 +492,8 @@ def evaluate(
 
     Args:
         models: An id or alias, an exported file, what `load` returned, or saved predictions (.jsonl); the scores of
-            several are added, as for two-stream models. What `load` returned runs in this process alone.
+            several are added, as for two-stream models. What `load` returned runs in this process alone, with the frames
+            and size that it was loaded with.
         data: The dataset as it was published, or a folder of your own: videos with annotations.txt (`path index` a
             line) and labels.txt, or in a folder a class.
         list_file: A list in place of the one in `data`.
@@ -514,8 +515,9 @@ def evaluate(
         notify: Called with each warning, a line; default: the logger `tsmzoo`.
 
     Raises:
-        DataError: The data are missing or malformed, their classes are not the model's, or a video cannot be decoded
-            and `strict` is set.
+        DataError: The data are missing or malformed, their classes are not the model's, the protocol has another input
+            than the model, or a video cannot be decoded and `strict` is set.
+        ZooError: A value is out of bounds, or values are given that saved predictions have no use for.
         RegistryError, DownloadError, CheckpointError, ArtifactError: As in `load`.
 
     Examples:
