@@ -492,8 +492,8 @@ def evaluate(
 
     Args:
         models: An id or alias, an exported file, what `load` returned, or saved predictions (.jsonl); the scores of
-            several are added, as for two-stream models. What `load` returned runs in this process alone, with the frames
-            and size that it was loaded with.
+            several are added, as for two-stream models. What `load` returned runs in this process alone, with the
+            frames and size that it was loaded with.
         data: The dataset as it was published, or a folder of your own: videos with annotations.txt (`path index` a
             line) and labels.txt, or in a folder a class.
         list_file: A list in place of the one in `data`.
