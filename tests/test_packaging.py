@@ -44,28 +44,15 @@ def test_editable_install_shows_only_tsmzoo(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what is to be packed is what git tracks")
 def test_wheel_holds_all_and_nothing_else(tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--outdir", tmp_path, cwd=ROOT)  # through the sdist
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
-    assert {name.split("/")[0] for name in names} == {"tsmzoo"}
-    for wanted in (
-        "tsmzoo/registry.yaml",
-        "tsmzoo/py.typed",
-        "tsmzoo/registry/labels/k400.txt",
-        "tsmzoo/registry/schema.json",
-        "tsmzoo/recipes/export/onnx.yaml",
-        "tsmzoo/recipes/eval/mit_uniform_1crop.yaml",
-        "tsmzoo/recipes/train/tsm_mbv2_motion.yaml",
-        "tsmzoo/weights/bundled/tsm_mbv2_motion.safetensors",
-        "tsmzoo/converters/coreml/convert.py",
-        "tsmzoo/models/resnet.py",
-        "tsmzoo/converters/tflite/kit/class.kt",
-    ):
-        assert wanted in names
-    tracked = {f"tsmzoo/{path.relative_to(ROOT / 'tsmzoo').as_posix()}" for path in (ROOT / "tsmzoo").rglob("*.py")}
-    assert tracked <= set(names), "a sub-package is missing from pyproject.toml"
+    sources = run("git", "ls-files", "tsmzoo", "converters", "recipes", "registry.yaml", cwd=ROOT).splitlines()
+    assert "tsmzoo/py.typed" in sources
+    assert sorted(names) == sorted(f"tsmzoo/{path.removeprefix('tsmzoo/')}" for path in sources)
 
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=True)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
+import tsmzoo
 from tsmzoo import models, registry
 from tsmzoo.artifact.store import read_contract
 from tsmzoo.cli import app
@@ -191,3 +192,32 @@ def test_the_classes_of_a_file_are_not_those_of_the_next_model(made: tuple[Path,
     result = invoke("export", MODEL, "--to", "onnx", "-o", path, "--weights", file, "--labels", labels)
     assert result.exit_code == 0, result.output
     assert "has other classes" in refusal("eval", path, MODEL, "--data", clips, "--workers", 0)
+
+
+def test_a_loaded_model_remembers_its_registry(
+    made: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, own, clips = made
+    monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(own.parent)
+    model = tsmzoo.load("mine", registry="registry.yaml")
+    monkeypatch.chdir(tmp_path)
+    artifact = tsmzoo.export(model, "onnx", "again.onnx")
+    assert artifact.contract == read_contract(tmp_path / "again.onnx")
+    assert "contract" not in json.loads(msgspec.json.encode(artifact))
+    assert tsmzoo.verify("again.onnx", steps=2).passed
+    assert tsmzoo.evaluate(model, clips).model == "mine"
+    monkeypatch.chdir(own.parent)
+    assert artifact.contract.model == "mine"
+
+
+def test_a_loaded_file_is_measured_as_its_path(
+    remembered: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, own, clips = remembered
+    expected = tsmzoo.evaluate(path, clips, workers=0).top1
+    assert tsmzoo.evaluate(tsmzoo.load(path), clips).top1 == expected
+    for file in (path, path.with_suffix(".json")):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path / "cache"))
+    assert tsmzoo.evaluate(tsmzoo.load(tmp_path / path.name, registry=own), clips).top1 == expected

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta
 
 from tsmzoo import registry as registries
+from tsmzoo.checks import check
 from tsmzoo.errors import ExportError, ZooError
 
 if TYPE_CHECKING:
-    from tsmzoo.artifact.contract import Preprocess, State
+    from tsmzoo.artifact.contract import Contract, Preprocess, State
     from tsmzoo.benchmarking.run import BenchmarkRow
     from tsmzoo.catalog.flops import Cost
     from tsmzoo.data.dataset import Dataset
@@ -29,6 +33,11 @@ if TYPE_CHECKING:
 
 #: A file or folder.
 PathLike = str | Path
+# The bounds of the command line.
+Threads = Annotated[int, Meta(ge=1, le=256)]
+Split = Annotated[int, Meta(ge=1, le=3)]
+#: Sums of scores must stay finite.
+Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
 
 
 def _ignore(*_: object) -> None:
@@ -146,8 +155,10 @@ def count_flops(
         (0.038, [1, 8, 3, 64, 64])
     """
     from tsmzoo.catalog import flops
-    from tsmzoo.inference.reference import frames_of
+    from tsmzoo.inference.reference import Frames, Size, frames_of
 
+    check("frames", frames, Frames | None)
+    check("size", size, Size | None)
     entry = open_registry(registry).find(model)
     return flops.cost(entry, size, frames_of(entry, frames), per_module=per_module)
 
@@ -214,6 +225,7 @@ def load(
         raise ZooError(f"{device!r} is no device that tsmzoo runs on yet; leave out device, or give 'cpu'")
     from tsmzoo.inference.reference import ModelReference, frames_of
 
+    check("threads", threads, Threads | None)
     names = registries.read_labels(Path(labels)) if isinstance(labels, str | Path) else labels
     reference = ModelReference(
         str(model),
@@ -232,7 +244,8 @@ def load(
     zoo = open_registry(registry)
     if not reference.is_file:
         frames_of(zoo.find(reference.model), frames)
-    return reference.open(zoo, threads=threads, progress=_bytes(progress, reference.model), notify=notify)
+    opened = reference.open(zoo, threads=threads, progress=_bytes(progress, reference.model), notify=notify)
+    return replace(opened, registry_path=None if registry is None else Path(registry).absolute())
 
 
 # --- exporting -------------------------------------------------------------------------------------------------------
@@ -306,12 +319,15 @@ def export(
     from tsmzoo.weights.load import record_checkpoint_path, record_registry_path
 
     start = time.perf_counter()
+    exported = "{}: is an exported file; give the model that it was made from"
     if isinstance(model, Model):
         if model.network is None or model.registry is None:
-            raise ExportError(f"{model.contract.artifact}: is an exported file; give the model that it was made from")
-        zoo, entry = model.registry, model.network.entry
+            raise ExportError(exported.format(model.contract.artifact))
+        zoo, entry, registry = model.registry, model.network.entry, registry or model.registry_path
     else:
         reference = model if isinstance(model, ModelReference) else ModelReference(str(model))
+        if reference.is_file:
+            raise ExportError(exported.format(reference.model))
         zoo = registries.with_classes(open_registry(registry), reference.model, reference.classes, reference.labels)
         entry = zoo.find(reference.model)
         entry = resized(entry, frames_of(entry, reference.frames), reference.size)
@@ -401,6 +417,7 @@ def verify(
     from tsmzoo.exporting.report import document
 
     start, path = time.perf_counter(), Path(path)
+    check("steps", steps, Annotated[int, Meta(ge=2, le=10_000)] | None)
     zoo = with_model_of(open_registry(registry), path, registry, notify)
     video = None
     if clip is not None:
@@ -427,13 +444,15 @@ def _video(entry: Entry, clip: Path, size: int, template: str | None) -> Array:
     return select.first(clip, max(entry.short_side, size), size, template)
 
 
-def with_model_of(zoo: Registry, artifact: Path, registry: PathLike | None, notify: Notify) -> Registry:
-    """Return `zoo` with the model of an exported file."""
+def with_model_of(
+    zoo: Registry, artifact: Path, registry: PathLike | None, notify: Notify, contract: Contract | None = None
+) -> Registry:
+    """Return `zoo` with the model of an exported file; default: the contract beside it."""
     from tsmzoo.artifact.contract import check_consistent
     from tsmzoo.artifact.store import read_contract
     from tsmzoo.weights import load as weight_load
 
-    contract = read_contract(artifact)
+    contract = contract or read_contract(artifact)
     check_consistent(artifact, contract)  # before it is asked whose it is
     zoo, path = weight_load.with_model_of(zoo, artifact, contract, replace=registry is None)
     if path is not None:
@@ -473,7 +492,8 @@ def evaluate(
 
     Args:
         models: An id or alias, an exported file, what `load` returned, or saved predictions (.jsonl); the scores of
-            several are added, as for two-stream models. What `load` returned runs in this process alone.
+            several are added, as for two-stream models. What `load` returned runs in this process alone, with the
+            frames and size that it was loaded with.
         data: The dataset as it was published, or a folder of your own: videos with annotations.txt (`path index` a
             line) and labels.txt, or in a folder a class.
         list_file: A list in place of the one in `data`.
@@ -495,8 +515,9 @@ def evaluate(
         notify: Called with each warning, a line; default: the logger `tsmzoo`.
 
     Raises:
-        DataError: The data are missing or malformed, their classes are not the model's, or a video cannot be decoded
-            and `strict` is set.
+        DataError: The data are missing or malformed, their classes are not the model's, the protocol has another input
+            than the model, or a video cannot be decoded and `strict` is set.
+        ZooError: A value is out of bounds, or values are given that saved predictions have no use for.
         RegistryError, DownloadError, CheckpointError, ArtifactError: As in `load`.
 
     Examples:
@@ -516,27 +537,6 @@ def evaluate(
     from tsmzoo.inference.reference import ModelReference
     from tsmzoo.system import processes
 
-    first = processes.is_first()
-    notify = notify if first else _ignore
-    members = [
-        each if isinstance(each, Model | ModelReference) else ModelReference(str(each))
-        for each in ([models] if isinstance(models, str | Path | Model | ModelReference) else models)
-    ]
-    names = [member.contract.model if isinstance(member, Model) else member.model for member in members]
-    live = [number for number, name in enumerate(names) if not evaluation.is_saved(name)]
-    if live and data is None:
-        raise ZooError(f"{names[live[0]]} needs videos to be measured on; give the folder of the data")
-    if html is not None:
-        pages.check(Path(html))
-    zoo = open_registry(registry)
-    zoos = [
-        member.registry or zoo
-        if isinstance(member, Model)
-        else with_model_of(zoo, Path(member.model), registry, notify)
-        if member.is_file
-        else zoo
-        for member in members
-    ]
     settings = evaluation.Settings(
         protocol=protocol,
         changes=Changes(clips=clips, crops=crops, frames=frames),
@@ -545,6 +545,49 @@ def evaluate(
         workers=workers,
         registries=(Path(registry),) if registry is not None else (),
     )
+    check("split", split, Split)
+    check("factors", list(factors), list[Factor])
+    first = processes.is_first()
+    notify = notify if first else _ignore
+    members = [
+        each if isinstance(each, Model | ModelReference) else ModelReference(str(each))
+        for each in ([models] if isinstance(models, str | Path | Model | ModelReference) else models)
+    ]
+    names = [member.contract.model if isinstance(member, Model) else member.model for member in members]
+    live = [number for number, name in enumerate(names) if not evaluation.is_saved(name)]
+    if not members:
+        raise ZooError("there is nothing to evaluate; give a model, a file or saved predictions")
+    if len(factors) not in (0, len(members)):
+        raise ZooError(f"{len(members)} models need as many factors, not {len(factors)}")
+    given: dict[str, object] = {
+        "data": data,
+        "list_file": list_file,
+        "layout": layout,
+        "images": images,
+        "protocol": protocol,
+    }
+    given |= {"clips": clips, "crops": crops, "frames": frames, "observe": settings.observe or None}
+    given |= {"predictions": predictions}
+    if not live and (unused := [name for name, value in given.items() if value is not None]):
+        raise ZooError(f"saved predictions are scored as they are; leave out {' and '.join(unused)}")
+    if live and data is None:
+        raise ZooError(f"{names[live[0]]} needs videos to be measured on; give the folder of the data")
+    if html is not None:
+        pages.check(Path(html))
+    zoo = open_registry(registry)
+
+    def registry_of(member: Model | ModelReference) -> Registry:
+        if isinstance(member, Model) and member.path is not None:
+            own = registry or member.registry_path
+            found = with_model_of(open_registry(own), member.path, own, notify, member.contract)
+            return registries.with_classes(
+                found, member.contract.model, member.contract.classes, member.contract.labels
+            )
+        if isinstance(member, Model):
+            return member.registry or zoo
+        return with_model_of(zoo, Path(member.model), registry, notify) if member.is_file else zoo
+
+    zoos = [registry_of(member) for member in members]
     with ExitStack() as stack:
         listed = None
         if live and data is not None:
@@ -641,6 +684,7 @@ def train(
     from tsmzoo.training import train as training
 
     notify = notify if processes.is_first() else _ignore
+    check("split", split, Split)
     how, zoo = recipes.training(str(recipe)), open_registry(registry)
 
     def read(part: Literal["train", "val"], given: PathLike | Dataset, list_file: PathLike | None) -> Dataset:
@@ -705,14 +749,22 @@ def benchmark(
     import os
 
     from tsmzoo.benchmarking import run
+    from tsmzoo.inference.model import Model
     from tsmzoo.inference.reference import ModelReference, frames_of
     from tsmzoo.weights import download
 
+    check("runs", runs, Annotated[int, Meta(ge=1, le=100_000)])
+    check("threads", threads, Threads)
+    given = [models] if isinstance(models, str | Path | Model | ModelReference) else list(models)
+    if not given:
+        raise ZooError("there is nothing to run; give a model or a file")
+    if any(isinstance(each, Model) for each in given):
+        raise ZooError("each model is run in a process of its own; give its name or file, not what load returned")
     zoo = open_registry(registry)
     if threads > (cores := os.cpu_count() or threads):
         notify(f"{threads} threads on {cores} cores wait for each other; take --threads {cores}")
     jobs = []
-    for each in [models] if isinstance(models, str | Path | ModelReference) else models:
+    for each in given:
         reference = each if isinstance(each, ModelReference) else ModelReference(str(each), frames=frames, size=size)
         if reference.is_file:
             jobs.append(run.Job(subject=reference.model, threads=threads))

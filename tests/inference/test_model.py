@@ -233,7 +233,7 @@ def test_what_is_live_needs_data(offline: tsmzoo.Model) -> None:
         ("x.onnx", {"weights": "random"}, "holds its own weights; leave out --weights"),
         ("x.tflite", {"size": 64}, "holds its own weights; leave out --size"),
         ("x.tflite", {}, "x.tflite: does not exist"),
-        (OFFLINE, {"labels": ("a", "b"), "classes": 3}, "2 labels are not those of 3 classes"),
+        (OFFLINE, {"weights": "random", "labels": ("a", "b"), "classes": 3}, "2 labels are not those of 3 classes"),
     ],
 )
 def test_refused_by_load(

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import av
 import cv2
+import msgspec
 import PIL
 import torch
 
 from tsmzoo import __version__
 from tsmzoo.artifact.contract import Contract
+from tsmzoo.checks import check_fields
 from tsmzoo.data import layouts
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.errors import ArtifactError, DataError
@@ -44,13 +46,16 @@ class Settings:
     protocol: str | None = None
     changes: Changes = _UNCHANGED
     #: Percents of each video after which the answer is also scored.
-    observe: tuple[int, ...] = ()
+    observe: tuple[Annotated[int, msgspec.Meta(ge=1, le=100)], ...] = ()
     #: Stop at the first video that cannot be decoded.
     strict: bool = False
     #: Processes that decode and score; None: one for each core.
-    workers: int | None = None
+    workers: Annotated[int, msgspec.Meta(ge=0, le=256)] | None = None
     #: Registries on top of tsmzoo's own.
     registries: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def evaluate(
@@ -108,10 +113,13 @@ def _opened(
 ) -> tuple[Model, EvaluationPlan]:
     """Return the model, opened with one thread, and the plan for it."""
     if isinstance(subject, Model) and subject.network is not None:
-        entry = zoo.find(subject.network.entry.id)
-        followed = choose(entry, None, settings.protocol, settings.changes)
-        entry = resized(entry, followed.frames, followed.size)
-        return torch_model(zoo, replace(subject.network, entry=entry), threads=1), followed
+        network = subject.network
+        published = zoo.by_id.get(network.entry.id, network.entry)
+        # One that was loaded with another input keeps it, as a file does.
+        chosen = (network.entry.frames, network.entry.size) != (published.frames, published.size)
+        followed = choose(published, subject.contract if chosen else None, settings.protocol, settings.changes)
+        entry = resized(network.entry, followed.frames, followed.size)
+        return torch_model(zoo, replace(network, entry=entry), threads=1), followed
     if isinstance(subject, Model) or subject.is_file:
         model = subject if isinstance(subject, Model) else subject.open(zoo, threads=1, notify=notify)
         contract = model.contract

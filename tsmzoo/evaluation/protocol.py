@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from tsmzoo.artifact.contract import Contract
+from tsmzoo.checks import check_fields
 from tsmzoo.data.sampling import DENSE_WINDOW, Wanted
 from tsmzoo.errors import DataError
 from tsmzoo.registry import Entry, recipes
@@ -24,9 +25,12 @@ _DEFAULT = {
 class Changes(msgspec.Struct, frozen=True, omit_defaults=True):
     """Values that the user sets in place of those of the protocol."""
 
-    clips: int | None = None
+    clips: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
     crops: Crops | None = None
-    frames: int | None = None
+    frames: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class EvaluationPlan(msgspec.Struct, frozen=True):
@@ -74,8 +78,8 @@ def default(entry: Entry) -> str:
 def choose(entry: Entry, contract: Contract | None, protocol: str | None, changes: Changes) -> EvaluationPlan:
     """Return the plan of `protocol`, an id or a short name, for `entry`; default: that of the first published figure.
 
-    An exported file (`contract`) has its frames and size built in: the default is the first published protocol that
-    fits them. Raises DataError if none does.
+    An exported file (`contract`) has its frames and size built in, and a model may be loaded with others than the
+    entry's: the default is the first published protocol that fits them. Raises DataError if none does.
     """
     published = dict.fromkeys(result.protocol for result in entry.results if result.protocol)
     names = [protocol] if protocol is not None else list(published) or [default(entry)]
@@ -92,7 +96,8 @@ def choose(entry: Entry, contract: Contract | None, protocol: str | None, change
             f"{contract.artifact or contract.model} takes {contract.frames} frames, protocol {plan.name} gives all of "
             f"a video; give it those in the middle: --protocol {plan.protocol} --frames {contract.frames}"
         )
-    advice = f"export with --frames {plan.frames} --size {plan.size}"
+    make = "load" if contract.artifact is None else "export"
+    advice = f"{make} with --frames {plan.frames} --size {plan.size}"
     usual = default(entry)
     followed = recipes.protocol(usual)
     if _fits(_resolve(usual, followed, entry, Changes(frames=contract.frames)), contract):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, get_type_hints
 
 import msgspec
 
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Preprocess, State
 from tsmzoo.artifact.converter import Converter, converter_of, formats_that, load_converter
+from tsmzoo.checks import check
 from tsmzoo.errors import ExportError
 from tsmzoo.exporting.calibration import CalibrationData, load_calibration
 from tsmzoo.formats import format_of
@@ -60,14 +62,19 @@ def plan_export(
     """
     if entry.mode == "offline" and state not in (None, "explicit"):
         raise ExportError(f"{entry.id} is offline and has no states; leave out --state")
-    target = msgspec.structs.replace(
-        target,
-        precision=precision or target.precision,
-        preprocess=preprocess or target.preprocess,
-        state="explicit" if entry.mode == "offline" else state or target.state,
-        gpu_safe=target.gpu_safe if gpu_safe is None else gpu_safe,
-        softmax=target.softmax if softmax is None else softmax,
-    )
+    check("keep_float", keep_float, Annotated[int, msgspec.Meta(ge=0, le=10_000)], ExportError)
+    wished: dict[str, object] = {
+        "precision": precision,
+        "preprocess": preprocess,
+        "gpu_safe": gpu_safe,
+        "softmax": softmax,
+    }
+    wished["state"] = "explicit" if entry.mode == "offline" else state
+    wished = {name: value for name, value in wished.items() if value is not None}
+    kinds = get_type_hints(Target, include_extras=True)
+    for name, value in wished.items():
+        check(name, value, kinds[name], ExportError)
+    target = msgspec.structs.replace(target, **wished)
     format_, precision = target.format, target.precision
     converter = converter_of(format_)
     if target.state not in converter.states:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from tsmzoo.formats import Format
 from tsmzoo.text import joined
 
 
-class Artifact(msgspec.Struct, frozen=True, kw_only=True, rename={"path": "artifact"}):
+class Artifact(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename={"path": "artifact"}):
     """An exported file and its verification; `export --json` and `verify --json` are its serialization.
 
     Examples:
@@ -47,9 +48,13 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, rename={"path": "artif
     #: Folder of the kit, if one was asked for.
     kit: str | UnsetType = UNSET
 
-    @property
+    @cached_property  # which is no field of the JSON
     def contract(self) -> Contract:
-        """The contract beside the file: tensors, labels, preprocessing, what it was made from. Raises ArtifactError."""
+        """The contract of the file: tensors, labels, preprocessing, what it was made from.
+
+        `export` and `verify` keep it; of a result that was read from JSON it is read beside the file. Raises
+        ArtifactError.
+        """
         return read_contract(Path(self.path))
 
 
@@ -57,7 +62,7 @@ def document(
     path: Path, contract: Contract, verification: Verification, seconds: float, kit: Path | None = None
 ) -> Artifact:
     """Return the result of an export or a verification of the file at `path`."""
-    return Artifact(
+    artifact = Artifact(
         path=str(path),
         sha256=contract.sha256,
         bytes=contract.bytes,
@@ -72,6 +77,8 @@ def document(
         verification=verification,
         kit=UNSET if kit is None else str(kit),
     )
+    artifact.__dict__["contract"] = contract  # the folder may change, and the file be deleted
+    return artifact
 
 
 def text(path: Path, contract: Contract, verification: Verification, seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import msgspec
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from tsmzoo.artifact.arrays import feed, from_layout, logits, normalize, probabilities, unpacked
 from tsmzoo.artifact.contract import Contract
 from tsmzoo.artifact.converter import Runner, StatefulRunner, open_artifact
+from tsmzoo.checks import check
 from tsmzoo.errors import DataError, ZooError
 from tsmzoo.inference.smoothing import Smoothing
 from tsmzoo.inference.stream import Stream
@@ -54,7 +55,7 @@ class Prediction(msgspec.Struct, frozen=True):
     index: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two are one only if they are the same object
 class Model:
     """A network or an exported file, ready to run: what `tsmzoo.load` returns.
 
@@ -80,6 +81,10 @@ class Model:
     #: The network with its entry, and the registry that holds it; None for a file.
     network: Network | None = field(default=None, repr=False)
     registry: Registry | None = field(default=None, repr=False)
+    #: The exported file; None for a network.
+    path: Path | None = field(default=None, repr=False)
+    #: The registry of your own that it was loaded with.
+    registry_path: Path | None = field(default=None, repr=False)
     #: The states (none) of the stream that a file which keeps its states itself is in.
     _current: list[States] = field(default_factory=list, init=False, repr=False)
 
@@ -107,7 +112,7 @@ class Model:
             T, 3, H, W, uint8, 0…255: a clip for `model(clip)`; `normalize` makes of it what `module` takes.
 
         Raises:
-            DataError: A frame is no RGB image.
+            DataError: A frame is no RGB image, or there are none.
             VideoError: A frame is too narrow to be resized.
             ZooError: The model sees optical flow, not RGB.
 
@@ -119,9 +124,11 @@ class Model:
         from tsmzoo.data import transforms  # OpenCV and Pillow, which arrays need not wait for
 
         self._check_rgb()
-        return np.stack(
-            [transforms.prepared(_image(frame), self.contract.resize, self.contract.size) for frame in frames]
-        )
+        resize, size = self.contract.resize, self.contract.size
+        prepared = [transforms.prepared(_image(frame), resize, size) for frame in frames]
+        if not prepared:
+            raise DataError("there are no frames; give one at least")
+        return np.stack(prepared)
 
     def normalize(self, clip: Array) -> Array:
         """Normalize a clip for `module`: `(value / 255 - mean) / std`, channel by channel, in the model's order.
@@ -204,6 +211,7 @@ class Model:
         from tsmzoo.data import sampling, select
         from tsmzoo.data.dataset import Video
 
+        check("top", top, Annotated[int, msgspec.Meta(ge=1)])
         self._check_rgb()
         c = self.contract
         count = _STREAMED if c.mode == "online" else c.frames
@@ -241,6 +249,7 @@ class Model:
             >>> prediction is None or prediction.label in model.labels
             True
         """
+        check("every", every, Annotated[int, msgspec.Meta(ge=1)] | None)
         self._check_rgb()
         return Stream(self, smoothing=smoothing, every=every)
 
@@ -342,7 +351,7 @@ def open_file(path: Path, threads: int | None = None) -> Model:
     contract, converter = open_artifact(path)
     with quiet():
         converter.check(path, contract)
-        return Model(converter.load(path, contract, threads), contract)
+        return Model(converter.load(path, contract, threads), contract, path=path.absolute())
 
 
 def check_file(path: Path) -> None:

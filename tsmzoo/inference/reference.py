@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from tsmzoo.artifact.store import read_contract
+from tsmzoo.checks import check_fields
 from tsmzoo.errors import ZooError
 from tsmzoo.formats import is_artifact
 from tsmzoo.inference.model import Model, open_file, warnings
-from tsmzoo.registry import Entry, Registry, ShiftName, with_classes
+from tsmzoo.registry import Classes, Entry, Registry, ShiftName, with_classes
 
 if TYPE_CHECKING:
     from tsmzoo.weights.http import DownloadProgress
     from tsmzoo.weights.load import Network
+
+
+#: Frames and side of an input, whose upper bound is its memory (`Entry.too_large`).
+Frames = Annotated[int, msgspec.Meta(ge=1)]
+Size = Annotated[int, msgspec.Meta(ge=32)]
 
 
 @dataclass(frozen=True)
@@ -26,16 +32,24 @@ class ModelReference:
 
     model: str
     weights: str | None = None
-    seed: int = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     weights_format: str | None = None
     shift: ShiftName | None = None
     allow_shift_mismatch: bool = False
     #: Classes of the weights and their names, if they are not the model's own.
-    classes: int | None = None
-    labels: tuple[str, ...] | None = None
+    classes: Classes | None = None
+    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] | None = None
     #: Frames and side of the input, if they are not the model's own.
-    frames: int | None = None
-    size: int | None = None
+    frames: Frames | None = None
+    size: Size | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        own = {"classes": self.classes, "labels": self.labels, "shift": self.shift}
+        given = [name for name, value in own.items() if value is not None]
+        if given and self.weights is None and not self.is_file:
+            names = " and ".join(given)
+            raise ZooError(f"{names}: of a checkpoint of your own; give it as weights, or leave out {names}")
 
     @property
     def is_file(self) -> bool:
@@ -125,7 +139,9 @@ def resized(entry: Entry, frames: int | None, size: int | None) -> Entry:
     """
     if entry.mode == "online":
         frames = None
-    entry = msgspec.structs.replace(entry, frames=frames or entry.frames, size=size or entry.size)
+    entry = msgspec.structs.replace(
+        entry, frames=entry.frames if frames is None else frames, size=entry.size if size is None else size
+    )
     if entry.too_large:
         raise ZooError(f"{entry.id}: {entry.too_large}")
     return entry

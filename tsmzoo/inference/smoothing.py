@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from tsmzoo.artifact.arrays import probabilities
 from tsmzoo.artifact.contract import Activation
+from tsmzoo.checks import check_fields
 from tsmzoo.typing import Array
+
+_Steps = Annotated[int, msgspec.Meta(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,14 @@ class Smoothing:
     """
 
     #: Steps whose logits are averaged.
-    window: int = 12
+    window: _Steps = 12
     #: Probability, 0…1, that a label must reach.
-    threshold: float = 0.5
+    threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     #: Consecutive steps that a new label must lead.
-    hold: int = 2
+    hold: _Steps = 2
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 #: For a stream of 15 frames a second. MIT's demo (online_demo/main.py) sums 12 steps and shows a new label at its
