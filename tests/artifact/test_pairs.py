@@ -310,8 +310,7 @@ def audit(event, arguments):
         if calls > number:
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(audit)
-from tsmzoo.cli.root import main
-import tsmzoo.cli
+from tsmzoo.cli import main
 main()
 """
 
