@@ -72,7 +72,7 @@ def test_a_window_is_evenly_spaced_and_starts_anew_where_the_video_ends(
         assert len(chosen) == count
         assert all(0 <= frame < total for frame in chosen)
         assert all((b - a - stride) % total == 0 for a, b in itertools.pairwise(chosen))
-        if stride * count <= total:
+        if (count - 1) * stride < total:  # it fits
             assert chosen == list(range(chosen[0], chosen[0] + stride * count, stride))
         else:
             assert chosen[0] == 0
