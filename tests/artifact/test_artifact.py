@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.artifact.contracts import toy_contract
 from tsmzoo.artifact import arrays, store
-from tsmzoo.artifact.contract import Case, Checkpoint, Contract, Layout, StatePair, Tensor, Verification, contract_path
+from tsmzoo.artifact.contract import Case, Checkpoint, Contract, Layout, Tensor, Verification, contract_path
 from tsmzoo.errors import ArtifactError
 
 side = st.integers(1, 5)
@@ -27,37 +28,12 @@ def numbered(*shape: int) -> np.ndarray:
 
 
 def contract(**changes: Any) -> Contract:
-    frame = Tensor(name="frame", shape=(1, 3, 8, 8), dtype="float32", layout="NCHW", meaning="one frame")
-    state = Tensor(name="state_0", shape=(1, 2, 4, 4), dtype="float32", layout="NCHW", meaning="zeros at first")
-    logits = Tensor(name="logits", shape=(1, 2), dtype="float32", layout="NC", meaning="scores")
+    """The contract of a file of local weights that was verified."""
     facts: dict[str, Any] = {
-        "model": "toy",
-        "family": "tsm",
-        "mode": "online",
-        "backbone": "toy",
-        "dataset": "toy",
-        "format": "onnx",
-        "precision": "fp32",
-        "preprocess": "external",
-        "inputs": (frame, state),
-        "outputs": (logits, msgspec.structs.replace(state, name="next_state_0")),
-        "states": (StatePair(input="state_0", output="next_state_0"),),
-        "classes": 2,
         "labels": ("one", "zwei – ½"),
-        "channel_order": "RGB",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "size": 8,
-        "resize": 9,
-        "frames": 1,
-        "sampling": "stream",
-        "stride": None,
-        "target_fps": 15.0,
         "weights": "local",
+        "seed": None,
         "checkpoint": Checkpoint(sha256="c" * 64, format="mit-tsm", file="w.pth"),
-        "licence": "MIT",
-        "citation": "somebody",
-        "versions": {"tsmzoo": "1"},
         "artifact": "m.onnx",
         "sha256": "a" * 64,
         "bytes": 3,
@@ -65,7 +41,7 @@ def contract(**changes: Any) -> Contract:
             status="passed", runtime="r", tolerance=1e-4, cases=(Case(name="n", steps=2, max_rel_error=1e-7),)
         ),
     }
-    return Contract(**(facts | changes))
+    return toy_contract(**(facts | changes))
 
 
 # Layouts

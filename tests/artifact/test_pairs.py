@@ -10,51 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
+from tests.artifact.contracts import toy_contract
 from tsmzoo.artifact import store
-from tsmzoo.artifact.contract import Contract, StatePair, Tensor
 from tsmzoo.errors import ArtifactError
 from tsmzoo.system import files
 
 ENDINGS = {"onnx": ".onnx", "tflite": ".tflite", "coreml": ".mlpackage"}
-
-
-def contract(**changes: Any) -> Contract:
-    frame = Tensor(name="frame", shape=(1, 3, 8, 8), dtype="float32", layout="NCHW", meaning="one frame")
-    state = Tensor(name="state_0", shape=(1, 2, 4, 4), dtype="float32", layout="NCHW", meaning="zeros at first")
-    logits = Tensor(name="logits", shape=(1, 2), dtype="float32", layout="NC", meaning="scores")
-    facts: dict[str, Any] = {
-        "model": "toy",
-        "family": "tsm",
-        "mode": "online",
-        "backbone": "toy",
-        "dataset": "toy",
-        "format": "onnx",
-        "precision": "fp32",
-        "preprocess": "external",
-        "inputs": (frame, state),
-        "outputs": (logits, msgspec.structs.replace(state, name="next_state_0")),
-        "states": (StatePair(input="state_0", output="next_state_0"),),
-        "classes": 2,
-        "labels": ("one", "two"),
-        "channel_order": "RGB",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "size": 8,
-        "resize": 9,
-        "frames": 1,
-        "sampling": "stream",
-        "stride": None,
-        "target_fps": 15.0,
-        "weights": "random",
-        "seed": 0,
-        "licence": "MIT",
-        "citation": "somebody",
-        "versions": {"tsmzoo": "1"},
-    }
-    return Contract(**(facts | changes))
 
 
 def export(path: Path, content: str) -> None:
@@ -70,7 +33,7 @@ def export(path: Path, content: str) -> None:
             made.write_text(content)
         format_ = next(format_ for format_, ending in ENDINGS.items() if ending == path.suffix)
         sha256, size = store.digest(made)
-        store.put(made, contract(format=format_, artifact=path.name, sha256=sha256, bytes=size), path)
+        store.put(made, toy_contract(format=format_, artifact=path.name, sha256=sha256, bytes=size), path)
 
 
 def holds(path: Path) -> str | None:

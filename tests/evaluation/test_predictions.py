@@ -13,34 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.evaluation.headers import HEADER, PLAN
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation import predictions
-from tsmzoo.evaluation.predictions import Header, Prediction, Store
-from tsmzoo.evaluation.protocol import Changes, EvaluationPlan
+from tsmzoo.evaluation.predictions import Prediction, Store
+from tsmzoo.evaluation.protocol import Changes
 
-PLAN = EvaluationPlan("p", "mit", "uniform", 1, 8, 8, 1, 73, 64, "logits")
-HEADER = Header(
-    model="m",
-    format="torch",
-    precision="fp32",
-    artifact_sha256=None,
-    mean=(0.5,),
-    std=(0.25,),
-    weights="published",
-    weights_sha256="1" * 64,
-    seed=None,
-    plan=PLAN,
-    observe=(),
-    list_sha256="2" * 64,
-    videos_sha256="5" * 64,
-    dataset="d",
-    named=True,
-    videos=10,
-    classes=("x", "y"),
-    decoder="PyAV",
-    runtime="torch",
-    tsmzoo="0",
-)
 #: Ten videos: chunks of three, the last one of a single video.
 NAMES = [[f"{number}.mp4" for number in range(start, min(start + 3, 10))] for start in range(0, 10, 3)]
 

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from tests.evaluation import headers
 from tsmzoo.cli import app
-from tsmzoo.evaluation.predictions import Header, Store
+from tsmzoo.evaluation.predictions import Store
 from tsmzoo.evaluation.protocol import EvaluationPlan
 
 if TYPE_CHECKING:
@@ -21,27 +22,8 @@ pytestmark = pytest.mark.usefixtures("one_registry")
 
 #: Of two views.
 PLAN = EvaluationPlan("mit_sth_center_1clip", "mit", "uniform", 2, 8, 8, 1, 73, 64, "logits")
-HEADER = Header(
-    model="tsm_mbv2_motion",
-    format="torch",
-    precision="fp32",
-    artifact_sha256=None,
-    mean=(0.5,),
-    std=(0.25,),
-    weights="published",
-    weights_sha256="1" * 64,
-    seed=None,
-    plan=PLAN,
-    observe=(50,),
-    list_sha256="2" * 64,
-    videos_sha256="5" * 64,
-    dataset="d",
-    named=True,
-    videos=3,
-    classes=("x", "y", "z"),
-    decoder="PyAV",
-    runtime="torch",
-    tsmzoo="0",
+HEADER = msgspec.structs.replace(
+    headers.HEADER, model="tsm_mbv2_motion", plan=PLAN, observe=(50,), videos=3, classes=("x", "y", "z")
 )
 VIEWS = [[0.5, 1.5, -1.0], [2.0, 0.25, 1.0]]
 LARGEST = 3.4028235e38
