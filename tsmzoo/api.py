@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from msgspec import Meta
 
 from tsmzoo import registry as registries
+from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.checks import check
 from tsmzoo.errors import ExportError, ZooError
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from tsmzoo.registry.recipes import Crops, Precision
     from tsmzoo.registry.schema import Backbone, Family, Mode
     from tsmzoo.training.train import TrainingResult
-    from tsmzoo.typing import Array, Notify, Progress
+    from tsmzoo.typing import Array
 
 #: A file or folder.
 PathLike = str | Path
@@ -38,10 +39,6 @@ Threads = Annotated[int, Meta(ge=1, le=256)]
 Split = Annotated[int, Meta(ge=1, le=3)]
 #: Sums of scores must stay finite.
 Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
-
-
-def _ignore(*_: object) -> None:
-    """Show no progress."""
 
 
 def _log(line: str) -> None:
@@ -181,7 +178,7 @@ def load(
     threads: int | None = None,
     device: str = "cpu",
     registry: PathLike | None = None,
-    progress: Progress = _ignore,
+    progress: Progress = silent,
     notify: Notify = _log,
 ) -> Model:
     """Load a model of the registry, or an exported file.
@@ -268,7 +265,7 @@ def export(
     images: str | None = None,
     kit: PathLike | None = None,
     registry: PathLike | None = None,
-    progress: Progress = _ignore,
+    progress: Progress = silent,
     notify: Notify = _log,
 ) -> Artifact:
     """Convert a model to a file, verify the file, and write its contract beside it.
@@ -386,7 +383,7 @@ def verify(
     clip: PathLike | None = None,
     images: str | None = None,
     registry: PathLike | None = None,
-    progress: Progress = _ignore,
+    progress: Progress = silent,
     notify: Notify = _log,
 ) -> Artifact:
     """Compare an exported file with the network it was made from: every output and state, over streams or clips.
@@ -482,7 +479,7 @@ def evaluate(
     strict: bool = False,
     workers: int | None = None,
     registry: PathLike | None = None,
-    progress: Progress = _ignore,
+    progress: Progress = silent,
     notify: Notify = _log,
 ) -> EvaluationResult:
     """Measure accuracy on labelled videos under a published protocol; the published figure stands beside it.
@@ -548,7 +545,7 @@ def evaluate(
     check("split", split, Split)
     check("factors", list(factors), list[Factor])
     first = processes.is_first()
-    notify = notify if first else _ignore
+    notify = notify if first else silent
     members = [
         each if isinstance(each, Model | ModelReference) else ModelReference(str(each))
         for each in ([models] if isinstance(models, str | Path | Model | ModelReference) else models)
@@ -642,7 +639,7 @@ def train(
     allow_shift_mismatch: bool = False,
     strict: bool = False,
     registry: PathLike | None = None,
-    progress: Progress = _ignore,
+    progress: Progress = silent,
     notify: Notify = _log,
 ) -> TrainingResult:
     """Train a model on your own videos; a run that was stopped is resumed.
@@ -683,7 +680,7 @@ def train(
     from tsmzoo.system import processes
     from tsmzoo.training import train as training
 
-    notify = notify if processes.is_first() else _ignore
+    notify = notify if processes.is_first() else silent
     check("split", split, Split)
     how, zoo = recipes.training(str(recipe)), open_registry(registry)
 
@@ -719,7 +716,7 @@ def benchmark(
     frames: int | None = None,
     size: int | None = None,
     registry: PathLike | None = None,
-    progress: Progress = _ignore,
+    progress: Progress = silent,
     notify: Notify = _log,
 ) -> list[BenchmarkRow]:
     """Compare latency and memory of exported files and models.

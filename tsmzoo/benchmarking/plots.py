@@ -9,7 +9,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from tsmzoo.benchmarking.run import interpreted
+from tsmzoo.callbacks import Notify, silent
 from tsmzoo.errors import DataError
 from tsmzoo.registry import Entry, Registry, recipes
 from tsmzoo.system import files
@@ -188,9 +189,7 @@ def read(path: Path) -> list[LatencyRow]:
         raise DataError(f"{path}: is not what `tsmzoo bench --json` prints ({error}); run it again") from None
 
 
-def write(
-    zoo: Registry, folder: Path, benched: Sequence[Path] = (), *, note: Callable[[str], None] = lambda _: None
-) -> list[Path]:
+def write(zoo: Registry, folder: Path, benched: Sequence[Path] = (), *, note: Notify = silent) -> list[Path]:
     """Draw a picture of each dataset with enough models, as SVG and PNG, and return the files.
 
     `note` is called with a line about the rows of `benched` that cannot be drawn. Raises DataError if the folder cannot

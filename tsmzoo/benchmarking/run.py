@@ -23,6 +23,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from tsmzoo.artifact.converter import converter_of
+from tsmzoo.callbacks import Progress, silent
 from tsmzoo.errors import ZooError
 from tsmzoo.formats import Format, format_of, is_artifact
 from tsmzoo.registry import ShiftName
@@ -151,7 +152,7 @@ class Worker:
         return msgspec.convert(answer, kind)
 
 
-def check(jobs: Sequence[Job], *, progress: Callable[[str, int, int], None] = lambda *_: None) -> None:
+def check(jobs: Sequence[Job], *, progress: Progress = silent) -> None:
     """Compare each file among `jobs` with its contract, in a process that is not measured.
 
     Raises ZooError for the first that differs.
@@ -168,7 +169,7 @@ def run_benchmark(
     *,
     runs: int = 30,
     profile: bool = False,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: Progress = silent,
 ) -> list[Timing]:
     """Load every job, run them in turns for `runs` rounds, and return the measurements in the order of the jobs.
 

@@ -76,10 +76,6 @@ def note(line: str) -> None:
     print(one_line(line), file=sys.stderr)
 
 
-def silent(_: str) -> None:
-    """Say nothing."""
-
-
 def table(columns: dict[str, str], rows: list[list[str]]) -> str:
     """Format `rows` as a table. `columns` maps each heading to "left" or "right"; each row is one line."""
     # Not by a library: importing rich takes longer than `list` may take.

@@ -15,11 +15,11 @@ import av
 from av.stream import Disposition
 from PIL import Image
 
+from tsmzoo.callbacks import Notify, silent
 from tsmzoo.data.address import PROTOCOLS, Address
 from tsmzoo.data.orientation import Orientations, upright
 from tsmzoo.data.timing import LOOKAHEAD, NO_TIMESTAMPS, clock, nominal_rate, time_source
 from tsmzoo.errors import VideoError
-from tsmzoo.typing import Notify, silent
 
 #: Timeouts in seconds for opening an address, and for the next frame.
 TIMEOUTS = (10.0, 8.0)

@@ -21,11 +21,12 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
+from tsmzoo.callbacks import silent
 from tsmzoo.data import dataset
 from tsmzoo.data.encode import encode
 from tsmzoo.errors import DataError
 from tsmzoo.system import files, processes
-from tsmzoo.typing import Array, silent
+from tsmzoo.typing import Array
 
 #: The class that a scene shows when it is played as drawn, and when it is played backwards.
 PAIRS = (

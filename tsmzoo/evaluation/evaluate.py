@@ -19,6 +19,7 @@ import torch
 
 from tsmzoo import __version__
 from tsmzoo.artifact.contract import Contract
+from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.checks import check_fields
 from tsmzoo.data import layouts
 from tsmzoo.data.dataset import Dataset
@@ -31,7 +32,6 @@ from tsmzoo.inference.reference import ModelReference, resized
 from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.registry import Registry
 from tsmzoo.system import files, processes
-from tsmzoo.typing import Notify, Progress, silent
 
 #: Most worker processes: each holds torch and the model.
 _MOST_WORKERS = 16

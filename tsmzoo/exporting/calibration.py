@@ -17,6 +17,7 @@ from PIL import Image
 
 from tsmzoo.artifact.arrays import feed
 from tsmzoo.artifact.contract import Contract, Quality, Verification
+from tsmzoo.callbacks import Notify, silent
 from tsmzoo.data import motion, sampling, select, transforms
 from tsmzoo.data.dataset import Video
 from tsmzoo.data.layouts import folders
@@ -24,7 +25,7 @@ from tsmzoo.errors import DataError, ExportError, VideoError
 from tsmzoo.inference.model import Model
 from tsmzoo.registry import Entry
 from tsmzoo.registry.recipes import QualityThreshold
-from tsmzoo.typing import Array, Notify, silent
+from tsmzoo.typing import Array
 
 #: Clips that set the ranges; of the bundled task, clips of another seed that are scored before and after.
 CLIPS, SCORED = 56, 280

@@ -9,13 +9,14 @@ import msgspec
 from tsmzoo.artifact import arrays
 from tsmzoo.artifact.contract import Contract, Tensor, Verification
 from tsmzoo.artifact.converter import Converter, open_artifact
+from tsmzoo.callbacks import Notify, silent
 from tsmzoo.errors import ArtifactError
 from tsmzoo.exporting.verify import verify, with_structure
 from tsmzoo.inference.model import Model
 from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.registry import Registry, ShiftName, recipes, with_classes
 from tsmzoo.system.quiet import quiet
-from tsmzoo.typing import Array, Notify, silent
+from tsmzoo.typing import Array
 from tsmzoo.weights.key_maps import RULES
 from tsmzoo.weights.load import Network, load_network, recorded_checkpoint_path
 

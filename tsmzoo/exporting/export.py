@@ -9,6 +9,7 @@ import msgspec
 
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract, Quality
+from tsmzoo.callbacks import Notify, silent
 from tsmzoo.errors import ExportError, VerificationError
 from tsmzoo.exporting import calibration
 from tsmzoo.exporting.check import check
@@ -24,7 +25,7 @@ from tsmzoo.models.wrappers import ClipModel, SingleClip, StreamStep
 from tsmzoo.registry import Registry
 from tsmzoo.system import files
 from tsmzoo.system.quiet import quiet
-from tsmzoo.typing import Array, Notify, silent
+from tsmzoo.typing import Array
 from tsmzoo.weights.load import Network
 
 if TYPE_CHECKING:

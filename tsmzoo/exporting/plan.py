@@ -11,6 +11,7 @@ import msgspec
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Preprocess, State
 from tsmzoo.artifact.converter import Converter, converter_of, formats_that, load_converter
+from tsmzoo.callbacks import Notify, silent
 from tsmzoo.checks import check
 from tsmzoo.errors import ExportError
 from tsmzoo.exporting.calibration import CalibrationData, load_calibration
@@ -18,7 +19,6 @@ from tsmzoo.formats import format_of
 from tsmzoo.registry import Entry
 from tsmzoo.registry.recipes import Precision, Target
 from tsmzoo.system.quiet import quiet
-from tsmzoo.typing import Notify, silent
 
 ELSEWHERE = "make room there, or choose another place with -o"
 

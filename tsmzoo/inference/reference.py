@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from tsmzoo.artifact.store import read_contract
+from tsmzoo.callbacks import Notify, silent
 from tsmzoo.checks import check_fields
 from tsmzoo.errors import ZooError
 from tsmzoo.formats import is_artifact
@@ -71,7 +71,7 @@ class ModelReference:
         *,
         threads: int | None = None,
         progress: DownloadProgress | None = None,
-        notify: Callable[[str], None] = lambda _: None,
+        notify: Notify = silent,
     ) -> Model:
         """Return the model, ready to run.
 
@@ -108,7 +108,7 @@ class ModelReference:
         self,
         entry: Entry,
         progress: DownloadProgress | None = None,
-        notify: Callable[[str], None] = lambda _: None,
+        notify: Notify = silent,
     ) -> Network:
         """Return the network of `entry` with these weights. Raises DownloadError or CheckpointError."""
         from tsmzoo.weights.load import load_network

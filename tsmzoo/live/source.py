@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from tsmzoo.callbacks import Notify, silent
 from tsmzoo.data import address, decode, images, seek
 from tsmzoo.data.timing import DEFAULT_RATE
 from tsmzoo.errors import VideoError
@@ -50,7 +51,7 @@ def open_source(
     step: float | None = None,
     *,
     template: str | None = None,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = silent,
 ) -> FrameSource:
     """Return the source called `name`: a video, a folder of images, a camera's number, or an address.
 

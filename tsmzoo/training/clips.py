@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tsmzoo.callbacks import Progress
 from tsmzoo.data import sampling, select, transforms
 from tsmzoo.data.dataset import Dataset as Videos
 from tsmzoo.data.dataset import Video
@@ -20,7 +21,7 @@ from tsmzoo.errors import TrainingError, VideoError
 from tsmzoo.registry import Entry
 from tsmzoo.registry.recipes import Training
 from tsmzoo.system import processes
-from tsmzoo.typing import Array, Progress
+from tsmzoo.typing import Array
 
 #: The label of a clip that could not be read.
 UNREAD = -1

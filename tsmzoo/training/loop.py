@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.errors import TrainingError
 from tsmzoo.models.wrappers import ClipModel
@@ -34,7 +35,6 @@ from tsmzoo.training.layers import freeze_batch_norms, recompute_bn_stats, set_d
 from tsmzoo.training.run import LISTS, RESUME, ListName, Metrics, Run, Unreadable
 from tsmzoo.training.schedule import learning_rate, parameter_groups
 from tsmzoo.training.unreadable import skip_unreadable, some, without
-from tsmzoo.typing import Notify, Progress, silent
 
 #: Lines of metrics in an epoch.
 _LINES = 10

@@ -11,6 +11,7 @@ import msgspec
 from torch import nn
 
 from tsmzoo import models
+from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.data import layouts
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.errors import CheckpointError, TrainingError
@@ -19,7 +20,6 @@ from tsmzoo.registry.recipes import Training
 from tsmzoo.system import processes
 from tsmzoo.training import loop, publish, run
 from tsmzoo.training.held_out import check
-from tsmzoo.typing import Notify, Progress, silent
 from tsmzoo.weights import checkpoint, checkpoint_file, pretrained
 from tsmzoo.weights.load import load_network
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+from tsmzoo.callbacks import Notify, Progress
 from tsmzoo.data import select
 from tsmzoo.data.dataset import Dataset, Video
 from tsmzoo.data.decode import first
@@ -19,7 +20,6 @@ from tsmzoo.system import processes
 from tsmzoo.training.clips import reason
 from tsmzoo.training.distributed import World
 from tsmzoo.training.run import LISTS, ListName, Run, Unreadable
-from tsmzoo.typing import Notify, Progress
 
 #: Errors of the machine, not of a video: no more threads, memory or open files for the moment.
 _SHORT = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tsmzoo.callbacks import Notify, silent
 from tsmzoo.errors import CheckpointError, DownloadError
 from tsmzoo.system import files
 from tsmzoo.text import of_error
-from tsmzoo.typing import Notify, silent
 from tsmzoo.weights import hub
 from tsmzoo.weights.cache import local_paths
 from tsmzoo.weights.http import (

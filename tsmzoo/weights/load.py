@@ -13,11 +13,11 @@ from torch import nn
 
 from tsmzoo import models, registry
 from tsmzoo.artifact.contract import Checkpoint, Contract
+from tsmzoo.callbacks import Notify, silent
 from tsmzoo.errors import ArtifactError, CheckpointError, DownloadError, RegistryError
 from tsmzoo.registry import Entry, Registry, ShiftName
 from tsmzoo.registry.paths import cache_dir
 from tsmzoo.system import files
-from tsmzoo.typing import Notify, silent
 from tsmzoo.weights import download
 from tsmzoo.weights.checkpoint import load
 from tsmzoo.weights.checkpoint_file import find_file
