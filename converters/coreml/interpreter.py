@@ -180,6 +180,7 @@ class ProgramRunner:
         self._states = {
             name: torch.zeros(kind.shape, dtype=_torch(kind)) for name, kind in self._program.states.items()
         }
+        self.stream: dict[str, Array] = {}
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """Run once; an image is an array of bytes, 1, 3, H, W, in RGB.

@@ -109,6 +109,7 @@ class CoremlRunner:
     def reset(self) -> None:
         """Begin anew: a new state is all zeros."""
         self._state = self._model.make_state() if self._implicit else None
+        self.stream: dict[str, Array] = {}
 
 
 def load(path: Path, contract: Contract, threads: int | None = None) -> CoremlRunner | ProgramRunner:

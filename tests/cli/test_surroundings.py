@@ -19,6 +19,7 @@ from tsmzoo.benchmarking.plots import Point
 from tsmzoo.errors import DownloadError, ExportError
 from tsmzoo.evaluation.html import printable
 from tsmzoo.formats import format_of
+from tsmzoo.inference.model import Prediction
 from tsmzoo.live import video_writer
 from tsmzoo.live.answer import Answer
 from tsmzoo.registry import paths
@@ -146,7 +147,7 @@ def test_a_page_shows_odd_names() -> None:
 
 
 def test_a_label_of_two_lines_is_written_on_one() -> None:
-    answer = Answer(0.0, 0, [(0, 0.9)], ("a\nb\x1b",), 1.0, 1.0, probability=0.9)
+    answer = Answer(0.0, Prediction("a\nb\x1b", 0.9, 0), [], 1.0, 1.0)
     assert video_writer.texts(answer)[0] == r"a\nb\x1b 90%"
     image = Image.new("RGB", (64, 64))
     assert video_writer._written_on(image, answer).size == (64, 64)

@@ -140,6 +140,7 @@ class Forgetful:
         return {"logits": outputs["logits"]}
 
     def reset(self) -> None:
+        self.stream: dict[str, Array] = {}
         if not self.stubborn:
             self.states = self.contract.initial_states()
 

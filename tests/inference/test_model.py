@@ -287,6 +287,7 @@ class Keeper:
         self.reset()
 
     def reset(self) -> None:
+        self.stream: dict[str, Any] = {}
         self._states = self._model.contract.initial_states(1)
 
     def run(self, inputs: dict[str, Any]) -> dict[str, Any]:

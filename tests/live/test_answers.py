@@ -15,6 +15,7 @@ import torch
 from tsmzoo import models, registry
 from tsmzoo.artifact.contract import Contract
 from tsmzoo.cli import _screen as screen
+from tsmzoo.inference.model import Prediction
 from tsmzoo.live.answer import Answer, Summary
 from tsmzoo.models.wrappers import ClipModel
 
@@ -304,7 +305,8 @@ def test_options_that_a_model_does_not_take_are_refused(
 
 
 def test_a_view_says_what_is_there() -> None:
-    answer = Answer(1.5, 1, [(1, 0.75), (0, 0.25)], ("red [b]", "green"), 3.0, 4.0, True, 12.5, 0.75)
+    best, other = Prediction("green", 0.75, 1), Prediction("red [b]", 0.25, 0)
+    answer = Answer(1.5, best, [best, other], 3.0, 4.0, True, 12.5)
     summary = Summary()
     summary.add(answer)
     label, *bars, state, _ = screen.view(answer, summary).splitlines()

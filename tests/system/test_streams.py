@@ -93,9 +93,10 @@ def test_a_terminal_is_sent_no_sequences_of_others() -> None:
 
 def test_the_live_view_shows_labels_as_text() -> None:
     code = (
+        "from tsmzoo import Prediction\n"
         "from tsmzoo.cli import _screen as screen\nfrom tsmzoo.live.answer import Answer, Summary\n"
         "bad = '[/red]\\x1b[2J\\x07\\n' + 'x' * 100_000\n"
-        "answer = Answer(0.0, 0, [(0, 0.9)], (bad,), 1.0, 1.0, probability=0.9)\n"
+        "answer = Answer(0.0, (best := Prediction(bad, 0.9, 0)), [best], 1.0, 1.0)\n"
         "summary = Summary()\nsummary.add(answer)\n"
         "with screen.screen(live=True) as view: view(answer, summary)\n"
         "with screen.screen(live=False) as view: view(answer, summary)\n"

@@ -36,8 +36,11 @@ class Runner(Protocol):
 class StatefulRunner(Runner, Protocol):
     """A file that keeps its states itself (`--state implicit`)."""
 
+    #: The stream that it is in: no states to hand on, and another object after each reset.
+    stream: dict[str, Array]
+
     def reset(self) -> None:
-        """Begin anew, from states of zero."""
+        """Begin another stream, from states of zero."""
         ...
 
 

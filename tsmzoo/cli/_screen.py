@@ -26,12 +26,12 @@ def screen(*, live: bool) -> Iterator[Callable[[Answer, Summary], None]]:
             # As text: brackets in a label are no markup.
             yield lambda answer, summary: display.update(Text(view(answer, summary)))
         return
-    last: tuple[int, int | None] | None = None
+    last: tuple[int, str | None] | None = None
 
     def line(answer: Answer, _: Summary) -> None:
         """Print a line a second, and one where the label changes."""
         nonlocal last
-        now = (int(answer.time), answer.shown)
+        now = (int(answer.time), answer.label)
         if now != last or answer.reset:
             last = now
             say(_line(answer))
@@ -39,13 +39,9 @@ def screen(*, live: bool) -> Iterator[Callable[[Answer, Summary], None]]:
     yield line
 
 
-def _decision(answer: Answer) -> str:
-    return "no decision" if answer.label is None else f"{one_line(answer.label, CELL)} {answer.probability:.0%}"
-
-
 def _line(answer: Answer) -> str:
-    top = ", ".join(f"{one_line(answer.names[index], CELL)} {value:.0%}" for index, value in answer.top)
-    return f"{answer.time:7.2f} s  {_decision(answer)}{'  (new scene)' if answer.reset else ''}  [{top}]"
+    top = ", ".join(f"{one_line(each.label, CELL)} {each.probability:.0%}" for each in answer.top)
+    return f"{answer.time:7.2f} s  {answer.text}{'  (new scene)' if answer.reset else ''}  [{top}]"
 
 
 def view(answer: Answer, summary: Summary) -> str:
@@ -54,7 +50,7 @@ def view(answer: Answer, summary: Summary) -> str:
     resets = f"   {_count(summary.resets, 'reset')}" if summary.resets else ""
     return joined(
         [
-            f"  {_decision(answer)}",
+            f"  {answer.text}",
             *_bars(answer),
             f"  {answer.time:.2f} s   {speed}{answer.ms:.1f} ms   {_count(summary.steps, 'step')}{resets}",
             "  r: begin anew   Ctrl-C: end",
@@ -64,8 +60,8 @@ def view(answer: Answer, summary: Summary) -> str:
 
 def _bars(answer: Answer) -> list[str]:
     return [
-        f"  {value:6.1%} {'█' * round(value * _BAR):<{_BAR}} {one_line(answer.names[index], CELL)}"
-        for index, value in answer.top
+        f"  {each.probability:6.1%} {'█' * round(each.probability * _BAR):<{_BAR}} {one_line(each.label, CELL)}"
+        for each in answer.top
     ]
 
 
@@ -82,5 +78,5 @@ def summary_line(head: str, unit: str, runtime: str, summary: Summary) -> str:
 def text(head: str, unit: str, runtime: str, summary: Summary) -> str:
     """Return the summary of a run as lines: counts and speed, the last decision and its top-5."""
     assert summary.last is not None
-    top = [f"  {value:6.1%}  {one_line(summary.last.names[index], CELL)}" for index, value in summary.last.top]
-    return joined([summary_line(head, unit, runtime, summary), f"  {_decision(summary.last)}", *top])
+    top = [f"  {each.probability:6.1%}  {one_line(each.label, CELL)}" for each in summary.last.top]
+    return joined([summary_line(head, unit, runtime, summary), f"  {summary.last.text}", *top])

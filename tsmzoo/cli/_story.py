@@ -119,8 +119,7 @@ def demo(
         )
         answers.append([answer for _, answer in seen if answer])
     for ahead, back in zip(*answers, strict=True):
-        forth = f"{ahead.label} {ahead.probability:.0%}"
-        say(f"  {ahead.time:4.2f} s   {forth:<26} {back.label} {back.probability:.0%}")
+        say(f"  {ahead.time:4.2f} s   {ahead.text:<26} {back.text}")
     return Demo(
         models=rows,
         artifact=document(artifact, contract, verification, seconds),

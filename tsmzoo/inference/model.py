@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, SupportsIndex, cast
 
 import msgspec
 import numpy as np
 
-from tsmzoo.artifact.arrays import feed, from_layout, logits, normalize, probabilities, unpacked
+from tsmzoo.artifact.arrays import feed, from_layout, logits, normalize, unpacked
 from tsmzoo.artifact.contract import Contract
 from tsmzoo.artifact.converter import Runner, StatefulRunner, open_artifact
 from tsmzoo.checks import check
+from tsmzoo.data import sampling
 from tsmzoo.errors import DataError, ZooError
 from tsmzoo.inference.smoothing import Smoothing
 from tsmzoo.inference.stream import Stream
@@ -85,13 +86,16 @@ class Model:
     path: Path | None = field(default=None, repr=False)
     #: The registry of your own that it was loaded with.
     registry_path: Path | None = field(default=None, repr=False)
-    #: The states (none) of the stream that a file which keeps its states itself is in.
-    _current: list[States] = field(default_factory=list, init=False, repr=False)
 
     def __repr__(self) -> str:
         c = self.contract
         takes = "online, frames" if c.mode == "online" else f"offline, {c.frames} frames"
         return f"<Model {c.model}, {c.format} {c.precision}, {takes} of {c.size} px>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        if self.path is not None:  # its runtime stays in this process
+            raise TypeError(f"{self.path}: an open file is neither pickled nor copied; call tsmzoo.load once more")
+        return super().__reduce_ex__(protocol)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -183,7 +187,7 @@ class Model:
         logits = self.frame_logits(clips).mean(1) if c.mode == "online" else self.clip_logits(clips)
         return logits if clip.ndim == 5 else np.asarray(logits[0])
 
-    def classify(self, video: str | Path | Sequence[Array | Image.Image], top: int = 5) -> list[Prediction]:
+    def classify(self, video: str | Path | Iterable[Array | Image.Image], top: int = 5) -> list[Prediction]:
         """Classify a video.
 
         An offline model sees one clip: frames spread over the video, or every `contract.stride`th one of its middle,
@@ -191,7 +195,8 @@ class Model:
         `stream`.
 
         Args:
-            video: A video file, a folder of images, or its frames: RGB, PIL images or arrays H, W, 3, uint8.
+            video: A video file, a folder of images, or its frames: RGB, PIL images or arrays H, W, 3, uint8. All frames
+                of a generator are held in memory until it ends.
             top: Classes to return.
 
         Returns:
@@ -199,7 +204,8 @@ class Model:
 
         Raises:
             VideoError: The video is missing or cannot be decoded.
-            DataError: A logit is no finite number: the weights are damaged.
+            DataError: There are no frames, or a frame is no RGB image; or a logit is no finite number: the weights are
+                damaged.
             ZooError: The model sees optical flow, not RGB.
 
         Examples:
@@ -208,28 +214,29 @@ class Model:
             >>> print(f"{best.label}: {best.probability:.0%}")
             opening: 100%
         """
-        from tsmzoo.data import sampling, select
+        from tsmzoo.data import select
         from tsmzoo.data.dataset import Video
 
         check("top", top, Annotated[int, msgspec.Meta(ge=1)])
         self._check_rgb()
-        c = self.contract
-        count = _STREAMED if c.mode == "online" else c.frames
+        frames: Any
         if isinstance(video, str | Path):
-            path, indices = Path(video), list[int]()
-
-            def choose(total: int) -> list[int]:
-                indices[:] = sampling.clip(total, count, c.stride)
-                return indices
-
-            _, pictures = select.pick(Video(path.name, path, 0), choose)
-            frames: list[Array | Image.Image] = [pictures[index] for index in indices]
-        elif len(video):
-            frames = [video[index] for index in sampling.clip(len(video), count, c.stride)]
+            total, frames = select.pick(Video(Path(video).name, Path(video), 0), self.sample)
         else:
+            frames = video if isinstance(video, Sequence) else list(video)
+            total = len(frames)
+        if not total:
             raise DataError("the video has no frames; give one at least")
-        odds = probabilities(self.check_finite(self(self.transform(frames))), c.activation)
-        return [self.prediction(int(index), odds) for index in odds.argsort()[::-1][:top]]
+        indices = self.sample(total)
+        with self.stream(smoothing=Smoothing(window=len(indices), threshold=0, hold=1)) as stream:
+            for index in indices:
+                stream.step(frames[index])
+            return stream.top(top)
+
+    def sample(self, total: int) -> list[int]:
+        """Return the indices of the frames that it classifies a video of `total` frames by."""
+        count = _STREAMED if self.contract.mode == "online" else self.contract.frames
+        return sampling.clip(total, count, self.contract.stride)
 
     def stream(self, *, smoothing: Smoothing | None = None, every: int | None = None) -> Stream:
         """Start a stream, whose frames are fed one by one as they come.
@@ -287,20 +294,22 @@ class Model:
         given frames of another stream since.
         """
         implicit = self.contract.state == "implicit"
-        if states is None:
-            states = self.contract.initial_states(len(pixels))
-            if implicit:
-                cast("StatefulRunner", self.runner).reset()
-                self._current[:] = [states]
-        elif implicit and not any(states is current for current in self._current):
-            raise DataError(
-                f"{self.contract.artifact}: keeps its states itself, and another stream has begun since; run one at a "
-                "time, or export it with explicit states"
-            )
-        outputs = self.runner.run({self.contract.main_input.name: feed(pixels, self.contract), **states})
         if implicit:
-            return self._canonical(outputs), states
-        return self._canonical(outputs), {pair.input: outputs[pair.output] for pair in self.contract.states}
+            runner = cast("StatefulRunner", self.runner)
+            if states is None:
+                runner.reset()
+            elif states is not runner.stream:
+                raise DataError(
+                    f"{self.contract.artifact}: keeps its states itself, and another stream has begun since; run one "
+                    "at a time, or export it with explicit states"
+                )
+            states = runner.stream
+        elif states is None:
+            states = self.contract.initial_states(len(pixels))
+        outputs = self.runner.run({self.contract.main_input.name: feed(pixels, self.contract), **states})
+        if not implicit:
+            states = {pair.input: outputs[pair.output] for pair in self.contract.states}
+        return self._canonical(outputs), states
 
     def run_stream(self, frames: Iterable[Array]) -> Iterator[dict[str, Array]]:
         """Yield the outputs after each frame of camera values 0…255, N, C, H, W, the states fed back from zero."""

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from tsmzoo.inference.model import Prediction
+from tsmzoo.text import CELL, one_line
+
 #: Times of which the median is kept: a camera has no end, memory has.
 _TIMES = 10_000
 
@@ -18,12 +21,10 @@ class Answer:
 
     #: Seconds into the video.
     time: float
-    #: Class index of the label to show, and its probability now; None if nothing is decided.
-    shown: int | None
-    #: Class indices and their probabilities, most probable first.
-    top: list[tuple[int, float]]
-    #: By class index.
-    names: tuple[str, ...]
+    #: The label to show, and its probability now; None if nothing is decided.
+    shown: Prediction | None
+    #: The most probable classes, most probable first.
+    top: list[Prediction]
     #: Milliseconds that the model itself took, for a frame of a stream or for a clip; and from the frame to the answer.
     ms: float
     latency_ms: float
@@ -31,12 +32,17 @@ class Answer:
     reset: bool = False
     #: Answers a second, over the last few; None with the first.
     fps: float | None = None
-    #: Of the label to show.
-    probability: float | None = None
 
     @property
     def label(self) -> str | None:
-        return None if self.shown is None else self.names[self.shown]
+        return None if self.shown is None else self.shown.label
+
+    @property
+    def text(self) -> str:
+        """The label to show and its probability, on one line."""
+        if self.shown is None:
+            return "no decision"
+        return f"{one_line(self.shown.label, CELL)} {self.shown.probability:.0%}"
 
 
 class RankedClass(msgspec.Struct, frozen=True):
@@ -70,9 +76,9 @@ def record(answer: Answer) -> AnswerRecord:
     return AnswerRecord(
         time=round(answer.time, 3),
         label=answer.label,
-        index=answer.shown,
-        probability=None if answer.probability is None else round(answer.probability, 4),
-        top5=tuple(RankedClass(answer.names[index], index, round(value, 4)) for index, value in answer.top),
+        index=None if answer.shown is None else answer.shown.index,
+        probability=None if answer.shown is None else round(answer.shown.probability, 4),
+        top5=tuple(RankedClass(each.label, each.index, round(each.probability, 4)) for each in answer.top),
         reset=answer.reset,
         latency_ms=round(answer.latency_ms, 2),
         model_ms=round(answer.ms, 2),

@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tsmzoo.errors import VideoError
 from tsmzoo.system import files
-from tsmzoo.text import CELL, one_line
 
 if TYPE_CHECKING:
     import av
@@ -141,12 +140,7 @@ def _written_on(image: Image.Image, answer: Answer | None) -> Image.Image:
 
 def texts(answer: Answer | None) -> tuple[str, str]:
     """Return the texts of an answer, left and right."""
-    label = (
-        "no decision"
-        if answer is None or answer.label is None
-        else f"{one_line(answer.label, CELL)} {answer.probability:.0%}"
-    )
-    return label, f"{answer.fps:.1f} fps" if answer and answer.fps else ""
+    return answer.text if answer else "no decision", f"{answer.fps:.1f} fps" if answer and answer.fps else ""
 
 
 @cache

@@ -21,10 +21,11 @@ class ClipModel(nn.Module):
         super().__init__()
         _check_frames(backbone, frames, group)
         self.backbone, self.frames = backbone, frames
-        self._shift = (shift_clips_forward if online else shift_clips)(group or frames)
+        self._group, self._online = group or frames, online
 
     def forward(self, clip: Tensor) -> Tensor:
-        logits: Tensor = self.backbone(clip.flatten(0, 1), self.frames, self._shift)
+        shift = (shift_clips_forward if self._online else shift_clips)(self._group)  # not kept: it cannot be pickled
+        logits: Tensor = self.backbone(clip.flatten(0, 1), self.frames, shift)
         return logits.reshape(clip.shape[0], -1, logits.shape[1]).mean(1)
 
 
