@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,8 +17,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 import tsmzoo
+from tsmzoo.cli import app
 from tsmzoo.data import motion
 from tsmzoo.data.encode import encode
 from tsmzoo.models.wrappers import StreamStep
@@ -163,6 +167,51 @@ def test_a_stream_of_an_offline_model_answers_each_clip(offline: tsmzoo.Model, s
         assert all(each == shown[0] for each in shown)
         assert shown[0] is not None
         assert (shown[0].index, shown[0].probability) == (odds.argmax(), pytest.approx(odds.max(), abs=1e-5))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "fed"),
+    [
+        (ONLINE, [], {}),
+        (OFFLINE, ["--fps", "8", "--span", "1", "--every", "0.5"], {"every": 4}),
+        (OFFLINE, ["--fps", "8", "--span", "1", "--every", "1"], {}),
+    ],
+)
+def test_frames_fed_one_by_one_are_answered_as_run_answers_them(
+    name: str, options: list[str], fed: dict[str, int], scene: Any, tmp_path: Path
+) -> None:
+    frames = np.concatenate([scene, scene[::-1]])
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{number:02d}.png")
+    result = CliRunner().invoke(app, ["run", name, str(tmp_path), "--cut", "0", "--json", *options])
+    assert result.exit_code == 0, result.output
+    shown, tops = [], []
+    with tsmzoo.load(name).stream(**fed) as stream:
+        for frame in frames:
+            before = stream.top()
+            prediction = stream.step(frame)
+            if stream.top() != before:
+                shown.append(prediction)
+                tops.append([(each.label, each.index, round(each.probability, 4)) for each in stream.top()])
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(lines) > 3
+    assert [[(each["label"], each["index"], each["probability"]) for each in line["top5"]] for line in lines] == tops
+    assert [line["label"] for line in lines] == [prediction and prediction.label for prediction in shown]
+
+
+def test_a_stream_too_short_for_a_clip_is_answered_if_asked(offline: tsmzoo.Model, scene: Any) -> None:
+    with offline.stream(smoothing=AT_ONCE) as stream:
+        assert (stream.answer(), stream.top()) == (None, [])
+        assert [stream.step(frame) for frame in scene[:4]] == [None] * 4
+        found = stream.answer()
+        assert stream.answer() == found
+    odds = softmax(offline(offline.transform(scene[[0, 0, 1, 1, 2, 2, 3, 3]])))
+    assert found is not None
+    assert (found.index, found.probability) == (odds.argmax(), pytest.approx(odds.max(), abs=1e-5))
+
+
+def test_a_generator_of_frames_is_a_video(offline: tsmzoo.Model, scene: Any) -> None:
+    assert offline.classify(frame for frame in scene) == offline.classify(list(scene))
 
 
 def test_nothing_is_shown_below_the_threshold(online: tsmzoo.Model, scene: Any) -> None:
@@ -319,3 +368,25 @@ def test_a_file_that_keeps_its_states_is_in_one_stream_at_a_time(online: tsmzoo.
         other.step(scene[2])
     other.reset()
     assert other.step(scene[0]) == expected[0]
+    replace(model).classify(list(scene))  # another model around the same file
+    with pytest.raises(tsmzoo.DataError, match="one at a time"):
+        other.step(scene[1])
+
+
+# --- in other processes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [OFFLINE, ONLINE])
+def test_a_network_is_pickled_and_copied(name: str, scene: Any, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue("online" if name == ONLINE else "offline")
+    clip = model.transform(scene[:8])
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert again.module is not model.module
+        np.testing.assert_array_equal(again(clip), model(clip))
+
+
+def test_an_open_file_is_neither_pickled_nor_copied(offline: tsmzoo.Model) -> None:
+    model = replace(offline, path=Path("x.onnx"))
+    for function in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError, match=r"^x\.onnx: .* call tsmzoo\.load once more$"):
+            function(model)
