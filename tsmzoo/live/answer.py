@@ -25,7 +25,7 @@ class Answer:
     shown: Prediction | None
     #: The most probable classes, most probable first.
     top: list[Prediction]
-    #: Milliseconds that the model itself took, for a frame of a stream or for a clip; and from the frame to the answer.
+    #: Milliseconds of the model, for a frame of a stream or for a clip; and from the frame to the answer.
     ms: float
     latency_ms: float
     #: What the model knew of earlier frames was dropped before this one.
@@ -66,7 +66,7 @@ class AnswerRecord(msgspec.Struct, frozen=True):
     top5: tuple[RankedClass, ...]
     #: What the model knew of earlier frames was dropped before this one.
     reset: bool
-    #: Milliseconds from the frame to the answer, and those that the model itself took.
+    #: Milliseconds from the frame to the answer, and those of the model: normalization, network and smoothing.
     latency_ms: float
     model_ms: float
 
