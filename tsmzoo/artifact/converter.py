@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract, State, check_consistent
 from tsmzoo.artifact.tensors import TensorConventions
@@ -18,8 +20,6 @@ from tsmzoo.typing import Array
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from tsmzoo.benchmarking.sessions import Session
 
 
 class Runner(Protocol):
@@ -38,6 +38,37 @@ class StatefulRunner(Runner, Protocol):
 
     def reset(self) -> None:
         """Begin anew, from states of zero."""
+        ...
+
+
+class Operator(msgspec.Struct, frozen=True):
+    """Time of one node, or of all nodes of a kind: milliseconds and calls per pass."""
+
+    kind: str
+    name: str | None
+    ms: float
+    calls: int
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """Time by operator, slowest first; an operator is counted without those it calls, a module with them."""
+
+    passes: int
+    kinds: tuple[Operator, ...]
+    nodes: tuple[Operator, ...]
+
+
+class Session(Protocol):
+    """A model ready to run, its tensors in place."""
+
+    runtime: str
+
+    def run(self) -> Any:
+        """Do one pass as an app does: pixels in, the states fed back; return the answer, which the next overwrites."""
+        ...
+
+    def profile(self, passes: int) -> Profile | None:
+        """Return the times of its operators, or None where the runtime's Python does not tell."""
         ...
 
 
