@@ -405,8 +405,8 @@ def verify(
         True
     """
     from tsmzoo.artifact.store import read_contract
-    from tsmzoo.exporting.check import reverify
     from tsmzoo.exporting.report import document
+    from tsmzoo.exporting.verify import reverify
 
     start, path = time.perf_counter(), Path(path)
     check("steps", steps, Annotated[int, Meta(ge=2, le=10_000)] | None)

@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PadType = Literal["valid", "custom", "same", "same_lower"]
-DType = Literal["bool", "fp16", "fp32", "int8", "int16", "int32", "uint8", "uint16", "uint32"]
+TypeName = Literal["bool", "fp16", "fp32", "int8", "int16", "int32", "uint8", "uint16", "uint32"]
 Positive = Annotated[int, Meta(ge=1)]
 #: Elements before and after.
 _Pair = tuple[int, int]
 
 #: torch's types by their names in ML Programs.
-DTYPES: dict[DType, torch.dtype] = {
+DTYPES: dict[TypeName, torch.dtype] = {
     "bool": torch.bool,
     "fp16": torch.float16,
     "fp32": torch.float32,
@@ -238,7 +238,7 @@ def _reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 # --- what only moves numbers -----------------------------------------------------------------------------------------
 
 
-def cast(x: Tensor, *, dtype: DType) -> Tensor:
+def cast(x: Tensor, *, dtype: TypeName) -> Tensor:
     """Return x in another type: the nearest fp16, or the integer next towards zero."""
     return x.to(DTYPES[dtype])
 

@@ -17,6 +17,7 @@ import numpy as np
 from coremltools.proto import FeatureTypes_pb2, MIL_pb2, Model_pb2
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from tsmzoo.artifact.contract import MOST_NUMBERS
 from tsmzoo.errors import ArtifactError
 from tsmzoo.system import files
 from tsmzoo.typing import Array
@@ -112,8 +113,6 @@ class _Manifest(msgspec.Struct, frozen=True):
 
 #: Bytes that a manifest, a specification and a file of weights may have; protobuf itself takes no more than 2 GB.
 _MOST_MANIFEST, _MOST = 2**20, 2**31
-#: Numbers that a tensor may hold.
-_MOST_NUMBERS = 2**31
 
 
 @dataclass(frozen=True)
@@ -129,10 +128,7 @@ class Package:
 
 def read(path: Path) -> Program:
     """Read the package at `path`. Raises ArtifactError if it is damaged or holds what is not known here."""
-    try:
-        return _program(_package(path))
-    except MalformedProgram as error:
-        raise error.of(path) from None
+    return read_both(path)[1]
 
 
 def read_both(path: Path) -> tuple[Package, Program]:
@@ -264,7 +260,7 @@ def _type(value: Any) -> Type:
     if any(axis.WhichOneof("dimension") != "constant" for axis in tensor.dimensions):
         raise MalformedProgram("has a tensor whose shape is not fixed, which is not known here")
     shape = tuple(axis.constant.size for axis in tensor.dimensions)
-    if prod(shape) > _MOST_NUMBERS:
+    if prod(shape) > MOST_NUMBERS:
         raise MalformedProgram(f"has a tensor of the shape {list(shape)}, which nothing holds")
     return Type(_TYPES[tensor.dataType][0], shape)
 

@@ -15,11 +15,9 @@ from tsmzoo.text import of_error
 from tsmzoo.typing import Array
 
 from . import flatbuffer, gpu_delegate
-from .flatbuffer import SIGNATURE, operator_name
+from .flatbuffer import SIGNATURE, operator_name, shape_of
 from .session import RUNTIME, opened
 
-#: Mobile GPUs take no tensor of more axes.
-_MAX_RANK = 4
 _DTYPES = {schema.TensorType.FLOAT32: "float32", schema.TensorType.UINT8: "uint8"}
 
 
@@ -41,15 +39,12 @@ def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
     if sorted(index for _, index in items) != sorted((*graph.inputs, *graph.outputs)):
         raise ArtifactError(f"{path}: its signature is not of its inputs and outputs; export it again")
     tensors = {name: graph.tensors[index] for name, index in items}
-    found = {
-        name: (_DTYPES.get(tensor.type), tuple(int(n) for n in tensor.shape) if tensor.shape is not None else ())
-        for name, tensor in tensors.items()
-    }
+    found = {name: (_DTYPES.get(tensor.type), shape_of(tensor)) for name, tensor in tensors.items()}
     wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (*contract.inputs, *contract.outputs)}
     check_tensors(path, found, wanted)
     contract.check_copy(path, copy)
-    rank = max(len(tensor.shape) if tensor.shape is not None else 0 for tensor in graph.tensors)
-    if rank > _MAX_RANK:
+    rank = max(len(shape_of(tensor)) for tensor in graph.tensors)
+    if rank > gpu_delegate.MAX_RANK:
         raise ArtifactError(f"{path}: has a tensor of rank {rank}, which mobile GPUs refuse; report this model")
     found_against = gpu_delegate.findings(model)
     if contract.gpu_safe and (shared := [finding for finding in found_against if finding.kind == "output"]):

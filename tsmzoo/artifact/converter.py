@@ -174,16 +174,6 @@ def formats_that(can: Callable[[Converter], bool]) -> str:
     return " or ".join(format_ for format_ in Format if can(converter_of(format_)))
 
 
-def load_converter(format_: Format) -> Converter:
-    """Return the converter of `format_` with its libraries imported.
-
-    Raises ExportError naming the extra that is missing.
-    """
-    converter = converter_of(format_)
-    converter.require("convert", "runtime")
-    return converter
-
-
 def open_artifact(path: Path) -> tuple[Contract, Converter]:
     """Return the contract and the converter of an exported file whose digest is still the contract's.
 
