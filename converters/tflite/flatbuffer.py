@@ -129,9 +129,8 @@ def check(content: bytes) -> Any:
     named = [item for each in model.signatureDefs for item in (*(each.inputs or ()), *(each.outputs or ()))]
     outside.append([item.tensorIndex for item in named])
     indices = [*outside, *(operator.outputs for operator in operators)]
-    if not all(_within(each, 0, len(tensors)) for each in indices if each is not None) or None in map(
-        _whole, operators
-    ):
+    whole = all(each.inputs is not None and each.outputs is not None and len(each.outputs) for each in operators)
+    if not whole or not all(_within(each, 0, len(tensors)) for each in indices):
         raise Damaged("a number of a tensor is none of its tensors")
     if not all(_within(operator.inputs, -1, len(tensors)) for operator in operators):
         raise Damaged("an operator reads none of its tensors")
@@ -163,10 +162,6 @@ def _check_order(model: Any, graph: Any) -> None:
         known.update(written)
     if not known.issuperset(map(int, graph.outputs)):
         raise Damaged("nothing writes an output")
-
-
-def _whole(operator: Any) -> Any:
-    return None if operator.inputs is None or operator.outputs is None or not len(operator.outputs) else operator
 
 
 def _within(indices: Any, low: int, high: int) -> bool:
