@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -43,11 +43,6 @@ Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
 
 def _log(line: str) -> None:
     logging.getLogger("tsmzoo").warning("%s", line)
-
-
-def _bytes(progress: Progress, model: str) -> Callable[[int, int | None], None]:
-    """Return `progress` in the form that downloads call."""
-    return lambda done, total: progress(f"downloading {model}", done, total or 0)
 
 
 def _path(given: PathLike | None) -> Path | None:
@@ -241,7 +236,7 @@ def load(
     zoo = open_registry(registry)
     if not reference.is_file:
         frames_of(zoo.find(reference.model), frames)
-    opened = reference.open(zoo, threads=threads, progress=_bytes(progress, reference.model), notify=notify)
+    opened = reference.open(zoo, threads=threads, progress=progress, notify=notify)
     return replace(opened, registry_path=None if registry is None else Path(registry).absolute())
 
 
@@ -359,7 +354,7 @@ def export(
         assert model.network is not None
         network = model.network
     else:
-        network = reference.load_network(entry, _bytes(progress, entry.id), notify)
+        network = reference.load_network(entry, progress, notify)
         for warning in warnings(entry.id, network):
             notify(warning)
     contract = exporter.export(zoo, network, plan, video=video, stage=stage)
@@ -410,8 +405,8 @@ def verify(
         True
     """
     from tsmzoo.artifact.store import read_contract
-    from tsmzoo.exporting.check import reverify
     from tsmzoo.exporting.report import document
+    from tsmzoo.exporting.verify import reverify
 
     start, path = time.perf_counter(), Path(path)
     check("steps", steps, Annotated[int, Meta(ge=2, le=10_000)] | None)
@@ -772,7 +767,7 @@ def benchmark(
             )
         entry = zoo.find(reference.model)
         if reference.weights is None:
-            download.fetch(entry, progress=_bytes(progress, entry.id), notify=notify)
+            download.fetch(entry, progress=progress, notify=notify)
         job = run.Job(
             subject=reference.model,
             threads=threads,

@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PadType = Literal["valid", "custom", "same", "same_lower"]
-DType = Literal["bool", "fp16", "fp32", "int8", "int16", "int32", "uint8", "uint16", "uint32"]
+TypeName = Literal["bool", "fp16", "fp32", "int8", "int16", "int32", "uint8", "uint16", "uint32"]
 Positive = Annotated[int, Meta(ge=1)]
 #: Elements before and after.
 _Pair = tuple[int, int]
 
 #: torch's types by their names in ML Programs.
-DTYPES: dict[DType, torch.dtype] = {
+DTYPES: dict[TypeName, torch.dtype] = {
     "bool": torch.bool,
     "fp16": torch.float16,
     "fp32": torch.float32,
@@ -238,7 +238,7 @@ def _reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 # --- what only moves numbers -----------------------------------------------------------------------------------------
 
 
-def cast(x: Tensor, *, dtype: DType) -> Tensor:
+def cast(x: Tensor, *, dtype: TypeName) -> Tensor:
     """Return x in another type: the nearest fp16, or the integer next towards zero."""
     return x.to(DTYPES[dtype])
 
@@ -396,28 +396,6 @@ def _blocks(values: Tensor, shape: Sequence[int]) -> Tensor:
     return values
 
 
-def constexpr_lut_to_dense(
-    indices: Tensor, lut: Tensor, *, shape: list[int] | None = None, vector_axis: int | None = None
-) -> Tensor:
-    """Return the table's entries at `indices`.
-
-    iOS 16: lut is one table, whose size gives the bits of an index; `indices` are bytes that hold them one after the
-    other from the lowest bit on, row by row of `shape`. iOS 18: lut has the axes of `indices`, a table for each
-    block, then the table's own, then one of vectors, of which length 1 is known here.
-    """
-    if shape is not None:
-        bits = (lut.shape[0] - 1).bit_length()
-        each = (indices[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
-        weights = 2 ** torch.arange(bits)
-        count = torch.Size(shape).numel()
-        return lut[(each.flatten()[: count * bits].reshape(count, bits) * weights).sum(1)].reshape(shape)
-    *blocks, entries, vector = lut.shape
-    if vector != 1:
-        raise ValueError(f"a table of vectors, {vector} long, is not known")
-    tables = torch.arange(torch.Size(blocks).numel()).reshape(blocks)
-    return lut.flatten()[_blocks(tables, indices.shape) * entries + indices.long()]
-
-
 # --- the table -------------------------------------------------------------------------------------------------------
 
 #: Computed in fp32 from fp16 operands, and rounded to the type declared of the result.
@@ -453,7 +431,6 @@ EXACT: dict[str, Callable[..., Any]] = {
     "cast": cast,
     "clip": clip,
     "concat": concat,
-    "constexpr_lut_to_dense": constexpr_lut_to_dense,
     "expand_dims": expand_dims,
     "gather": gather,
     "identity": _unary(lambda x: x),

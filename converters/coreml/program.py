@@ -17,6 +17,7 @@ import numpy as np
 from coremltools.proto import FeatureTypes_pb2, MIL_pb2, Model_pb2
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from tsmzoo.artifact.contract import MOST_NUMBERS
 from tsmzoo.errors import ArtifactError
 from tsmzoo.system import files
 from tsmzoo.typing import Array
@@ -70,31 +71,19 @@ class MalformedProgram(Exception):
         return ArtifactError(f"{path}: {self}; export it again, or report this model")
 
 
-#: MIL's types: name, NumPy's type of an element, bits that it takes.
+#: MIL's types: name, NumPy's type of an element.
 _TYPES = {
-    MIL_pb2.BOOL: ("bool", "bool", 8),
-    MIL_pb2.STRING: ("string", "str", 0),
-    MIL_pb2.FLOAT16: ("fp16", "float16", 16),
-    MIL_pb2.FLOAT32: ("fp32", "float32", 32),
-    MIL_pb2.INT8: ("int8", "int8", 8),
-    MIL_pb2.INT16: ("int16", "int16", 16),
-    MIL_pb2.INT32: ("int32", "int32", 32),
-    MIL_pb2.UINT8: ("uint8", "uint8", 8),
-    MIL_pb2.UINT16: ("uint16", "uint16", 16),
-    MIL_pb2.UINT32: ("uint32", "uint32", 32),
-    MIL_pb2.UINT1: ("uint1", "uint8", 1),
-    MIL_pb2.UINT2: ("uint2", "uint8", 2),
-    MIL_pb2.UINT3: ("uint3", "uint8", 3),
-    MIL_pb2.UINT4: ("uint4", "uint8", 4),
-    MIL_pb2.UINT6: ("uint6", "uint8", 6),
-    MIL_pb2.INT4: ("int4", "int8", 4),
+    MIL_pb2.BOOL: ("bool", "bool"),
+    MIL_pb2.STRING: ("string", "str"),
+    MIL_pb2.FLOAT16: ("fp16", "float16"),
+    MIL_pb2.FLOAT32: ("fp32", "float32"),
+    **{
+        getattr(MIL_pb2, name.upper()): (name, name) for name in ("int8", "int16", "int32", "uint8", "uint16", "uint32")
+    },
 }
-_ELEMENTS = {name: (numpy, bits) for name, numpy, bits in _TYPES.values()}
+_ELEMENTS = dict(_TYPES.values())
 #: The types of blobs, by the numbers that `weight.bin` has for them (coremltools, MILBlob/Blob/BlobDataType.hpp).
-_BLOBS = {
-    **{1: "fp16", 2: "fp32", 3: "uint8", 4: "int8", 6: "int16", 7: "uint16", 8: "int4", 9: "uint1", 10: "uint2"},
-    **{11: "uint4", 12: "uint3", 13: "uint6", 14: "int32", 15: "uint32"},
-}
+_BLOBS = {1: "fp16", 2: "fp32", 3: "uint8", 4: "int8", 6: "int16", 7: "uint16", 14: "int32", 15: "uint32"}
 #: Of a blob: its mark, type, bytes and place (MILBlob/Blob/StorageFormat.hpp); blobs and data begin at multiples of 64.
 _BLOB = struct.Struct("<IIQQ")
 _MARK, _ALIGNMENT = 0xDEADBEEF, 64
@@ -112,8 +101,6 @@ class _Manifest(msgspec.Struct, frozen=True):
 
 #: Bytes that a manifest, a specification and a file of weights may have; protobuf itself takes no more than 2 GB.
 _MOST_MANIFEST, _MOST = 2**20, 2**31
-#: Numbers that a tensor may hold.
-_MOST_NUMBERS = 2**31
 
 
 @dataclass(frozen=True)
@@ -129,10 +116,7 @@ class Package:
 
 def read(path: Path) -> Program:
     """Read the package at `path`. Raises ArtifactError if it is damaged or holds what is not known here."""
-    try:
-        return _program(_package(path))
-    except MalformedProgram as error:
-        raise error.of(path) from None
+    return read_both(path)[1]
 
 
 def read_both(path: Path) -> tuple[Package, Program]:
@@ -264,7 +248,7 @@ def _type(value: Any) -> Type:
     if any(axis.WhichOneof("dimension") != "constant" for axis in tensor.dimensions):
         raise MalformedProgram("has a tensor whose shape is not fixed, which is not known here")
     shape = tuple(axis.constant.size for axis in tensor.dimensions)
-    if prod(shape) > _MOST_NUMBERS:
+    if prod(shape) > MOST_NUMBERS:
         raise MalformedProgram(f"has a tensor of the shape {list(shape)}, which nothing holds")
     return Type(_TYPES[tensor.dataType][0], shape)
 
@@ -292,20 +276,19 @@ def _operation(item: Any, weights: Callable[[str], bytes]) -> Operation:
 def _constant(value: Any, weights: Callable[[str], bytes]) -> Array:
     """Decode a constant: in the protobuf, or in a file of weights."""
     kind = _type(value.type)
-    numpy, _ = _ELEMENTS[kind.dtype]
     if value.WhichOneof("value") == "blobFileValue":
-        return _unpacked(_blob(weights(value.blobFileValue.fileName), value.blobFileValue.offset, kind), kind)
+        return _elements(_blob(weights(value.blobFileValue.fileName), value.blobFileValue.offset, kind), kind)
     tensor = value.immediateValue.tensor
     stored = tensor.WhichOneof("value")
     if stored is None:
         raise MalformedProgram(f"has a constant as {value.immediateValue.WhichOneof('value')}, which is not known here")
     elements = getattr(tensor, stored).values
     if stored == "bytes":
-        return _unpacked(elements, kind)
+        return _elements(elements, kind)
     if len(elements) != prod(kind.shape):
         raise MalformedProgram(f"has a constant of {len(elements)} elements instead of {kind}")
     try:
-        return np.array(list(elements), numpy).reshape(kind.shape)
+        return np.array(list(elements), _ELEMENTS[kind.dtype]).reshape(kind.shape)
     except (OverflowError, ValueError):
         raise MalformedProgram(f"has a constant whose elements are no {kind}") from None
 
@@ -323,17 +306,8 @@ def _blob(content: bytes, place: int, kind: Type) -> bytes:
     return content[begin : begin + size]
 
 
-def _unpacked(raw: bytes, kind: Type) -> Array:
-    """Return the elements in `raw`; those of less than a byte stand one after the other from the lowest bit on."""
-    numpy, bits = _ELEMENTS[kind.dtype]
-    count = prod(kind.shape)
-    if not bits or len(raw) != -(-count * bits // 8):
+def _elements(raw: bytes, kind: Type) -> Array:
+    numpy = np.dtype(_ELEMENTS[kind.dtype])
+    if kind.dtype == "string" or len(raw) != prod(kind.shape) * numpy.itemsize:
         raise MalformedProgram(f"has a constant of {len(raw)} bytes instead of {kind}")
-    if bits >= 8:
-        return np.frombuffer(raw, numpy).reshape(kind.shape)
-    each = np.unpackbits(np.frombuffer(raw, "uint8"), bitorder="little")[: count * bits].reshape(count, bits)
-    values = (each * (1 << np.arange(bits))).sum(1)
-    if numpy == "int8":  # two's complement
-        values -= (values >= 1 << (bits - 1)) * (1 << bits)
-    unpacked: Array = values.astype(numpy).reshape(kind.shape)
-    return unpacked
+    return np.frombuffer(raw, numpy).reshape(kind.shape)

@@ -11,10 +11,9 @@ from typing import Any
 import coremltools as ct
 from coremltools.proto import FeatureTypes_pb2, Model_pb2
 
-from tsmzoo.artifact.arrays import check_outputs, check_tensors
+from tsmzoo.artifact.arrays import check_outputs, check_tensors, runtime_error
 from tsmzoo.artifact.contract import METADATA_KEY, Contract
 from tsmzoo.errors import ArtifactError
-from tsmzoo.text import of_error
 from tsmzoo.typing import Array
 
 from . import neural_engine
@@ -86,7 +85,7 @@ class CoremlRunner:
                 shutil.copytree(path, copy)
                 self._model = ct.models.MLModel(str(copy))
         except (OSError, RuntimeError, ValueError) as error:
-            raise ArtifactError(f"{path}: Core ML rejects it ({of_error(error)}); export it again") from None
+            raise runtime_error(path, "Core ML rejects", error) from None
         self._images = {tensor.name for tensor in contract.inputs if tensor.type == "image"}
         self._implicit = contract.state == "implicit"
         self._state: Any
@@ -102,7 +101,7 @@ class CoremlRunner:
         try:
             outputs: dict[str, Array] = self._model.predict(values, state=self._state)
         except (RuntimeError, ValueError) as error:
-            raise ArtifactError(f"{self._path}: Core ML fails on it ({of_error(error)}); export it again") from None
+            raise runtime_error(self._path, "Core ML fails on", error) from None
         check_outputs(self._path, self._contract, inputs, outputs)
         return outputs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.benchmarking.sessions import RunnerSession
+from tsmzoo.artifact.session import RunnerSession
 
 from .runtime import load
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from tsmzoo.artifact.arrays import check_outputs, check_tensors
+from tsmzoo.artifact.arrays import check_outputs, check_tensors, runtime_error
 from tsmzoo.artifact.contract import METADATA_KEY, Contract
 from tsmzoo.errors import ArtifactError
 from tsmzoo.text import of_error
 from tsmzoo.typing import Array
+
+from .session import RUNTIME, opened
 
 
 def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
@@ -68,26 +70,20 @@ def _dtype(number: int) -> str:
 class OnnxRunner:
     """ONNX Runtime on the CPU."""
 
-    runtime = f"onnxruntime {onnxruntime.__version__}"
+    runtime = RUNTIME
 
     def __init__(self, path: Path, contract: Contract, threads: int | None = None) -> None:
         self._path, self._contract = path, contract
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises plain RuntimeErrors of its own
-            raise ArtifactError(f"{path}: ONNX Runtime rejects it ({of_error(error)}); export it again") from None
+        self._session = opened(path, options)
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         try:
             values = self._session.run(self._names, inputs)
         except Exception as error:  # the same
-            raise ArtifactError(
-                f"{self._path}: ONNX Runtime fails on it ({of_error(error)}); export it again"
-            ) from None
+            raise runtime_error(self._path, "ONNX Runtime fails on", error) from None
         outputs = dict(zip(self._names, values, strict=True))
         check_outputs(self._path, self._contract, inputs, outputs)
         return outputs

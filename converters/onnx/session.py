@@ -1,4 +1,4 @@
-"""Time ONNX files in ONNX Runtime."""
+"""Open ONNX files in ONNX Runtime, and time them. Imports no onnx, whose memory would count as the runtime's."""
 
 from __future__ import annotations
 
@@ -10,29 +10,38 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from tsmzoo.artifact.arrays import runtime_error
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.benchmarking.run import Profile
-from tsmzoo.benchmarking.sessions import pixels, profile_of, rejected, timed
+from tsmzoo.artifact.converter import Profile
+from tsmzoo.artifact.session import pixels, profile_of, timed
 from tsmzoo.typing import Array
+
+RUNTIME = f"onnxruntime {onnxruntime.__version__}"
+
+
+def opened(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """Return the file in ONNX Runtime on the CPU. Raises ArtifactError if that rejects it."""
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises plain RuntimeErrors of its own
+        raise runtime_error(path, "ONNX Runtime rejects", error) from None
 
 
 class OnnxSession:
     """ONNX Runtime, inputs and outputs bound; two sets of states take turns, so that none is copied."""
 
+    runtime = RUNTIME
+
     def __init__(self, path: Path, contract: Contract, threads: int, profile: Path | None = None) -> None:
         self._opened = (path, contract, threads)
-        self.runtime = f"onnxruntime {onnxruntime.__version__}"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
         # Else its threads spin on into the next file's turn.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if profile:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises plain RuntimeErrors of its own
-            raise rejected(path, "ONNX Runtime", error) from None
+        self._session = opened(path, options)
         self._pixels = pixels(contract)
         self._frame = self._pixels.copy()
         # Bound by address: they live as long as the session does.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tsmzoo.artifact.contract import Contract
 
 from . import gpu_delegate
-from .flatbuffer import SIGNATURE, operator_name, read, with_metadata, write
+from .flatbuffer import SIGNATURE, code_of, operator_name, read, with_metadata, write, writers_of
 
 
 class _Named(nn.Module):
@@ -54,7 +54,7 @@ def _arranged(content: bytes) -> bytes:
     graph = model.subgraphs[0]
     (signature,) = model.signatureDefs
     outside = {item.tensorIndex for item in (*signature.inputs, *signature.outputs)}
-    writers = {index: operator for operator in graph.operators for index in operator.outputs}
+    writers = writers_of(graph)
     for index, tensor in enumerate(graph.tensors):
         if index not in outside:
             kind = operator_name(model, writers[index]) if index in writers else "constant"
@@ -69,18 +69,13 @@ def _dequantize_pixels(model: Any) -> None:
     """
     graph = model.subgraphs[0]
     pixels = {index for index in graph.inputs if graph.tensors[index].type == schema.TensorType.UINT8}
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
-    code.version = 1
     for operator in graph.operators:
         if operator.inputs[0] in pixels and operator_name(model, operator) == "CAST":
-            operator.opcodeIndex = len(model.operatorCodes)
+            operator.opcodeIndex = code_of(model, schema.BuiltinOperator.DEQUANTIZE, 1)
             operator.builtinOptions, operator.builtinOptionsType = None, schema.BuiltinOptions.NONE
             values = schema.QuantizationParametersT()
             values.scale, values.zeroPoint = [1.0], [0]
             graph.tensors[operator.inputs[0]].quantization = values
-    if any(operator.opcodeIndex == len(model.operatorCodes) for operator in graph.operators):
-        model.operatorCodes.append(code)
 
 
 def _cut_states_early(model: Any) -> None:

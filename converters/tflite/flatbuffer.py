@@ -10,7 +10,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tsmzoo.artifact.contract import METADATA_KEY
+from tsmzoo.artifact.contract import METADATA_KEY, MOST_NUMBERS
 from tsmzoo.typing import Array
 
 #: The one signature of our files.
@@ -129,9 +129,8 @@ def check(content: bytes) -> Any:
     named = [item for each in model.signatureDefs for item in (*(each.inputs or ()), *(each.outputs or ()))]
     outside.append([item.tensorIndex for item in named])
     indices = [*outside, *(operator.outputs for operator in operators)]
-    if not all(_within(each, 0, len(tensors)) for each in indices if each is not None) or None in map(
-        _whole, operators
-    ):
+    whole = all(each.inputs is not None and each.outputs is not None and len(each.outputs) for each in operators)
+    if not whole or not all(_within(each, 0, len(tensors)) for each in indices):
         raise Damaged("a number of a tensor is none of its tensors")
     if not all(_within(operator.inputs, -1, len(tensors)) for operator in operators):
         raise Damaged("an operator reads none of its tensors")
@@ -165,10 +164,6 @@ def _check_order(model: Any, graph: Any) -> None:
         raise Damaged("nothing writes an output")
 
 
-def _whole(operator: Any) -> Any:
-    return None if operator.inputs is None or operator.outputs is None or not len(operator.outputs) else operator
-
-
 def _within(indices: Any, low: int, high: int) -> bool:
     return all(low <= int(index) < high for index in indices)
 
@@ -179,16 +174,14 @@ _BYTES = {
     **{getattr(schema.TensorType, name): 1 for name in ("INT8", "UINT8", "BOOL")},
     **{schema.TensorType.FLOAT16: 2, schema.TensorType.INT16: 2, schema.TensorType.INT64: 8},
 }
-#: Numbers that a tensor may hold.
-_MOST = 2**31
 
 
 def _check_size(tensor: Any, data: Any) -> None:
-    shape = [int(n) for n in tensor.shape] if tensor.shape is not None else []
-    if min(shape, default=1) < 0 or prod(shape) > _MOST or tensor.type not in _BYTES:
-        raise Damaged(f"a tensor is of type {tensor.type} and shape {shape}")
+    shape = shape_of(tensor)
+    if min(shape, default=1) < 0 or prod(shape) > MOST_NUMBERS or tensor.type not in _BYTES:
+        raise Damaged(f"a tensor is of type {tensor.type} and shape {list(shape)}")
     if data is not None and len(data) != prod(shape) * _BYTES[tensor.type]:
-        raise Damaged(f"a constant of shape {shape} has {len(data)} bytes")
+        raise Damaged(f"a constant of shape {list(shape)} has {len(data)} bytes")
     quantization = tensor.quantization
     if quantization is None:
         return
@@ -196,7 +189,7 @@ def _check_size(tensor: Any, data: Any) -> None:
     if len(scales) > 1 and not (
         0 <= quantization.quantizedDimension < len(shape) and shape[quantization.quantizedDimension] == len(scales)
     ):
-        raise Damaged(f"{len(scales)} scales are not those of a shape {shape}")
+        raise Damaged(f"{len(scales)} scales are not those of a shape {list(shape)}")
     if len(zeros) not in (len(scales), 1, 0):
         raise Damaged(f"{len(zeros)} zero points are not those of {len(scales)} scales")
     if not all(np.isfinite(scales)) or any(scale < 0 for scale in scales):
@@ -221,6 +214,28 @@ def operator_name(model: Any, operator: Any) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
     # Old readers look at the deprecated field, which holds codes below 127.
     return str(_OPERATORS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM"))
+
+
+def writers_of(graph: Any) -> dict[int, Any]:
+    """Return the operator that writes each tensor, by the tensor's index."""
+    return {int(index): operator for operator in graph.operators for index in operator.outputs}
+
+
+def shape_of(tensor: Any) -> tuple[int, ...]:
+    """Return the shape of a tensor; a number has none."""
+    return tuple(int(size) for size in tensor.shape) if tensor.shape is not None else ()
+
+
+def code_of(model: Any, kind: int, version: int) -> int:
+    """Return the index of an operator's kind and version among those of `model`, which gets it if it has none."""
+    for index, code in enumerate(model.operatorCodes):
+        if (code.builtinCode, code.version) == (kind, version):
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = kind
+    code.version = version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
 
 
 def constant(model: Any, index: int, dtype: type[np.generic]) -> Array:

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .flatbuffer import constant, operator_name, read, write
+from .flatbuffer import code_of, constant, operator_name, read, shape_of, write, writers_of
 
-_MAX_RANK = 4
+#: Axes that it takes.
+MAX_RANK = 4
 #: The operators that the delegate takes, of those that our exports and their neighbours have, and the newest version.
 TAKEN = {
     **dict.fromkeys(("ADD", "DIV", "MAXIMUM", "MINIMUM", "POW", "SQUARED_DIFFERENCE", "SUB"), 2),
@@ -81,7 +82,7 @@ def decouple(content: bytes) -> bytes:
     """
     model = read(content)
     graph = model.subgraphs[0]
-    shared = [index for index, _, _ in _shared_outputs(model) if len(_shape(graph.tensors[index])) == _MAX_RANK]
+    shared = [index for index, _, _ in _shared_outputs(model) if len(shape_of(graph.tensors[index])) == MAX_RANK]
     for index in shared:
         _insert_average(model, index)
     return write(model) if shared else content
@@ -93,7 +94,7 @@ def mean_in_place(model: Any) -> None:
     The delegate has no reshape behind a mean: one over H and W of N, C, H, W leaves C where it looks for H.
     """
     graph = model.subgraphs[0]
-    readers, writers = _readers(graph), _writers(graph)
+    readers, writers = _readers(graph), writers_of(graph)
     for mean in [operator for operator in graph.operators if operator_name(model, operator) == "MEAN"]:
         before = writers.get(int(mean.inputs[0]))
         if before is None or operator_name(model, before) != "TRANSPOSE" or len(readers[int(mean.inputs[0])]) > 1:
@@ -122,8 +123,8 @@ def _refusals(model: Any, operator: Any) -> Iterator[str]:
     elif (version := model.operatorCodes[operator.opcodeIndex].version) > TAKEN[name]:
         yield f"is of version {version}, and it knows {TAKEN[name]} at most"
     for tensor in tensors:
-        if len(_shape(tensor)) > _MAX_RANK:
-            yield f"has a tensor of rank {len(_shape(tensor))}"
+        if len(shape_of(tensor)) > MAX_RANK:
+            yield f"has a tensor of rank {len(shape_of(tensor))}"
         if model.buffers[tensor.buffer].data is None and tensor.type not in _TYPES:
             yield "computes with numbers that are neither float nor bytes"
     if rule := _RULES.get(name):
@@ -132,18 +133,18 @@ def _refusals(model: Any, operator: Any) -> Iterator[str]:
 
 def _pair(model: Any, operator: Any) -> Iterator[str]:
     tensors = [model.subgraphs[0].tensors[index] for index in operator.inputs]
-    constants = [_shape(tensor) for tensor in tensors if model.buffers[tensor.buffer].data is not None]
-    shapes = [_shape(tensor) for tensor in tensors]
+    constants = [shape_of(tensor) for tensor in tensors if model.buffers[tensor.buffer].data is not None]
+    shapes = [shape_of(tensor) for tensor in tensors]
     if operator.inputs[0] == operator.inputs[1] and operator_name(model, operator) not in ("ADD", "MUL"):
         yield "takes one tensor twice"
-    elif any(len(shape) == _MAX_RANK and shape[0] > 1 for shape in constants):
+    elif any(len(shape) == MAX_RANK and shape[0] > 1 for shape in constants):
         yield "has a constant with a batch"
     elif not constants and len(shapes[0]) != len(shapes[1]) and min(map(len, shapes)) > 1:
         yield "has inputs of different ranks"
 
 
 def _slice(model: Any, operator: Any) -> Iterator[str]:
-    if len(_shape(model.subgraphs[0].tensors[operator.inputs[0]])) not in (3, 4):
+    if len(shape_of(model.subgraphs[0].tensors[operator.inputs[0]])) not in (3, 4):
         yield "cuts a tensor that is not of rank 3 or 4"
     options = operator.builtinOptions
     if operator_name(model, operator) == "STRIDED_SLICE":
@@ -155,7 +156,7 @@ def _slice(model: Any, operator: Any) -> Iterator[str]:
 
 def _pad(model: Any, operator: Any) -> Iterator[str]:
     # Three axes it takes as well, and pads the batch by one on both sides.
-    if _shape(model.subgraphs[0].tensors[operator.inputs[1]]) != (4, 2):
+    if shape_of(model.subgraphs[0].tensors[operator.inputs[1]]) != (4, 2):
         yield "pads a tensor that is not of rank 4"
 
 
@@ -169,10 +170,10 @@ def _mean(model: Any, operator: Any) -> Iterator[str]:
     if model.buffers[model.subgraphs[0].tensors[operator.inputs[1]].buffer].data is None:
         yield "has axes that are no constant"
         return
-    rank = len(_shape(source))
+    rank = len(shape_of(source))
     axes = {int(axis) % rank for axis in constant(model, operator.inputs[1], np.int32)}
-    reduced = tuple(1 if axis in axes else size for axis, size in enumerate(_shape(source)))
-    if _as_image(reduced) != _as_image(_shape(target)):
+    reduced = tuple(1 if axis in axes else size for axis, size in enumerate(shape_of(source)))
+    if _as_image(reduced) != _as_image(shape_of(target)):
         yield "drops axes in front of those it keeps, for which the GPU has no reshape"
 
 
@@ -180,7 +181,7 @@ def _matmul(model: Any, operator: Any) -> Iterator[str]:
     if operator.builtinOptions.adjX or operator.builtinOptions.adjY:
         yield "is to transpose an input, which is not read"
     second = model.subgraphs[0].tensors[operator.inputs[1]]
-    if model.buffers[second.buffer].data is not None and len(_shape(second)) != 2:
+    if model.buffers[second.buffer].data is not None and len(shape_of(second)) != 2:
         yield "has a constant that is no matrix"
 
 
@@ -195,7 +196,7 @@ def _dense(model: Any, operator: Any) -> Iterator[str]:
     tensors, options = model.subgraphs[0].tensors, operator.builtinOptions
     if options.weightsFormat:
         yield "has weights in another order"
-    ranks = {len(_shape(tensors[index])) for index in (operator.inputs[0], operator.outputs[0])}
+    ranks = {len(shape_of(tensors[index])) for index in (operator.inputs[0], operator.outputs[0])}
     if options.keepNumDims and len(ranks) > 1:
         yield "is to keep axes that it does not keep"
 
@@ -219,7 +220,7 @@ def _as_image(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _shared_outputs(model: Any) -> Iterator[tuple[int, str, str]]:
     """Yield index, name and fault of each output whose numbers are also read inside the graph."""
     graph = model.subgraphs[0]
-    readers, writers, inputs = _readers(graph), _writers(graph), {int(index) for index in graph.inputs}
+    readers, writers, inputs = _readers(graph), writers_of(graph), {int(index) for index in graph.inputs}
     names = {int(item.tensorIndex): item.name.decode() for each in model.signatureDefs for item in each.outputs}
     for index in map(int, graph.outputs):
         name, seen = names.get(index) or _name(graph.tensors[index]), index
@@ -247,7 +248,8 @@ def _insert_average(model: Any, index: int) -> None:
     average, options = schema.OperatorT(), schema.Pool2DOptionsT()
     options.padding = schema.Padding.VALID
     options.strideW = options.strideH = options.filterWidth = options.filterHeight = 1
-    average.opcodeIndex = _average_code(model, 1 if source.type == schema.TensorType.FLOAT32 else 2)
+    version = 1 if source.type == schema.TensorType.FLOAT32 else 2
+    average.opcodeIndex = code_of(model, schema.BuiltinOperator.AVERAGE_POOL_2D, version)
     average.inputs, average.outputs = [index], [len(graph.tensors)]
     average.builtinOptions, average.builtinOptionsType = options, schema.BuiltinOptions.Pool2DOptions
     graph.tensors.append(result)
@@ -257,18 +259,6 @@ def _insert_average(model: Any, index: int) -> None:
     for item in [item for each in model.signatureDefs for item in each.outputs]:
         if item.tensorIndex == index:
             item.tensorIndex = len(graph.tensors) - 1
-
-
-def _average_code(model: Any, version: int) -> int:
-    kind = schema.BuiltinOperator.AVERAGE_POOL_2D
-    for number, code in enumerate(model.operatorCodes):
-        if (code.builtinCode, code.version) == (kind, version):
-            return number
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = kind
-    code.version = version
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
 
 
 # --- graphs -------------------------------------------------------------------------------------------------------
@@ -282,16 +272,8 @@ def _readers(graph: Any) -> dict[int, list[Any]]:
     return readers
 
 
-def _writers(graph: Any) -> dict[int, Any]:
-    return {int(index): operator for operator in graph.operators for index in operator.outputs}
-
-
 def _name(tensor: Any) -> str:
     return str((tensor.name or b"").decode())
-
-
-def _shape(tensor: Any) -> tuple[int, ...]:
-    return tuple(int(size) for size in tensor.shape) if tensor.shape is not None else ()
 
 
 def _set_constant(model: Any, index: int, values: Any, like: int) -> None:

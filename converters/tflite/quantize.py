@@ -47,25 +47,13 @@ def quantize(
     source: Path, contract: Contract, feeds: Sequence[dict[str, Array]], out: Path, keep_float: int = 0
 ) -> list[tuple[str, float]]:
     """Write the float file `source` in the precision of `contract`, by ai-edge-quantizer."""
-    content, costs = quantized(source.read_bytes(), contract, feeds, keep_float)
-    out.write_bytes(with_metadata(content, contract.embedded()))
-    return costs
-
-
-def quantized(
-    content: bytes, contract: Contract, feeds: Sequence[dict[str, Array]], keep_float: int = 0
-) -> tuple[bytes, list[tuple[str, float]]]:
-    """Return the float file `content` in the precision of `contract`, and what its operators cost.
-
-    `feeds` are inputs, step by step, of real clips or streams (int8). The `keep_float` operators that cost most stay
-    float; they stand first in the costs, which only a wish for some has measured.
-    """
-    if contract.precision != "int8":
-        return _applied(content, contract, None, ()), []
-    ranges = _ranges(content, contract, feeds)
-    dearest = _costs(content, contract, ranges, feeds) if keep_float else []
+    content, ranges, dearest = source.read_bytes(), None, list[tuple[str, float]]()
+    if contract.precision == "int8":
+        ranges = _ranges(content, contract, feeds)
+        dearest = _costs(content, contract, ranges, feeds) if keep_float else []
     kept = [name for name, _ in dearest[:keep_float]]
-    return _applied(content, contract, ranges, kept), dearest
+    out.write_bytes(with_metadata(_applied(content, contract, ranges, kept), contract.embedded()))
+    return dearest
 
 
 def _applied(content: bytes, contract: Contract, ranges: dict[str, Any] | None, kept: Iterable[str]) -> bytes:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
 
-from tsmzoo.artifact.arrays import check_outputs, check_tensors
+from tsmzoo.artifact.arrays import check_outputs, check_tensors, runtime_error
 from tsmzoo.artifact.contract import METADATA_KEY, Contract
 from tsmzoo.errors import ArtifactError
 from tsmzoo.text import of_error
 from tsmzoo.typing import Array
 
 from . import flatbuffer, gpu_delegate
-from .flatbuffer import SIGNATURE, operator_name
+from .flatbuffer import SIGNATURE, operator_name, shape_of
+from .session import RUNTIME, opened
 
-#: Mobile GPUs take no tensor of more axes.
-_MAX_RANK = 4
 _DTYPES = {schema.TensorType.FLOAT32: "float32", schema.TensorType.UINT8: "uint8"}
 
 
@@ -42,15 +39,12 @@ def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
     if sorted(index for _, index in items) != sorted((*graph.inputs, *graph.outputs)):
         raise ArtifactError(f"{path}: its signature is not of its inputs and outputs; export it again")
     tensors = {name: graph.tensors[index] for name, index in items}
-    found = {
-        name: (_DTYPES.get(tensor.type), tuple(int(n) for n in tensor.shape) if tensor.shape is not None else ())
-        for name, tensor in tensors.items()
-    }
+    found = {name: (_DTYPES.get(tensor.type), shape_of(tensor)) for name, tensor in tensors.items()}
     wanted = {tensor.name: (tensor.dtype, tensor.shape) for tensor in (*contract.inputs, *contract.outputs)}
     check_tensors(path, found, wanted)
     contract.check_copy(path, copy)
-    rank = max(len(tensor.shape) if tensor.shape is not None else 0 for tensor in graph.tensors)
-    if rank > _MAX_RANK:
+    rank = max(len(shape_of(tensor)) for tensor in graph.tensors)
+    if rank > gpu_delegate.MAX_RANK:
         raise ArtifactError(f"{path}: has a tensor of rank {rank}, which mobile GPUs refuse; report this model")
     found_against = gpu_delegate.findings(model)
     if contract.gpu_safe and (shared := [finding for finding in found_against if finding.kind == "output"]):
@@ -68,23 +62,19 @@ def check(path: Path, contract: Contract) -> tuple[list[str], list[str]]:
 class TfliteRunner:
     """The LiteRT interpreter, XNNPACK on the CPU."""
 
+    runtime = RUNTIME
+
     def __init__(self, path: Path, contract: Contract, threads: int | None = None) -> None:
-        self.runtime = f"ai-edge-litert {version('ai-edge-litert')}"
         self._path, self._contract = path, contract
         self._lock = threading.Lock()  # an interpreter has one set of tensors
-        try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()  # here, where what it prints is swallowed
-            self._signature = self._interpreter.get_signature_runner(SIGNATURE)
-        except (ValueError, RuntimeError) as error:
-            raise ArtifactError(f"{path}: LiteRT rejects it ({of_error(error)}); export it again") from None
+        self._interpreter, self._signature = opened(path, threads)
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         try:
             with self._lock:
                 outputs: dict[str, Array] = self._signature(**inputs)
         except (ValueError, RuntimeError) as error:
-            raise ArtifactError(f"{self._path}: LiteRT fails on it ({of_error(error)}); export it again") from None
+            raise runtime_error(self._path, "LiteRT fails on", error) from None
         check_outputs(self._path, self._contract, inputs, outputs)
         return outputs
 

@@ -1,4 +1,4 @@
-"""Time TFLite files in the LiteRT interpreter."""
+"""Open TFLite files in the LiteRT interpreter, and time them."""
 
 from __future__ import annotations
 
@@ -9,26 +9,35 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from tsmzoo.artifact.arrays import runtime_error
 from tsmzoo.artifact.contract import Contract
-from tsmzoo.benchmarking.run import Profile
-from tsmzoo.benchmarking.sessions import pixels, profile_of, rejected
+from tsmzoo.artifact.converter import Profile
+from tsmzoo.artifact.session import pixels, profile_of
 from tsmzoo.system.quiet import quiet
 
 from . import profile
+
+RUNTIME = f"ai-edge-litert {version('ai-edge-litert')}"
+
+
+def opened(path: Path, threads: int | None) -> tuple[Interpreter, Any]:
+    """Return the file in the interpreter, and its signature to call. Raises ArtifactError if LiteRT rejects it."""
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        interpreter.allocate_tensors()  # here, where what it prints is swallowed
+        return interpreter, interpreter.get_signature_runner()
+    except (ValueError, RuntimeError) as error:
+        raise runtime_error(path, "LiteRT rejects", error) from None
 
 
 class TfliteSession:
     """The LiteRT interpreter, by its tensors' indices: by the signature a small network takes 1.2 times as long."""
 
+    runtime = RUNTIME
+
     def __init__(self, path: Path, contract: Contract, threads: int) -> None:
         self._opened = (path, threads)
-        self.runtime = f"ai-edge-litert {version('ai-edge-litert')}"
-        try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
-            signature = self._interpreter.get_signature_runner()
-        except (ValueError, RuntimeError) as error:
-            raise rejected(path, "LiteRT", error) from None
+        self._interpreter, signature = opened(path, threads)
         inputs, outputs = signature.get_input_details(), signature.get_output_details()
         self._pixels, self._frame = pixels(contract), inputs[contract.main_input.name]["index"]
         self._answer = outputs[contract.outputs[0].name]["index"]

@@ -20,7 +20,7 @@ import numpy as np
 
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract, StatePair, Tensor, contract_path
-from tsmzoo.artifact.converter import load_converter
+from tsmzoo.artifact.converter import converter_of
 from tsmzoo.benchmarking.run import Job, Timing, figures, ratio, run_benchmark
 from tsmzoo.formats import format_of
 from tsmzoo.typing import Array
@@ -129,7 +129,7 @@ def answer(path: Path, contract: Contract, clip: Array) -> Array:
             raise Failed(f"takes {main.lengths()}")
         left.remove(axis)
         order.append(axis)
-    runner = load_converter(format_of(path)).load(path, contract, 1)
+    runner = converter_of(format_of(path)).load(path, contract, 1)
     frames = clip.transpose(order).reshape(main.lengths())
     return runner.run({main.name: frames, **states})[contract.outputs[0].name]
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import METADATA_KEY, Contract, StatePair, Tensor, contract_path
-from tsmzoo.benchmarking.run import Job, Loaded, Profile, Timing
+from tsmzoo.artifact.converter import Profile
+from tsmzoo.benchmarking.run import Job, Loaded, Timing
 from tsmzoo.cli import app
 
 Toy = Callable[..., Path]

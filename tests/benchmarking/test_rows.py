@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import Result
 
+from tsmzoo.artifact.converter import Operator, Profile
 from tsmzoo.benchmarking import run
-from tsmzoo.benchmarking.run import Job, Operator, Profile, Timing
+from tsmzoo.benchmarking.run import Job, Timing
 
 pytestmark = pytest.mark.usefixtures("one_registry")
 

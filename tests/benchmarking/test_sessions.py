@@ -13,8 +13,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tsmzoo.artifact import arrays, store
+from tsmzoo.artifact import session as timing
+from tsmzoo.artifact.converter import Operator
 from tsmzoo.benchmarking import sessions, worker
-from tsmzoo.benchmarking.run import Job, Operator
+from tsmzoo.benchmarking.run import Job
 from tsmzoo.cli import app
 from tsmzoo.formats import Format
 
@@ -27,7 +29,7 @@ Bench = Callable[..., Result]
 
 def test_onnx_states_are_fed_back(toy: Toy) -> None:
     session, loaded = worker.load(Job(subject=str(toy())))
-    mean = float(sessions.pixels(store.read_contract(toy())).mean())
+    mean = float(timing.pixels(store.read_contract(toy())).mean())
     assert mean != 0
     for frames in range(1, 6):
         assert session.run()[0, 0] == pytest.approx(frames * mean, rel=1e-5)
@@ -99,7 +101,7 @@ def test_a_file_runs_as_verify_runs_it(format_: Format, options: list[str], tmp_
     session, _ = worker.load(Job(subject=str(path)))
     model = open_file(path, 1)
     contract = model.contract
-    pixels = arrays.from_layout(sessions.pixels(contract), contract.main_input.layout)
+    pixels = arrays.from_layout(timing.pixels(contract), contract.main_input.layout)
     before = None
     for outputs in model.run_stream([pixels] * 6):
         answer = session.run().copy()
@@ -129,7 +131,7 @@ def test_profile_of_tflite_is_of_the_passes_that_are_timed(
     total = sum(node.ms for node in profile.nodes)
     assert total == pytest.approx(sum(kind.ms for kind in profile.kinds))
     # Milliseconds, not micro- or nanoseconds: on a busy machine times differ several-fold.
-    assert 1 / 20 < total / 1e3 / np.median(sessions.timed(session, 20)) < 20
+    assert 1 / 20 < total / 1e3 / np.median(timing.timed(session, 20)) < 20
 
 
 def test_profile_of_a_slow_tflite_ends(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +198,6 @@ def test_core_ml_keeps_one_state_from_pass_to_pass(package: Path, monkeypatch: p
 
 def test_events_are_summed_over_kinds_and_nodes() -> None:
     events = [("Conv", "a", 1.0, 1), ("Conv", "b", 2.0, 1), ("Add", "c", 4.0, 1)] * 2
-    profile = sessions.profile_of(events, 2)
+    profile = timing.profile_of(events, 2)
     assert profile.kinds == (Operator("Add", None, 4.0, 1), Operator("Conv", None, 3.0, 2))
     assert [node.name for node in profile.nodes] == ["c", "b", "a"]

@@ -76,7 +76,7 @@ def load(path, contract, threads=None):
     return Pt2Runner(path, contract)
 """,
     "session.py": """
-from tsmzoo.benchmarking.sessions import RunnerSession
+from tsmzoo.artifact.session import RunnerSession
 
 from .runtime import load
 

@@ -27,9 +27,9 @@ with redirect_stderr(StringIO()):
     from tsmzoo.artifact.contract import Contract, Verification
     from tsmzoo.errors import ArtifactError
     from tsmzoo.exporting import export
-    from tsmzoo.exporting.check import reverify
+    from tsmzoo.exporting.compare import compare
     from tsmzoo.exporting.plan import plan_export
-    from tsmzoo.exporting.verify import verify
+    from tsmzoo.exporting.verify import reverify
     from tsmzoo.inference.model import Model
     from tsmzoo.inference.torch_runner import torch_model
     from tsmzoo.registry import Entry, recipes
@@ -58,7 +58,7 @@ def make(folder: Path, entry: Entry, weights: str | None, **options: Any) -> Mad
 def compared(made: Made, path: Path, steps: int = 16) -> Verification:
     tolerance = TARGET.tolerance[made.contract.precision]
     reference, candidate = torch_model(ZOO, made.network), Model(ProgramRunner(path), made.contract)
-    return verify(reference, candidate, tolerance=tolerance, steps=steps)
+    return compare(reference, candidate, tolerance=tolerance, steps=steps)
 
 
 def passed(contract: Contract) -> None:

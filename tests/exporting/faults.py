@@ -9,7 +9,7 @@ import numpy as np
 
 from tsmzoo.artifact.contract import Contract, StatePair, Tensor, Verification
 from tsmzoo.artifact.converter import Runner
-from tsmzoo.exporting import verify as export_verify
+from tsmzoo.exporting.compare import compare
 from tsmzoo.inference.model import Model
 from tsmzoo.typing import Array
 
@@ -27,7 +27,7 @@ CLASSES, SIZE = 5, 8
 
 
 def verify(reference: Pair, candidate: Pair, **options: Any) -> Verification:
-    return export_verify.verify(Model(*reference), Model(*candidate), **options)
+    return compare(Model(*reference), Model(*candidate), **options)
 
 
 LOGITS = Tensor(name="logits", shape=(1, CLASSES), dtype="float32", layout="NC", meaning="")

@@ -22,10 +22,10 @@ from tsmzoo.artifact.converter import converter_of
 from tsmzoo.artifact.store import read_contract
 from tsmzoo.cli import app
 from tsmzoo.errors import ArtifactError
+from tsmzoo.exporting.compare import compare, moving_noise
 from tsmzoo.exporting.graph.deploy import Deployed
 from tsmzoo.exporting.graph.states import Packed, Stateful
 from tsmzoo.exporting.plan import plan_export
-from tsmzoo.exporting.verify import moving_noise, verify
 from tsmzoo.formats import Format
 from tsmzoo.inference.describe import describe
 from tsmzoo.inference.model import Model, open_file
@@ -149,7 +149,7 @@ class Forgetful:
 def test_each_stream_of_a_file_that_keeps_its_states_begins_anew(network: Network, stubborn: bool) -> None:
     plain, kept = describe(ZOO, network), describe(ZOO, network, state="implicit")
     runner = Forgetful(TorchRunner(network, plain), plain, stubborn=stubborn)
-    report = verify(torch_model(ZOO, network), Model(runner, kept), tolerance=1e-4, steps=4)
+    report = compare(torch_model(ZOO, network), Model(runner, kept), tolerance=1e-4, steps=4)
     assert report.status == ("failed" if stubborn else "passed")
     assert [case.steps for case in report.cases] == [4, 4]
     assert report.cases[0].max_rel_error < 1e-4  # the first began from zero either way
@@ -219,8 +219,8 @@ def test_a_packed_state_in_another_order_fails(packed: Path, bundled: Network) -
             return {**outputs, "next_state": together}
 
     reference = torch_model(ZOO, bundled)
-    assert verify(reference, model, tolerance=1e-4, steps=4).status == "passed"
-    report = verify(reference, Model(Swapped(), model.contract), tolerance=1e-4, steps=4)
+    assert compare(reference, model, tolerance=1e-4, steps=4).status == "passed"
+    report = compare(reference, Model(Swapped(), model.contract), tolerance=1e-4, steps=4)
     assert report.status == "failed"
 
 

@@ -30,7 +30,6 @@ from tests.exporting.faults import (
 )
 from tsmzoo.artifact.contract import Contract, Tensor
 from tsmzoo.exporting import report
-from tsmzoo.exporting.verify import with_structure
 
 
 class Table:
@@ -202,7 +201,7 @@ def test_layout_and_preprocessing_of_the_file_are_its_own() -> None:
 
 def test_what_was_checked_without_running_does_not_change_the_verdict() -> None:
     failed = verify((Toy(), contract()), (Faulty(Toy(), never_read), contract()), tolerance=1e-4, steps=4)
-    with_more = with_structure(failed, ["valid"], ["a GPU may not"])
+    with_more = msgspec.structs.replace(failed, structure=("valid",), advice=("a GPU may not",))
     assert with_more.status == "failed"
     assert with_more.reason == failed.reason
     document = report.document(Path("m.onnx"), contract(), with_more, 1.0)

@@ -208,7 +208,7 @@ from tsmzoo import registry
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.weights import download
 entry = msgspec.json.decode(sys.argv[1], type=registry.Entry)
-print(download.fetch(entry, progress=lambda size, total: print(size, flush=True), notify=terminal.note))
+print(download.fetch(entry, progress=lambda what, size, total: print(size, flush=True), notify=terminal.note))
 """
 
 

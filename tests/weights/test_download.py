@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 def test_a_file_is_downloaded_once_and_reported(server: Server, entry: Entry, tmp_path: Path) -> None:
     server.add(f"/a/{NAME}", Reply())
-    seen: list[tuple[int, int | None]] = []
+    seen: list[tuple[str, int, int]] = []
     assert not cache.is_cached(entry)
-    path = download.fetch(entry, progress=lambda size, total: seen.append((size, total)))
+    path = download.fetch(entry, progress=lambda *step: seen.append(step))
     assert path == tmp_path / "cache" / "checkpoints" / "tsm_tiny" / NAME == cache.local_path(entry)
     assert path.read_bytes() == BODY
     assert cache.is_cached(entry)
     assert leftovers(entry) == set()
-    assert seen[-1] == (len(BODY), len(BODY))
-    assert [size for size, _ in seen] == sorted({size for size, _ in seen})
+    assert seen[-1] == ("downloading tsm_tiny", len(BODY), len(BODY))
+    assert [size for _, size, _ in seen] == sorted({size for _, size, _ in seen})
     assert server.requests[0][1]["Accept-Encoding"] == "identity"
 
     assert download.fetch(entry) == path
@@ -51,9 +51,9 @@ def test_the_prefix_of_a_digest_is_enough(server: Server, entry: Entry) -> None:
 
 def test_a_length_that_is_not_given_is_not_needed(server: Server, entry: Entry) -> None:
     server.add(f"/a/{NAME}", Reply(headers={"Content-Length": ""}))
-    seen: list[int | None] = []
-    assert download.fetch(entry, progress=lambda _, total: seen.append(total)).read_bytes() == BODY
-    assert set(seen) == {None}
+    seen: list[int] = []
+    assert download.fetch(entry, progress=lambda _what, _size, total: seen.append(total)).read_bytes() == BODY
+    assert set(seen) == {0}
 
 
 def test_nothing_heavy_is_imported_to_look_into_the_cache() -> None:
@@ -69,7 +69,7 @@ def test_nothing_heavy_is_imported_to_look_into_the_cache() -> None:
 def test_a_cut_download_is_continued(server: Server, entry: Entry, validator: dict[str, Any]) -> None:
     server.add(f"/a/{NAME}", Reply(cut=100_000, **validator), Reply(cut=50_000, **validator), Reply(**validator))
     seen: list[int] = []
-    path = download.fetch(entry, progress=lambda size, _: seen.append(size))
+    path = download.fetch(entry, progress=lambda _what, size, _total: seen.append(size))
     assert path.read_bytes() == BODY
     assert server.ranges() == [None, "bytes=100000-", "bytes=150000-"]
     assert server.requests[1][1]["If-Range"] == (validator["etag"] or "Mon, 01 Jan")

@@ -9,6 +9,7 @@ import numpy as np
 
 from tsmzoo.artifact.contract import Activation, Contract, Layout, Tensor
 from tsmzoo.errors import ArtifactError
+from tsmzoo.text import of_error
 from tsmzoo.typing import Array
 
 
@@ -27,6 +28,11 @@ def check_tensors(path: Path, found: dict[str, Any], wanted: dict[str, Any], who
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
             raise ArtifactError(f"{path}: {name!r} is {found.get(name)}, {whose} {wanted.get(name)}; export it again")
+
+
+def runtime_error(path: Path, what: str, error: Exception) -> ArtifactError:
+    """Return the error of a file that a runtime, say "LiteRT", "rejects" or "fails on": `what` is both words."""
+    return ArtifactError(f"{path}: {what} it ({of_error(error)}); export it again")
 
 
 def to_layout(array: Array, layout: Layout) -> Array:

@@ -41,7 +41,7 @@ Pixels = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 METADATA_KEY = "tsmzoo"
 
 #: Numbers that a tensor may hold.
-_MOST = 2**31
+MOST_NUMBERS = 2**31
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -273,7 +273,7 @@ def _shape_fault(tensor: Tensor) -> str | None:
     fixed = [n for n in tensor.shape if isinstance(n, int)]
     if len(tensor.shape) != len(tensor.layout):
         return f"{tensor.name!r} has {len(tensor.shape)} axes, {tensor.layout} {len(tensor.layout)}"
-    if min(fixed, default=1) < 1 or prod(fixed) > _MOST or free not in ([], [tensor.shape[0]]):
+    if min(fixed, default=1) < 1 or prod(fixed) > MOST_NUMBERS or free not in ([], [tensor.shape[0]]):
         return f"{tensor.name!r} has the shape {list(tensor.shape)}"
     return None
 

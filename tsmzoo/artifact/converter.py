@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract, State, check_consistent
 from tsmzoo.artifact.tensors import TensorConventions
@@ -18,8 +20,6 @@ from tsmzoo.typing import Array
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from tsmzoo.benchmarking.sessions import Session
 
 
 class Runner(Protocol):
@@ -41,6 +41,37 @@ class StatefulRunner(Runner, Protocol):
 
     def reset(self) -> None:
         """Begin another stream, from states of zero."""
+        ...
+
+
+class Operator(msgspec.Struct, frozen=True):
+    """Time of one node, or of all nodes of a kind: milliseconds and calls per pass."""
+
+    kind: str
+    name: str | None
+    ms: float
+    calls: int
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """Time by operator, slowest first; an operator is counted without those it calls, a module with them."""
+
+    passes: int
+    kinds: tuple[Operator, ...]
+    nodes: tuple[Operator, ...]
+
+
+class Session(Protocol):
+    """A model ready to run, its tensors in place."""
+
+    runtime: str
+
+    def run(self) -> Any:
+        """Do one pass as an app does: pixels in, the states fed back; return the answer, which the next overwrites."""
+        ...
+
+    def profile(self, passes: int) -> Profile | None:
+        """Return the times of its operators, or None where the runtime's Python does not tell."""
         ...
 
 
@@ -144,16 +175,6 @@ def converter_of(format_: Format) -> Converter:
 def formats_that(can: Callable[[Converter], bool]) -> str:
     """Return the names of the formats that can do something, for an error."""
     return " or ".join(format_ for format_ in Format if can(converter_of(format_)))
-
-
-def load_converter(format_: Format) -> Converter:
-    """Return the converter of `format_` with its libraries imported.
-
-    Raises ExportError naming the extra that is missing.
-    """
-    converter = converter_of(format_)
-    converter.require("convert", "runtime")
-    return converter
 
 
 def open_artifact(path: Path) -> tuple[Contract, Converter]:

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
-from tsmzoo.artifact.converter import converter_of
+from tsmzoo.artifact.converter import Operator, Profile, converter_of
 from tsmzoo.callbacks import Progress, silent
 from tsmzoo.errors import ZooError
 from tsmzoo.formats import Format, format_of, is_artifact
@@ -70,23 +70,6 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     input_shape: tuple[int, ...]
     #: Peak memory of the process before it loaded a model: Python, NumPy and the runtime itself.
     before_mb: float = 0.0
-
-
-class Operator(msgspec.Struct, frozen=True):
-    """Time of one node, or of all nodes of a kind: milliseconds and calls per pass."""
-
-    kind: str
-    name: str | None
-    ms: float
-    calls: int
-
-
-class Profile(msgspec.Struct, frozen=True):
-    """Time by operator, slowest first; an operator is counted without those it calls, a module with them."""
-
-    passes: int
-    kinds: tuple[Operator, ...]
-    nodes: tuple[Operator, ...]
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):

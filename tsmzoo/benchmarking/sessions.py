@@ -1,53 +1,15 @@
-"""What is timed: a file or network set up once, its states fed back. Those of files are in `converters/`."""
+"""The network in torch, set up once to be timed. Sessions of files are in `converters/`."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-
-from tsmzoo.artifact.contract import Contract
-from tsmzoo.artifact.converter import Runner
-from tsmzoo.benchmarking.run import Job, Loaded, Operator, Profile
-from tsmzoo.errors import ArtifactError
+from tsmzoo.artifact.converter import Operator, Profile
+from tsmzoo.artifact.session import slowest
+from tsmzoo.benchmarking.run import Job, Loaded
 from tsmzoo.system.quiet import quiet
-from tsmzoo.text import of_error
-from tsmzoo.typing import Array
-
-
-class Session(Protocol):
-    """A model ready to run, its tensors in place."""
-
-    runtime: str
-
-    def run(self) -> Any:
-        """Do one pass as an app does: pixels in, the states fed back; return the answer, which the next overwrites."""
-        ...
-
-    def profile(self, passes: int) -> Profile | None:
-        """Return the times of its operators, or None where the runtime's Python does not tell."""
-        ...
-
-
-class RunnerSession:
-    """A file in the runner that every command has; for runtimes that bind no tensors and tell no times of operators."""
-
-    def __init__(self, runner: Runner, contract: Contract) -> None:
-        self.runtime, self._runner, self._contract = runner.runtime, runner, contract
-        self._inputs = {contract.main_input.name: pixels(contract), **contract.initial_states()}
-
-    def run(self) -> Any:
-        outputs = self._runner.run(self._inputs)
-        self._inputs |= {pair.input: outputs[pair.output] for pair in self._contract.states}
-        return outputs[self._contract.answer]
-
-    def profile(self, passes: int) -> None:  # noqa: ARG002 - as the others take it
-        return None
 
 
 class TorchSession:
@@ -133,7 +95,7 @@ class TorchSession:
         ]
         return Profile(
             passes,
-            _slowest(
+            slowest(
                 Operator(
                     event.key.removeprefix("aten::"),
                     None,
@@ -143,47 +105,5 @@ class TorchSession:
                 for event in events
                 if event.key.startswith("aten::")
             ),
-            _slowest(Operator(kind, name, ms / passes, calls // passes) for kind, name, ms, calls in nodes),
+            slowest(Operator(kind, name, ms / passes, calls // passes) for kind, name, ms, calls in nodes),
         )
-
-
-def pixels(contract: Contract) -> Array:
-    """Return noise as the file's main input takes it."""
-    tensor, random = contract.main_input, np.random.default_rng(0)
-    shape = tensor.lengths()
-    if contract.preprocess == "embedded":
-        return random.integers(0, 256, shape).astype(tensor.dtype)
-    return random.standard_normal(shape).astype(tensor.dtype)
-
-
-def rejected(path: Path, runtime: str, error: Exception) -> ArtifactError:
-    return ArtifactError(f"{path}: {runtime} rejects it ({of_error(error)}); export it again")
-
-
-def _slowest(operators: Iterable[Operator]) -> tuple[Operator, ...]:
-    return tuple(sorted(operators, key=lambda operator: -operator.ms))
-
-
-def profile_of(events: Iterable[tuple[str, str, float, int]], passes: int) -> Profile:
-    """Sum an operator's kind, node, milliseconds and calls, over the kinds and over the nodes."""
-    kinds, nodes, counts = Counter[str](), Counter[tuple[str, str]](), Counter[Any]()
-    for kind, name, ms, calls in events:
-        kinds[kind] += ms  # type: ignore[assignment]  # a Counter adds any numbers
-        nodes[kind, name] += ms  # type: ignore[assignment]
-        counts[kind] += calls
-        counts[kind, name] += calls
-    return Profile(
-        passes,
-        _slowest(Operator(kind, None, ms / passes, counts[kind] // passes) for kind, ms in kinds.items()),
-        _slowest(Operator(*node, ms / passes, counts[node] // passes) for node, ms in nodes.items()),
-    )
-
-
-def timed(session: Session, passes: int) -> list[float]:
-    """Return the seconds of each of `passes`."""
-    times = []
-    for _ in range(passes):
-        began = perf_counter()
-        session.run()
-        times.append(perf_counter() - began)
-    return times

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from tsmzoo.artifact import store
-from tsmzoo.artifact.converter import converter_of
+from tsmzoo.artifact.converter import Session, converter_of
+from tsmzoo.artifact.session import timed
 from tsmzoo.benchmarking.run import Job, Loaded, encoded
-from tsmzoo.benchmarking.sessions import Session, TorchSession, timed
+from tsmzoo.benchmarking.sessions import TorchSession
 from tsmzoo.errors import ArtifactError, ZooError
 from tsmzoo.formats import Format
 from tsmzoo.inference.model import check_file

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from tsmzoo import models, registry
+from tsmzoo.callbacks import Progress, silent
 from tsmzoo.models import flops
 from tsmzoo.models.wrappers import state_shapes
 from tsmzoo.registry import Entry
@@ -53,7 +53,7 @@ class EntryCheck(msgspec.Struct, frozen=True):
         return "\n".join(lines)
 
 
-def check(path: Path, progress: Callable[[str], object] = lambda _: None) -> list[EntryCheck]:
+def check(path: Path, progress: Progress = silent) -> list[EntryCheck]:
     """Check the registry file at `path` as loading it does, and count the figures of its entries.
 
     Entries may lack `params`, `gmacs` and `states`. Counting takes a second or two for each architecture and clip.
@@ -65,9 +65,10 @@ def check(path: Path, progress: Callable[[str], object] = lambda _: None) -> lis
     zoo = registry.load(path, incomplete=True)
     counted: dict[tuple[object, ...], Figures] = {}
     checks = []
-    for item in registry.document(path)["models"]:
+    items = registry.document(path)["models"]
+    for index, item in enumerate(items):
         entry = zoo.by_id[item["id"]]
-        progress(f"counting {entry.id}")
+        progress(f"counting {entry.id}", index, len(items))
         key = _architecture(entry)
         if key not in counted:
             counted[key] = count(entry)

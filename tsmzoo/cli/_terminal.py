@@ -105,7 +105,7 @@ def stages() -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def download_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+def download_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
     """Give a function that shows a bar of bytes done and in all; silent if stderr is no terminal."""
     if not sys.stderr.isatty():
         yield lambda *_: None
@@ -124,9 +124,9 @@ def download_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
     )
     task = progress.add_task(one_line(title, BESIDE), total=None)
 
-    def show(done: int, total: int | None) -> None:
+    def show(_: str, done: int, total: int) -> None:
         progress.start()  # with the first bytes: usually the file is in the cache
-        progress.update(task, completed=done, total=total)
+        progress.update(task, completed=done, total=total or None)
 
     try:
         yield show
@@ -209,8 +209,7 @@ class Display(ExitStack):
             self.close()
             self._download = download
             if download:
-                bar = self.enter_context(download_bar(download))
-                self._show = lambda _, done, total: bar(done, total or None)
+                self._show = self.enter_context(download_bar(download))
             else:
                 self._show = self.enter_context(self._shown())
         self._show(what, done, total)

@@ -155,7 +155,7 @@ def run(
             shift=shift,
             allow_shift_mismatch=allow_shift_mismatch,
             registry=registry_file,
-            progress=lambda _, done, total: bar(done, total or None),
+            progress=bar,
             notify=terminal.note,
         )
     contract = opened.contract

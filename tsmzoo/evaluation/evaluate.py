@@ -135,7 +135,7 @@ def _opened(
     model = predict.as_planned(subject, followed).open(
         zoo,
         threads=1,
-        progress=lambda done, total: progress("downloading", done, total or 0),
+        progress=progress,
         notify=notify,
     )
     return model, followed

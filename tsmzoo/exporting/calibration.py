@@ -6,7 +6,7 @@ Random data would ruin it: the ranges of activations, and above all of states, f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -49,7 +49,7 @@ class CalibrationData:
     scored: Array
     labels: tuple[int, ...] | None = None
     #: What it is, for the report.
-    about: str = field(default="")
+    about: str = ""
 
 
 def load_calibration(

@@ -12,13 +12,13 @@ from tsmzoo.artifact.contract import Contract, Quality
 from tsmzoo.callbacks import Notify, silent
 from tsmzoo.errors import ExportError, VerificationError
 from tsmzoo.exporting import calibration
-from tsmzoo.exporting.check import check
 from tsmzoo.exporting.graph.conv3d_to_2d import conv3d_to_2d
 from tsmzoo.exporting.graph.deploy import Deployed
 from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
 from tsmzoo.exporting.graph.split_channels import split_channels
 from tsmzoo.exporting.graph.states import Packed, Stateful
 from tsmzoo.exporting.plan import ELSEWHERE, Plan
+from tsmzoo.exporting.verify import verify
 from tsmzoo.inference.describe import describe
 from tsmzoo.inference.model import Model
 from tsmzoo.models.wrappers import ClipModel, SingleClip, StreamStep
@@ -92,7 +92,7 @@ def _made(
     tolerance = plan.target.tolerance[plan.target.precision]
     if plan.target.precision == "fp16" and network.weights == "random":
         tolerance = min(2 * tolerance, 1.0)  # they amplify rounding as no trained ones do
-    report = check(registry, network, made, contract, converter, tolerance, plan.target.steps, video=video)
+    report = verify(registry, network, made, contract, converter, tolerance, plan.target.steps, video=video)
     report = calibration.apply_threshold(report, quality, contract, plan.target.bars.get(plan.target.precision))
     sha256, size = store.digest(made)
     contract = msgspec.structs.replace(contract, artifact=out.name, sha256=sha256, bytes=size, verification=report)
@@ -103,7 +103,7 @@ def _made(
 
 def _write(network: Network, contract: Contract, plan: Plan, made: Path, stage: Notify) -> Quality | None:
     """Write the file; a quantized one is made from a float one, with which it is compared."""
-    converter, given = plan.converter, plan.material
+    converter, given = plan.converter, plan.calibration
     if contract.precision in converter.precisions:
         converter.convert(_deployed(network, contract), contract, made)
         return None

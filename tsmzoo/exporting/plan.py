@@ -10,7 +10,7 @@ import msgspec
 
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Preprocess, State
-from tsmzoo.artifact.converter import Converter, converter_of, formats_that, load_converter
+from tsmzoo.artifact.converter import Converter, converter_of, formats_that
 from tsmzoo.callbacks import Notify, silent
 from tsmzoo.checks import check
 from tsmzoo.errors import ExportError
@@ -34,7 +34,7 @@ class Plan:
     out: Path
     dynamic_batch: bool
     #: What a quantized file is calibrated and compared with.
-    material: CalibrationData | None = None
+    calibration: CalibrationData | None = None
     #: Operators that stay float in int8.
     keep_float: int = 0
 
@@ -63,14 +63,9 @@ def plan_export(
     if entry.mode == "offline" and state not in (None, "explicit"):
         raise ExportError(f"{entry.id} is offline and has no states; leave out --state")
     check("keep_float", keep_float, Annotated[int, msgspec.Meta(ge=0, le=10_000)], ExportError)
-    wished: dict[str, object] = {
-        "precision": precision,
-        "preprocess": preprocess,
-        "gpu_safe": gpu_safe,
-        "softmax": softmax,
-    }
-    wished["state"] = "explicit" if entry.mode == "offline" else state
-    wished = {name: value for name, value in wished.items() if value is not None}
+    state = "explicit" if entry.mode == "offline" else state
+    given = {"precision": precision, "preprocess": preprocess, "state": state, "gpu_safe": gpu_safe, "softmax": softmax}
+    wished = {name: value for name, value in given.items() if value is not None}
     kinds = get_type_hints(Target, include_extras=True)
     for name, value in wished.items():
         check(name, value, kinds[name], ExportError)
@@ -108,7 +103,7 @@ def plan_export(
     except OSError as error:
         raise ExportError(f"{out}: cannot be written ({error.strerror}); {ELSEWHERE}") from None
     with quiet():
-        converter = load_converter(format_)
+        converter.require("convert", "runtime")
     if keep_float and precision != "int8":
         raise ExportError("--keep-float is for int8; leave it out")
     if precision in target.bars and precision in converter.precisions:
@@ -124,6 +119,6 @@ def plan_export(
         converter=converter,
         out=out,
         dynamic_batch=dynamic_batch,
-        material=load_calibration(entry, calibrate, images, notify) if compared else None,
+        calibration=load_calibration(entry, calibrate, images, notify) if compared else None,
         keep_float=keep_float,
     )

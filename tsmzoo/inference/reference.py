@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from tsmzoo.artifact.store import read_contract
-from tsmzoo.callbacks import Notify, silent
+from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.checks import check_fields
 from tsmzoo.errors import ZooError
 from tsmzoo.formats import is_artifact
@@ -17,7 +17,6 @@ from tsmzoo.inference.model import Model, open_file, warnings
 from tsmzoo.registry import Classes, Entry, Registry, ShiftName, with_classes
 
 if TYPE_CHECKING:
-    from tsmzoo.weights.http import DownloadProgress
     from tsmzoo.weights.load import Network
 
 
@@ -70,7 +69,7 @@ class ModelReference:
         zoo: Registry,
         *,
         threads: int | None = None,
-        progress: DownloadProgress | None = None,
+        progress: Progress = silent,
         notify: Notify = silent,
     ) -> Model:
         """Return the model, ready to run.
@@ -107,7 +106,7 @@ class ModelReference:
     def load_network(
         self,
         entry: Entry,
-        progress: DownloadProgress | None = None,
+        progress: Progress = silent,
         notify: Notify = silent,
     ) -> Network:
         """Return the network of `entry` with these weights. Raises DownloadError or CheckpointError."""

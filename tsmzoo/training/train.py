@@ -171,7 +171,7 @@ def _start(
         None if recipe.weights == "published" else recipe.weights,
         shift=shift,
         allow_shift_mismatch=allow_shift_mismatch,
-        progress=lambda done, total: progress("downloading", done, total or 0),
+        progress=progress,
         notify=notify,
     )
     if held.classes != entry.classes or videos.classes is None or videos.classes != zoo.label_names(entry):

@@ -24,10 +24,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tsmzoo.callbacks import Notify, silent
+from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.errors import CheckpointError, DownloadError
 from tsmzoo.system import files
 from tsmzoo.text import of_error
@@ -35,7 +36,6 @@ from tsmzoo.weights import hub
 from tsmzoo.weights.cache import local_paths
 from tsmzoo.weights.http import (
     NO_ROOM,
-    DownloadProgress,
     Refused,
     companion,
     discard,
@@ -70,7 +70,7 @@ class _PublishedFile:
     git_blob_sha1: str | None = None
 
 
-def fetch(entry: Entry, *, progress: DownloadProgress | None = None, notify: Notify = silent) -> Path:
+def fetch(entry: Entry, *, progress: Progress = silent, notify: Notify = silent) -> Path:
     """Return the verified local file of `entry`, downloading what the cache does not have of it.
 
     For a checkpoint of several files return the one that `urls` names. Raises DownloadError, in one line, if no address
@@ -93,7 +93,7 @@ def fetch(entry: Entry, *, progress: DownloadProgress | None = None, notify: Not
     return path
 
 
-def _fetch_file(file: _PublishedFile, progress: DownloadProgress | None, notify: Notify) -> None:
+def _fetch_file(file: _PublishedFile, progress: Progress, notify: Notify) -> None:
     path = file.path
     try:
         if path.is_dir():
@@ -139,7 +139,7 @@ def _verify_beside_registry(entry: Entry, path: Path) -> Path:
     return path
 
 
-def _fetch_locked(file: _PublishedFile, progress: DownloadProgress | None, notify: Notify) -> None:
+def _fetch_locked(file: _PublishedFile, progress: Progress, notify: Notify) -> None:
     path = file.path
     if path.is_file():  # downloaded by another process while this one waited, or wrong
         bad = _accept(file, path, files.sha256(path).hexdigest(), notify)
@@ -149,6 +149,7 @@ def _fetch_locked(file: _PublishedFile, progress: DownloadProgress | None, notif
     part = companion(path, ".part")
     for place in (part, companion(part, ".json")):
         remove_unless_regular(place)
+    report = partial(progress, f"downloading {file.id}")
     failures = []
     for address in file.addresses:
         try:
@@ -156,10 +157,10 @@ def _fetch_locked(file: _PublishedFile, progress: DownloadProgress | None, notif
                 digest = hub.fetch_from_hub(address, part, file.max_bytes)
             else:
                 known = bool(_expected_sha256(file) or file.git_blob_sha1)
-                digest, joined = fetch_to(address, part, file.max_bytes, known, progress)
+                digest, joined = fetch_to(address, part, file.max_bytes, known, report)
                 if joined and _mismatch(file, part, digest):  # perhaps only what an earlier run left of it
                     discard(part)
-                    digest, _ = fetch_to(address, part, file.max_bytes, known, progress)
+                    digest, _ = fetch_to(address, part, file.max_bytes, known, report)
             reason = _accept(file, part, digest, notify)
             if reason is None:
                 return

@@ -20,9 +20,6 @@ from tsmzoo.text import of_error
 if TYPE_CHECKING:
     import httpx2
 
-#: Called with the bytes so far, and those of the whole file, or None if the server does not say.
-DownloadProgress = Callable[[int, int | None], None]
-
 #: Seconds to wait for a connection, and for the next bytes of a response.
 CONNECT_TIMEOUT = 10.0
 TIMEOUT = 30.0
@@ -46,11 +43,12 @@ class _Interrupted(Exception):
 
 
 def fetch_to(
-    address: str, part: Path, max_bytes: int, known: bool, progress: DownloadProgress | None
+    address: str, part: Path, max_bytes: int, known: bool, progress: Callable[[int, int], None]
 ) -> tuple[str, bool]:
     """Download to `part`, continuing what it already holds; return the sha256, and whether it was continued.
 
-    `max_bytes` limits the size. `known` says that a digest is known, so that a web page needs no check. Raises Refused.
+    `max_bytes` limits the size. `known` says that a digest is known, so that a web page needs no check. `progress`
+    is called with the bytes so far, and those of the whole file, or 0 if the server does not say. Raises Refused.
     """
     import httpx2
 
@@ -88,7 +86,7 @@ def _check_scheme(request: httpx2.Request) -> None:
 
 
 def _stream(
-    client: httpx2.Client, address: str, part: Path, max_bytes: int, known: bool, progress: DownloadProgress | None
+    client: httpx2.Client, address: str, part: Path, max_bytes: int, known: bool, progress: Callable[[int, int], None]
 ) -> tuple[str, bool]:
     """Request once what `part` lacks. Raises _Interrupted, Refused, httpx2.HTTPError."""
     digest = hashlib.sha256()
@@ -142,8 +140,7 @@ def _stream(
                     raise too_large(max_bytes)
                 file.write(block)
                 digest.update(block)
-                if progress is not None:
-                    progress(size, total)
+                progress(size, total or 0)
                 if time.monotonic() - began > TIMEOUT:
                     if size - before < SLOWEST:
                         raise _Interrupted(f"too slow, {size - before} bytes in {TIMEOUT:g} s")

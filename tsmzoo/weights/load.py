@@ -13,7 +13,7 @@ from torch import nn
 
 from tsmzoo import models, registry
 from tsmzoo.artifact.contract import Checkpoint, Contract
-from tsmzoo.callbacks import Notify, silent
+from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.errors import ArtifactError, CheckpointError, DownloadError, RegistryError
 from tsmzoo.registry import Entry, Registry, ShiftName
 from tsmzoo.registry.paths import cache_dir
@@ -21,7 +21,6 @@ from tsmzoo.system import files
 from tsmzoo.weights import download
 from tsmzoo.weights.checkpoint import load
 from tsmzoo.weights.checkpoint_file import find_file
-from tsmzoo.weights.http import DownloadProgress
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def load_network(
     weights_format: str | None = None,
     shift: ShiftName | None = None,
     allow_shift_mismatch: bool = False,
-    progress: DownloadProgress | None = None,
+    progress: Progress = silent,
     notify: Notify = silent,
 ) -> Network:
     """Build the network of `entry`.

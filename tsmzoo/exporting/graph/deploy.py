@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from tsmzoo.artifact.contract import Activation
 from tsmzoo.models.wrappers import SingleClip
 
 
@@ -31,7 +31,7 @@ class Deployed(nn.Module):
         *,
         channels_last: bool,
         bgr: bool = False,
-        activation: Literal["softmax", "sigmoid"] | None = None,
+        activation: Activation | None = None,
     ) -> None:
         super().__init__()
         self.activation = activation

@@ -10,7 +10,7 @@ import numpy as np
 from tsmzoo.artifact.arrays import feed
 from tsmzoo.artifact.contract import Contract
 from tsmzoo.data import motion, sampling, transforms
-from tsmzoo.exporting.verify import moving_noise
+from tsmzoo.exporting.compare import moving_noise
 from tsmzoo.inference.model import Model
 from tsmzoo.typing import Array
 
