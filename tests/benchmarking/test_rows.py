@@ -14,8 +14,6 @@ from typer.testing import Result
 from tsmzoo.benchmarking import run
 from tsmzoo.benchmarking.run import Job, Operator, Profile, Timing
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 Toy = Callable[..., Path]
 Bench = Callable[..., Result]
 

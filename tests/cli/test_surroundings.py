@@ -117,8 +117,7 @@ def rows_of_bench(**odd: Any) -> list[dict[str, Any]]:
 
 def test_a_dataset_names_no_folder_of_another(tmp_path: Path) -> None:
     models = tuple(
-        msgspec.structs.replace(e, dataset=f"../../{FORMULA}\x1b") if e.dataset == "somethingv2" else e
-        for e in ZOO.models
+        msgspec.structs.replace(e, dataset=f"../../{FORMULA}\x1b") for e in ZOO.models if e.dataset == "somethingv2"
     )
     zoo = msgspec.structs.replace(ZOO, models=models)
     (tmp_path / "b.json").write_text(json.dumps(rows_of_bench(runtime=f"{FORMULA} 1", precision=FORMULA)))

@@ -18,8 +18,6 @@ from tsmzoo.evaluation.protocol import EvaluationPlan
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 #: Of two views.
 PLAN = EvaluationPlan("mit_sth_center_1clip", "mit", "uniform", 2, 8, 8, 1, 73, 64, "logits")
 HEADER = msgspec.structs.replace(

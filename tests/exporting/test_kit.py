@@ -19,8 +19,6 @@ from tsmzoo.exporting.plan import Plan
 from tsmzoo.inference.model import Model
 from tsmzoo.registry import recipes
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 def listing(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

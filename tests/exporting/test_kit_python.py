@@ -18,8 +18,6 @@ import pytest
 from tests.exporting.kits import OFFLINE, ONLINE, contract_of, invoke, written
 from tsmzoo.artifact.contract import Contract
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 @pytest.fixture(scope="module")
 def kits(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from tsmzoo.artifact.contract import Contract
     from tsmzoo.typing import Array
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 class Direct:
     """The network, whose logits are turned by so much in fewer bits."""

@@ -39,8 +39,6 @@ from tsmzoo.weights.load import Network, load_network
 ZOO = registry.load()
 ONLINE = "tsm_mbv2_motion_online"
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 def export(*arguments: str | Path) -> Result:
     result = CliRunner().invoke(app, ["export", ONLINE, *map(str, arguments)])
@@ -160,9 +158,15 @@ def test_each_stream_of_a_file_that_keeps_its_states_begins_anew(network: Networ
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnxscript")
-    path = tmp_path_factory.mktemp("packed") / "m.onnx"
-    export("--to", "onnx", "--state", "packed", "--softmax", "-o", path)
-    return path
+    """Give a file that a recipe of one's own asks for."""
+    folder = tmp_path_factory.mktemp("packed")
+    (folder / "own.yaml").write_text(
+        "{format: onnx, precision: fp32, preprocess: embedded, state: packed, softmax: true, "
+        "tolerance: {fp32: 2.0e-3}, steps: 17}"
+    )
+    export("--recipe", folder / "own.yaml", "-o", folder / "m.onnx")
+    (folder / "own.yaml").unlink()
+    return folder / "m.onnx"
 
 
 def test_files_of_other_tensors_have_other_names() -> None:
@@ -275,21 +279,14 @@ def test_a_recipe_that_is_wrong_is_one_line(changes: str, words: str, tmp_path: 
     assert words in result.stderr
 
 
-def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    own = tmp_path / "own.yaml"
-    own.write_text(
-        "{format: onnx, precision: fp32, preprocess: external, state: packed, softmax: true, "
-        "tolerance: {fp32: 2.0e-3}, steps: 17}"
-    )
-    result = export("--recipe", own, "-o", tmp_path / "m.onnx", "--json")
-    report = json.loads(result.stdout)["verification"]
-    assert (report["tolerance"], [case["steps"] for case in report["cases"]]) == (2e-3, [17, 17])
-    contract = read_contract(tmp_path / "m.onnx")
-    assert (contract.state, contract.preprocess, contract.answer) == ("packed", "external", "probabilities")
+def test_a_recipe_of_ones_own(packed: Path) -> None:
+    contract = read_contract(packed)
+    assert (contract.state, contract.preprocess, contract.answer) == ("packed", "embedded", "probabilities")
+    report = contract.verification
+    assert report is not None
+    assert (report.tolerance, [case.steps for case in report.cases]) == (2e-3, [17, 17])
     # `verify` knows the tolerance without the recipe.
-    own.unlink()
-    again = CliRunner().invoke(app, ["verify", str(tmp_path / "m.onnx"), "--json"])
+    again = CliRunner().invoke(app, ["verify", str(packed), "--json"])
     report = json.loads(again.stdout)["verification"]
     assert (report["tolerance"], [case["steps"] for case in report["cases"]]) == (2e-3, [17, 17])
 

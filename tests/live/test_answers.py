@@ -18,9 +18,6 @@ from tsmzoo.cli import _screen as screen
 from tsmzoo.live.answer import Answer, Summary
 from tsmzoo.models.wrappers import ClipModel
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
-
 ZOO = registry.load()
 
 

@@ -114,6 +114,7 @@ def test_a_deviation_is_no_nought(zero: float, tmp_path: Path) -> None:
         ("i3d_r50_nl_dot_product_k400_32x2", {"classes": 65_536}),
     ],
 )
+@pytest.mark.slow
 def test_the_largest_and_the_least_that_are_allowed_are_built(of: str, changes: dict[str, Any]) -> None:
     known = ZOO.by_id.get(of) or next(e for e in ZOO.models if e.non_local and e.family == "i3d")
     entry = msgspec.convert(msgspec.to_builtins(known) | changes, registry.Entry)
@@ -174,7 +175,6 @@ REAL = {RUN: ("--threshold", "--cut", "--reset-every", "--every", "--span", "--f
     ],
     ids=lambda value: value if isinstance(value, str) else value[0] if isinstance(value, tuple) else f"{value:g}",
 )
-@pytest.mark.usefixtures("one_registry")
 def test_every_number_of_an_option_is_bounded(command: tuple[str, ...], option: str, value: object) -> None:
     result = CliRunner().invoke(app, [*command, f"{option}={value}"])
     assert (result.exit_code, result.stdout) == (2, "")

@@ -176,9 +176,9 @@ def test_our_files_tell_the_options_of_their_shift(model: str, changes: dict[str
 def test_our_files_tell_the_inflation(tmp_path: Path) -> None:
     """That of pytorchvideo has the names and shapes of mmaction2's, and other strides."""
     one, other = like("resnet50_i3d", family="i3d"), like("resnet50_i3d_8x8", family="i3d")
-    path = tmp_path / "mine.safetensors"
+    net, path = models.build(one, seed=1), tmp_path / "mine.safetensors"
     for held, wanted in ((one, other), (other, one)):
-        checkpoint.save(models.build(held, seed=1), held, path)
+        checkpoint.save(net, held, path)
         checkpoint.load(models.build(held), held, path)
         with pytest.raises(CheckpointError, match=f"holds {held.backbone}, but .* is {wanted.backbone};"):
             checkpoint.load(models.build(wanted), wanted, path)

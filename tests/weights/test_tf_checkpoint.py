@@ -180,7 +180,7 @@ def refusal(path: Path, entry: Entry = ENTRY, **options: Any) -> str:
 
 
 @stand_in
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", ["flow", "k600"])
 def test_every_tensor_lands_where_it_belongs(name: str, tmp_path: Path) -> None:
     entry, wanted, arrays = layout(name)
     assert_loads(write(tmp_path, arrays), entry, wanted)
