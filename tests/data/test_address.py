@@ -155,7 +155,7 @@ def test_a_stream_without_an_end_is_seen_as_time_goes_by(server: str) -> None:
     assert len(found) >= 4
 
 
-@pytest.mark.parametrize("way", ["half", "stall"])
+@pytest.mark.parametrize("way", ["half", pytest.param("stall", marks=pytest.mark.slow)])
 def test_a_file_that_breaks_off_is_an_error_after_what_was_there(way: str, server: str) -> None:
     whole, result = times(run(f"{server}/v.mp4")), run(f"{server}/{way}/v.mp4")
     assert result.exit_code == 1
@@ -294,6 +294,7 @@ def test_a_playlist_is_live_until_it_is_closed(server: str, closed: bool) -> Non
         live.close()
 
 
+@pytest.mark.slow
 def test_a_live_playlist_that_goes_away_is_connected_to_again(server: str) -> None:
     path = Served.folder / "gone.m3u8"
     path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nv.ts\n")

@@ -183,6 +183,7 @@ def test_files_of_other_tensors_have_other_names() -> None:
     assert f"{ONLINE}-fp16-packed-softmax.mlpackage" in names
 
 
+@pytest.mark.slow
 def test_a_packed_file_of_probabilities_answers_as_torch(packed: Path, bundled: Network) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(str(packed), providers=["CPUExecutionProvider"])
@@ -200,6 +201,7 @@ def test_a_packed_file_of_probabilities_answers_as_torch(packed: Path, bundled: 
         assert np.abs(state - together).max() <= 1e-4 * np.ptp(together)
 
 
+@pytest.mark.slow
 def test_whoever_wants_logits_of_a_file_of_probabilities_gets_them(packed: Path, bundled: Network) -> None:
     """But for the constant that softmax forgets: so views are averaged and streams smoothed as ever."""
     model = open_file(packed)
@@ -208,6 +210,7 @@ def test_whoever_wants_logits_of_a_file_of_probabilities_gets_them(packed: Path,
     assert np.abs(differences - differences.mean(1, keepdims=True)).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_a_packed_state_in_another_order_fails(packed: Path, bundled: Network) -> None:
     model = open_file(packed)
 
@@ -227,6 +230,7 @@ def test_a_packed_state_in_another_order_fails(packed: Path, bundled: Network) -
     assert report.status == "failed"
 
 
+@pytest.mark.slow
 def test_verify_run_and_eval_take_such_a_file(packed: Path, tmp_path: Path) -> None:
     CliRunner().invoke(app, ["data", "motion", str(tmp_path / "clips"), "--videos", "14", "--seed", "4"])
     runner = CliRunner()
@@ -279,6 +283,7 @@ def test_a_recipe_that_is_wrong_is_one_line(changes: str, words: str, tmp_path: 
     assert words in result.stderr
 
 
+@pytest.mark.slow
 def test_a_recipe_of_ones_own(packed: Path) -> None:
     contract = read_contract(packed)
     assert (contract.state, contract.preprocess, contract.answer) == ("packed", "embedded", "probabilities")
@@ -291,6 +296,7 @@ def test_a_recipe_of_ones_own(packed: Path) -> None:
     assert (report["tolerance"], [case["steps"] for case in report["cases"]]) == (2e-3, [17, 17])
 
 
+@pytest.mark.slow
 def test_a_contract_of_before_a_key_was_added_is_read(packed: Path) -> None:
     """What a file holds is compared by what it says, not letter by letter."""
     contract = read_contract(packed)
@@ -375,6 +381,7 @@ def test_a_deployed_form_makes_them(network: Network) -> None:
         torch.testing.assert_close(makes("sigmoid"), makes(None).sigmoid())
 
 
+@pytest.mark.slow
 def test_a_stream_is_read_from_the_packed_state_by_names(packed: Path) -> None:
     pixels = moving_noise(1, 2, 3, 64)
     *_, last = open_file(packed).run_stream(frame[None] for frame in pixels)

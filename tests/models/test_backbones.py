@@ -27,8 +27,8 @@ ZOO = registry.load()
 
 
 def slow_if_deep(backbones: Iterable[str]) -> list[Any]:
-    """Return parameters of a test, of which those that are no other class than a smaller one are slow."""
-    deep = {"resnet101", "resnext101_32x4d"}
+    """Return parameters of a test, of which those of more than a hundred layers are slow."""
+    deep = {"resnet101", "resnext101_32x4d", "densenet161"}
     return [pytest.param(name, marks=pytest.mark.slow if name in deep else ()) for name in backbones]
 
 

@@ -266,7 +266,13 @@ def test_count_is_the_sum_by_hand(name: str, size: int) -> None:
     assert counted.input_shape == ((1, *frame) if online else (1, 3, *frame))
 
 
-@pytest.mark.parametrize("backbone", FORMULAS)
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("densenet161", "resnext101_32x4d") else ())
+        for name in FORMULAS
+    ],
+)
 def test_count_of_each_backbone_is_the_sum_by_hand(backbone: str) -> None:
     entry = msgspec.structs.replace(at("tsn_r50_k400", 64, 3), backbone=backbone)
     assert count(entry).gmacs * 1e9 == pytest.approx(by_hand(entry), rel=1e-12)

@@ -168,7 +168,7 @@ REAL = {RUN: ("--threshold", "--cut", "--reset-every", "--every", "--span", "--f
 @pytest.mark.parametrize(
     ("command", "option", "value"),
     [
-        *((command, option, value) for command in WHOLE for option in WHOLE[command] for value in (-1, 2**63, 10**30)),
+        *((command, option, value) for command in WHOLE for option in WHOLE[command] for value in (-1, 10**30)),
         *((command, option, value) for command in REAL for option in REAL[command] for value in (*ODD, 1e30)),
         *((EVAL, "--observe", value) for value in ("nan", "1e308", "-1", "inf")),
         *((EVAL, "--weights-of-scores", value) for value in ("nan", "1e308", "-1e308", "inf")),

@@ -161,6 +161,7 @@ def test_the_same_weights_are_the_same_bytes(zoo: registry.Registry, tmp_path: P
     assert len(files) == 1
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(
     zoo: registry.Registry, data: Path, val: Path, tmp_path: Path, fit: Callable[..., Any], made: Callable[..., Any]
 ) -> None:
@@ -251,6 +252,7 @@ def test_validation_takes_as_many_clips_as_their_frames_allow(
         assert len(batches.call_args.args[2]) == 10
 
 
+@pytest.mark.slow
 def test_a_model_of_several_classes_a_video_is_trained_to_one(
     train: Train, val: Path, tmp_path: Path, entry_of: Callable[..., Any], succeeded: Callable[..., Any]
 ) -> None:

@@ -61,7 +61,7 @@ def test_the_same_classes_keep_the_classifier(
     assert all(kept(base, tmp_path / "out").values())
 
 
-@pytest.mark.parametrize("classes", [("yes", "café: №1", "c"), ("blue", "red"), None], ids=["three", "order", "none"])
+@pytest.mark.parametrize("classes", [("yes", "café: №1", "c"), None], ids=["three", "none"])
 def test_other_classes_replace_the_classifier_alone(
     train: Train,
     base: Path,
@@ -89,7 +89,9 @@ def test_other_classes_replace_the_classifier_alone(
 
 
 @pytest.mark.parametrize(
-    ("model", "frames"), [("tiny_online", 8), ("tiny", 2)], ids=["online", "offline, other frames"]
+    ("model", "frames"),
+    [("tiny_online", 8), pytest.param("tiny", 2, marks=pytest.mark.slow)],
+    ids=["online", "offline, other frames"],
 )
 def test_eval_gives_what_training_measured(
     train: Train,
@@ -151,6 +153,7 @@ def test_a_normalisation_of_the_users_own_goes_along(
     assert entry_of(tmp_path / "out").normalisation == "ours"
 
 
+@pytest.mark.slow
 def test_the_files_of_the_base_are_not_those_of_the_model(
     train: Train, zoo_file: Path, tmp_path: Path, entry_of: Callable[..., Any], succeeded: Callable[..., Any]
 ) -> None:

@@ -185,11 +185,17 @@ def test_a_state_with_a_flipped_byte_is_one_line(train: Any, finished: dict[str,
         b'{"epoch": 1.0, "lr": 0, "loss": 0, "top1": 0, "seconds": 1}\n',
         b'{"epoch": 0.5, "lr": 0, "loss": 0, "top1": 0, "val_top1": 1, "seconds": 1}\n',
         b"[" * 100_000,
+        b"{",
+        b"\xff\n",
+        b"",
+        None,
     ],
-    ids=lambda text: text[:70].decode(),
+    ids=lambda text: str(text)[:70],
 )
-def test_odd_metrics_are_one_line(train: Any, finished: dict[str, bytes], tmp_path: Path, text: bytes) -> None:
-    put(tmp_path / "out", finished | {"metrics.jsonl": text})
+def test_odd_metrics_are_one_line(train: Any, finished: dict[str, bytes], tmp_path: Path, text: bytes | None) -> None:
+    put(tmp_path / "out", finished | {"metrics.jsonl": text or b""})
+    if text is None:
+        (tmp_path / "out" / "metrics.jsonl").unlink()
     one_line(train(), "metrics.jsonl", "delete")
 
 

@@ -75,6 +75,7 @@ RESIDUAL: dict[str, Any] = {"family": "tsm"}
         pytest.param(
             *("resnext101_32x4d", TSN_, MMACTION_PLAIN, "mmaction2", "backbone.layer1.0.downsample.0.weight"),
             id="rx101",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             *(
@@ -85,6 +86,7 @@ RESIDUAL: dict[str, Any] = {"family": "tsm"}
                 "backbone.features.denseblock4.denselayer24.norm2.bias",
             ),
             id="densenet161",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             *("mobileone_s4", TSN_, MMACTION_MOBILEONE, "mmaction2", "backbone.stage3.19.se.conv2.conv.bias"),
@@ -113,6 +115,7 @@ RESIDUAL: dict[str, Any] = {"family": "tsm"}
         pytest.param(
             *("resnext101_32x4d", TSN_, MIT_WRAPPED, "mit-tsm", "module.base_model.layer3.22.conv3.weight"),
             id="mit rx101",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             *("resnet50", IN_PLACE, MIT_BLOCK, "mit-tsm", "module.base_model.layer3.5.net.bn3.weight"),

@@ -282,9 +282,14 @@ def test_classes_are_bounded_alike(uni: Path, clips: Path) -> None:
         assert said in " ".join(re.sub(r"[│╭╮╰╯─]", "", result.stderr).split())
 
 
+@pytest.fixture(scope="module")
+def printed(uni: Path) -> str:
+    return done("info", ONLINE, "--weights", uni, "--shift", "uni").stdout
+
+
 @pytest.mark.parametrize("key", ["bi", "uni", "sideways"])
-def test_the_registrys_key_is_checked(key: str, uni: Path, tmp_path: Path) -> None:
-    printed = yaml.safe_load(done("info", ONLINE, "--weights", uni, "--shift", "uni").stdout)
+def test_the_registrys_key_is_checked(key: str, printed: str, tmp_path: Path) -> None:
+    printed = yaml.safe_load(printed)
     printed["models"][0]["shift"] = key
     (mine := tmp_path / "mine.yaml").write_text(yaml.safe_dump(printed))
     if key == "sideways":

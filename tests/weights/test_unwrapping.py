@@ -169,6 +169,7 @@ def test_a_shared_dict_takes_no_time(tmp_path: Path) -> None:
         read(content, tmp_path / "x.pth")
 
 
+@pytest.mark.slow
 def test_many_networks_or_long_names_take_no_time(of_processor: Callable[[int], AbstractContextManager[None]]) -> None:
     held = [unpickling.TensorRef((number + 1,)) for number in range(12_000)]
     shared = {f"a.{number}": each for number, each in enumerate(held)}
