@@ -87,8 +87,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize(("name", "place"), [(name, number % 2) for number, name in enumerate(BAD)])
 def test_a_line_that_cannot_be_is_named(name: str, place: int, tmp_path: Path) -> None:
     changes, said = BAD[name]
     lines = [line(0), line(1), line(2)]

@@ -88,6 +88,7 @@ def export(folder: Path, *options: str) -> Result:
 FIGURES = re.compile(r"next to the float file on .*: same first class in [\d.]+%, cosine of logits -?[\d.]+; .* stream")
 
 
+@pytest.mark.slow
 def test_a_refusal_tells_what_a_pass_tells(fake: Fake, tmp_path: Path) -> None:
     good = export(tmp_path)
     assert good.exit_code == 0, good.output

@@ -329,6 +329,7 @@ def products(mode: str, size: int, frames: int) -> Iterator[int]:
         ("tsm_mbv2_k400", 2.35, 2.45, 2_736_272),
     ],
 )
+@pytest.mark.slow
 def test_published_costs(name: str, low: float, high: float, parameters: int) -> None:
     entry = ZOO.find(name)
     counted = count(entry)

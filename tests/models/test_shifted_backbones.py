@@ -161,7 +161,7 @@ def test_mobileone_shifts_the_input_of_all_branches() -> None:
     assert close(block(x, shift_clip), y)
 
 
-@pytest.mark.parametrize(("backbone", "place"), SMALL)
+@pytest.mark.parametrize(("backbone", "place"), dict(SMALL).items())
 @torch.no_grad()
 def test_forms_agree(backbone: str, place: str) -> None:
     net = lively(models.build(entry_of(backbone, shift_place=place, shift_div=4, classes=9), seed=5))

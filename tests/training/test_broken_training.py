@@ -250,6 +250,7 @@ def test_a_video_that_was_mended_is_left_out_of_a_run_that_began_without_it(tiny
     assert same_weights(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_validation_counts_what_it_measured(tiny_zoo: Path, tmp_path: Path) -> None:
     last = fit(tmp_path, tiny_zoo, tmp_path / "out", 1, (tmp_path / "val" / "4.mp4").unlink)
     assert (last.val_videos, last.skipped) == (5, 0)

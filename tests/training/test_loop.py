@@ -55,6 +55,7 @@ def test_two_colours_are_learned(
     assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
 
 
+@pytest.mark.slow
 def test_an_epoch_leaves_ten_lines(
     train: Train, tmp_path: Path, metrics: Callable[..., Any], succeeded: Callable[..., Any]
 ) -> None:

@@ -169,6 +169,7 @@ def test_the_files_of_the_base_are_not_those_of_the_model(
     assert entry.filename == "model.safetensors"
 
 
+@pytest.mark.slow
 def test_an_image_network_is_given_a_shift_and_a_classifier(
     train: Train, zoo: registry.Registry, tmp_path: Path, entry_of: Callable[..., Any], succeeded: Callable[..., Any]
 ) -> None:

@@ -238,6 +238,7 @@ def test_train_reads_the_list_for_training(train: Callable[..., Result], clips: 
     assert f"{data / 'train.csv'} (13 videos) and {data / 'val.csv'} (15 videos)" in again.stdout
 
 
+@pytest.mark.slow
 def test_train_takes_other_lists_layouts_and_splits(train: Callable[..., Result], clips: Path, tmp_path: Path) -> None:
     lines = (clips / "annotations.txt").read_text().splitlines(keepends=True)
     lists = [tmp_path / f"{name}.txt" for name in ("train", "val")]

@@ -214,6 +214,7 @@ def test_a_scale_of_its_own_is_kept(tmp_path: Path) -> None:
 
 
 @stand_in
+@pytest.mark.slow
 def test_another_network_is_refused_by_shapes(tmp_path: Path) -> None:
     flow, k600 = write(tmp_path / "flow", layout("flow")[2]), write(tmp_path / "k600", layout("k600")[2])
     stem = "Conv3d_1a_7x7.conv3d.weight (64, 2, 7, 7, 7) instead of (64, 3, 7, 7, 7)"

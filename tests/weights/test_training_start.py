@@ -153,7 +153,7 @@ def test_an_inflated_network_starts_from_one_of_frames(backbone: str, tmp_path: 
     assert (got - wanted).abs().max() <= 1e-4 * (wanted.max() - wanted.min())
 
 
-@pytest.mark.parametrize("div", [None, 4])
+@pytest.mark.parametrize("div", [4, pytest.param(None, marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_a_shift_is_learned_on_from_where_it_was(div: int | None, tmp_path: Path) -> None:
     """TSM, § 5.4, I3D replace: the features of the TSM that it starts from, by a kernel in the shift's place."""
@@ -248,6 +248,7 @@ def test_mits_network_without_a_shift_starts_one_with(published: Published) -> N
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_non_local_blocks_start_as_nothing(tmp_path: Path) -> None:
     torch.save(image("resnet50"), path := tmp_path / "image.pth")
     entry = like("resnet50", family="tsm", non_local="embedded_gaussian", classes=9)
