@@ -11,7 +11,7 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-# Real conversions and environments of their own: some ten minutes.
+# Real conversions, trainings and environments of their own: some twenty minutes.
 slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -q -m slow -n 2 --dist worksteal --durations 15
 

@@ -24,6 +24,9 @@ import pytest
 
 # torch's idle threads spin; on a busy machine that makes small networks ten times as slow.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Each of pytest-xdist's workers has a core: threads of theirs would only wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import msgspec
 import numpy as np
@@ -149,13 +152,6 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def _zoo() -> registry.Registry:
     return registry.load()
-
-
-@pytest.fixture
-def one_registry(monkeypatch: pytest.MonkeyPatch, _zoo: registry.Registry) -> None:
-    """Load the registry once, for tests that are not about it: loading takes much of their time."""
-    load = registry.load
-    monkeypatch.setattr(registry, "load", lambda *extra: load(*extra) if extra else _zoo)
 
 
 # --- calls that change a disk, counted: one of them fails, or is the last ---------------------------------------------

@@ -71,6 +71,7 @@ def test_the_three_were_trained_alike_but_for_the_shift() -> None:
 
 
 @pytest.mark.parametrize("name", story.MODELS)
+@pytest.mark.slow
 def test_the_figure_in_the_registry_holds_on_fresh_clips(name: str, answers: dict[str, list[Prediction]]) -> None:
     claimed = ZOO.find(name).headline
     assert claimed is not None
@@ -79,12 +80,14 @@ def test_the_figure_in_the_registry_holds_on_fresh_clips(name: str, answers: dic
     assert 100 * low <= claimed.top1 <= 100 * high
 
 
+@pytest.mark.slow
 def test_the_order_of_frames_is_worth_half_of_the_clips(answers: dict[str, list[Prediction]]) -> None:
     assert top1(answers[TSN]) <= 0.5
     assert top1(answers[TSM]) >= 0.97
     assert top1(answers[ONLINE]) >= 0.97
 
 
+@pytest.mark.slow
 def test_the_blind_one_answers_twins_alike(answers: dict[str, list[Prediction]]) -> None:
     # motion.write names the clips in this order, twins side by side.
     twins = np.random.default_rng(SEED).permutation(VIDEOS).reshape(-1, 2)

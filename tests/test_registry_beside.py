@@ -119,6 +119,7 @@ def test_a_file_is_run_without_any_registry(made: tuple[Path, Path, Path], tmp_p
     assert json.loads(result.stdout.splitlines()[-1])["top5"][0]["label"] in motion.CLASSES
 
 
+@pytest.mark.slow
 def test_an_entry_of_ones_own_in_the_place_of_one_of_the_zoo_is_found(
     made: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
@@ -184,6 +185,7 @@ def test_a_note_says_which_registry_was_found(remembered: tuple[Path, Path, Path
     assert "as it stands in" not in result.stderr
 
 
+@pytest.mark.slow
 def test_the_classes_of_a_file_are_not_those_of_the_next_model(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
     """Both have one id; labels in another order are other classes, and scores of these do not add up."""
     clips, labels, path = made[2], tmp_path / "labels.txt", tmp_path / "m.onnx"
@@ -194,6 +196,7 @@ def test_the_classes_of_a_file_are_not_those_of_the_next_model(made: tuple[Path,
     assert "has other classes" in refusal("eval", path, MODEL, "--data", clips, "--workers", 0)
 
 
+@pytest.mark.slow
 def test_a_loaded_model_remembers_its_registry(
     made: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,8 +15,6 @@ from tsmzoo.artifact.converter import Operator, Profile
 from tsmzoo.benchmarking import run
 from tsmzoo.benchmarking.run import Job, Timing
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 Toy = Callable[..., Path]
 Bench = Callable[..., Result]
 

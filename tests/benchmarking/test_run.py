@@ -22,8 +22,6 @@ from tsmzoo.benchmarking import run, worker
 from tsmzoo.benchmarking.run import Job, Loaded, Timing
 from tsmzoo.errors import ZooError
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 MODEL = "tsm_mbv2_motion_online"
 Toy = Callable[..., Path]
 Bench = Callable[..., Result]

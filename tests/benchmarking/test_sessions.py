@@ -20,8 +20,6 @@ from tsmzoo.benchmarking.run import Job
 from tsmzoo.cli import app
 from tsmzoo.formats import Format
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 MODEL = "tsm_mbv2_motion_online"
 Toy = Callable[..., Path]
 Bench = Callable[..., Result]

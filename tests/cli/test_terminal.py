@@ -121,7 +121,7 @@ def registry(folder: Path, text: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("command", ["list", "info"])
+@pytest.mark.parametrize("command", ["list", pytest.param("info", marks=pytest.mark.slow)])
 def test_hostile_texts_of_a_registry(command: str, tmp_path: Path) -> None:
     bad = HOSTILE[:-1] + "y" * 5000
 

@@ -73,13 +73,6 @@ def run(python: str | Path, path: Path, folder: Path) -> dict[str, np.ndarray]:
     return dict(np.load(folder / "out.npz"))
 
 
-def test_a_file_declares_no_more_than_it_needs(tmp_path: Path) -> None:
-    """A mean whose axes are an input came with opset 18, and with it IR 8; nothing in the graph is newer."""
-    pytest.importorskip("onnxscript")
-    path = exported("online", tmp_path)
-    assert declared(path) == (8, {"": 18})
-
-
 @pytest.fixture(scope="module")
 def oldest(environment: Callable[..., Path]) -> Path:
     """The Python of an environment with the oldest ONNX Runtime there is for it."""

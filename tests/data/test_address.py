@@ -75,9 +75,9 @@ class Served(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
-        for number in range(20):
+        for number in range(10):
             picture = io.BytesIO()
-            Image.new("RGB", (64, 48), (10 * number, 99, 99)).save(picture, "JPEG")
+            Image.new("RGB", (64, 48), (20 * number, 99, 99)).save(picture, "JPEG")
             head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture.getvalue())
             self.wfile.write(head + picture.getvalue() + b"\r\n")
             self.wfile.flush()
@@ -131,8 +131,9 @@ def refusal(place: str) -> str:
     return line
 
 
-@pytest.mark.parametrize("name", ["v.mp4", "v.ts", "v.mkv"])
-@pytest.mark.parametrize("model", [MODEL, "tsm_mbv2_motion"])
+@pytest.mark.parametrize(
+    ("name", "model"), [*((name, MODEL) for name in ("v.mp4", "v.ts", "v.mkv")), ("v.ts", "tsm_mbv2_motion")]
+)
 def test_a_file_on_a_server_is_answered_as_the_file_is(name: str, model: str, server: str) -> None:
     here, there = run(str(Served.folder / name), model=model), run(f"{server}/{name}?token={SECRET}", model=model)
     assert (here.exit_code, there.exit_code) == (0, 0), there.output
@@ -154,7 +155,7 @@ def test_a_stream_without_an_end_is_seen_as_time_goes_by(server: str) -> None:
     assert len(found) >= 4
 
 
-@pytest.mark.parametrize("way", ["half", "stall"])
+@pytest.mark.parametrize("way", ["half", pytest.param("stall", marks=pytest.mark.slow)])
 def test_a_file_that_breaks_off_is_an_error_after_what_was_there(way: str, server: str) -> None:
     whole, result = times(run(f"{server}/v.mp4")), run(f"{server}/{way}/v.mp4")
     assert result.exit_code == 1
@@ -177,7 +178,7 @@ def test_a_camera_that_goes_away_is_connected_to_again_a_few_times(server: str, 
     assert Served.asked.count("/mjpeg") == 1 + network_source.TRIES
     found = times(result)
     assert found == sorted(set(found))
-    assert found[-1] > 3  # of all four connections
+    assert found[-1] > 1.5  # of all four connections
     assert len(list(decode.decode(saved))) > 4
 
 
@@ -293,6 +294,7 @@ def test_a_playlist_is_live_until_it_is_closed(server: str, closed: bool) -> Non
         live.close()
 
 
+@pytest.mark.slow
 def test_a_live_playlist_that_goes_away_is_connected_to_again(server: str) -> None:
     path = Served.folder / "gone.m3u8"
     path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nv.ts\n")

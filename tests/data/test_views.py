@@ -31,8 +31,6 @@ from tsmzoo.registry.recipes import Crops
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "clips"
 ZOO = registry.load()
 MEAN, STD = np.reshape([0.485, 0.456, 0.406], (3, 1, 1)), np.reshape([0.229, 0.224, 0.225], (3, 1, 1))
-
-pytestmark = pytest.mark.usefixtures("one_registry")
 both = pytest.mark.parametrize("pipeline", ["mit", "mmaction2"])
 
 

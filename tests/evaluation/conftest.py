@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from tests.given import give
 from tsmzoo import models, registry
 from tsmzoo.artifact.contract import Contract
 from tsmzoo.cli import app
@@ -155,22 +156,17 @@ def page(*arguments: object, at: Path) -> str:
     return at.read_text(encoding="utf-8")
 
 
-def _give(helper: Any) -> Any:
-    """Return a fixture that gives a function or a class: with importlib mode tests import none."""
-    return pytest.fixture(scope="session", name=helper.__name__)(lambda: helper)
-
-
-give_invoke = _give(invoke)
-give_answer = _give(answer)
-give_refusal = _give(refusal)
-give_lines = _give(lines)
-give_network = _give(network)
-give_contract = _give(contract)
-give_listed = _give(listed)
-give_own_registry = _give(own_registry)
-give_resized = _give(resized)
-give_cut = _give(cut)
-give_clip = _give(clip)
-give_close = _give(close)
-give_read = _give(read)
-give_page = _give(page)
+give_invoke = give(invoke)
+give_answer = give(answer)
+give_refusal = give(refusal)
+give_lines = give(lines)
+give_network = give(network)
+give_contract = give(contract)
+give_listed = give(listed)
+give_own_registry = give(own_registry)
+give_resized = give(resized)
+give_cut = give(cut)
+give_clip = give(clip)
+give_close = give(close)
+give_read = give(read)
+give_page = give(page)

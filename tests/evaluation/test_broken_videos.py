@@ -20,9 +20,6 @@ from tsmzoo.data import motion
 from tsmzoo.models.wrappers import ClipModel
 from tsmzoo.typing import Array
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
-
 #: The smallest networks of the zoo.
 TSN, TSM, ONLINE = "tsn_mbv2_motion", "tsm_mbv2_motion", "tsm_mbv2_motion_online"
 

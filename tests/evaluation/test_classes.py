@@ -16,9 +16,6 @@ from tsmzoo.data import motion
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation import evaluate
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
-
 ZOO = registry.load()
 
 

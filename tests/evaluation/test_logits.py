@@ -15,9 +15,6 @@ from tsmzoo import models, registry
 from tsmzoo.models.wrappers import ClipModel, StreamStep, state_shapes
 from tsmzoo.weights import checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
-
 ZOO = registry.load()
 
 

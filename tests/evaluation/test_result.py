@@ -16,9 +16,6 @@ from tsmzoo.data.dataset import Video
 from tsmzoo.evaluation import evaluate
 from tsmzoo.weights import checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
-
 ZOO = registry.load()
 
 

@@ -15,9 +15,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
-
 #: The smallest networks of the zoo.
 TSN, TSM, ONLINE = "tsn_mbv2_motion", "tsm_mbv2_motion", "tsm_mbv2_motion_online"
 

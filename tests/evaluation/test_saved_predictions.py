@@ -18,8 +18,6 @@ from tsmzoo.evaluation.protocol import EvaluationPlan
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 #: Of two views.
 PLAN = EvaluationPlan("mit_sth_center_1clip", "mit", "uniform", 2, 8, 8, 1, 73, 64, "logits")
 HEADER = msgspec.structs.replace(
@@ -89,8 +87,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize(("name", "place"), [(name, number % 2) for number, name in enumerate(BAD)])
 def test_a_line_that_cannot_be_is_named(name: str, place: int, tmp_path: Path) -> None:
     changes, said = BAD[name]
     lines = [line(0), line(1), line(2)]

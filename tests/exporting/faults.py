@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.artifact.contracts import toy_contract
 from tsmzoo.artifact.contract import Contract, StatePair, Tensor, Verification
 from tsmzoo.artifact.converter import Runner
 from tsmzoo.exporting.compare import compare
@@ -40,34 +41,18 @@ def tensor(name: str, *shape: int | str, layout: Any = "NCHW", dtype: Any = "flo
 def contract(**changes: Any) -> Contract:
     """An online model of two states of one shape, small enough to be done by hand."""
     facts: dict[str, Any] = {
-        "model": "toy",
-        "family": "tsm",
-        "mode": "online",
-        "backbone": "toy",
-        "dataset": "toy",
-        "format": "onnx",
-        "precision": "fp32",
-        "preprocess": "external",
         "inputs": (tensor("frame", 1, 3, SIZE, SIZE), *(tensor(f"state_{i}", 1, 2, SIZE, SIZE) for i in (0, 1))),
         "outputs": (LOGITS, *(tensor(f"next_state_{i}", 1, 2, SIZE, SIZE) for i in (0, 1))),
         "states": tuple(StatePair(input=f"state_{i}", output=f"next_state_{i}") for i in (0, 1)),
         "classes": CLASSES,
         "labels": None,
-        "channel_order": "RGB",
         "mean": (0.5, 0.4, 0.3),
         "std": (0.25, 0.2, 0.5),
         "size": SIZE,
         "resize": SIZE,
-        "frames": 1,
-        "sampling": "stream",
-        "stride": None,
         "target_fps": None,
-        "weights": "random",
-        "licence": "MIT",
-        "citation": "toy",
-        "versions": {},
     }
-    return Contract(**(facts | changes))
+    return toy_contract(**(facts | changes))
 
 
 WEIGHTS = np.random.default_rng(3).standard_normal((3, CLASSES)).astype("float32")

@@ -19,14 +19,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.exporting.exports import ZOO, Quick, document_of, invoke, listing, refusal, sha256
+from tests.exporting.exports import Quick, document_of, invoke, listing, refusal, sha256
 from tsmzoo.artifact.contract import Contract
 from tsmzoo.errors import ArtifactError
 from tsmzoo.formats import Format
 from tsmzoo.registry import recipes
 from tsmzoo.typing import Array
-
-pytestmark = pytest.mark.usefixtures("one_registry")
 
 
 class Direct:
@@ -97,7 +95,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 
 #: An offline model is verified with three clips only.
-SMALL = ("export", "tsm_mbv2_k400", "--weights", "random", "--size", 32, "--frames", 2)
+SMALL = ("export", "tsm_mbv2_motion", "--weights", "random", "--size", 32, "--frames", 2)
 
 
 def test_the_fake_converter_makes_a_file(fake: Fake, tmp_path: Path) -> None:
@@ -223,7 +221,7 @@ def test_files_of_one_name_and_two_formats_both_verify(tmp_path: Path) -> None:
 def test_the_default_name_tells_id_and_precision(options: tuple[str, ...], precision: str, tmp_path: Path) -> None:
     with chdir(tmp_path):
         assert invoke(*SMALL, "--to", "coreml", *options).exit_code == 0
-    name = f"{ZOO.find('tsm_mbv2_k400').id}-{precision}"
+    name = f"tsm_mbv2_motion-{precision}"
     assert listing(tmp_path) == {f"{name}.mlpackage", f"{name}.json"}
 
 

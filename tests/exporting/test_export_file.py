@@ -31,8 +31,6 @@ from tests.exporting.exports import (
 from tsmzoo import models
 from tsmzoo.models.wrappers import StreamStep
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 def test_stdout_is_one_document_and_stderr_the_warning(quick: Quick) -> None:
     assert quick.result.stderr == RANDOM.format("tsm_mbv2_online")
@@ -70,6 +68,13 @@ def test_tensors_are_named_and_shaped_as_designed(quick: Quick) -> None:
         ("logits", [1, 27], "FLOAT"),
         *((f"next_state_{i}", shape, "FLOAT") for i, shape in enumerate(states)),
     ]
+
+
+def test_a_file_declares_no_more_than_it_needs(quick: Quick) -> None:
+    """A mean whose axes are an input came with opset 18, and with it IR 8; nothing in the graph is newer."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(quick.path)
+    assert (model.ir_version, [(opset.domain, opset.version) for opset in model.opset_import]) == (8, [("", 18)])
 
 
 def test_contract_tells_all_that_glue_code_needs(quick: Quick) -> None:

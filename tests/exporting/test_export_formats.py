@@ -37,8 +37,6 @@ from tsmzoo.formats import Format
 from tsmzoo.models.wrappers import ClipModel, StreamStep
 from tsmzoo.typing import Array
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 slow = pytest.mark.slow
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -19,24 +21,36 @@ from tsmzoo.exporting.plan import Plan
 from tsmzoo.inference.model import Model
 from tsmzoo.registry import recipes
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 def listing(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(scope="module")
+def kit_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Contract, Path]]:
+    """Give a function from a case to its contract and its kit; do not change what lies there."""
+
+    @functools.cache
+    def make(case: str) -> tuple[Contract, Path]:
+        contract = contract_of(*CASES[case][:2], **CASES[case][2])
+        return contract, written(tmp_path_factory.mktemp("case"), contract)
+
+    return make
+
+
+Kit = Callable[[str], tuple[Contract, Path]]
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_a_kit_is_whole_and_says_all_that_the_contract_does(case: str, tmp_path: Path) -> None:
-    contract = contract_of(*CASES[case][:2], **CASES[case][2])
-    folder = written(tmp_path, contract)
+def test_a_kit_is_whole_and_says_all_that_the_contract_does(case: str, kit_of: Kit) -> None:
+    contract, folder = kit_of(case)
     code = {"tflite": ".kt", "coreml": ".swift"}.get(contract.format)
     name = kit.class_name(contract.model)
     model = {"tflite": "m.tflite", "coreml": "m.mlpackage/Data/weights", "onnx": "m.onnx"}[contract.format]
     wanted = {"README.md", "labels.txt", "m.json", "reference.py", model}
     wanted |= {f"vector/{file}" for file in ("vector.json", "input.bin", "logits.bin")}
     assert listing(folder) == wanted | ({name + code} if code else set())
-    assert {path.name for path in tmp_path.iterdir()} == {"kit", model.split("/")[0]}
+    assert {path.name for path in folder.parent.iterdir()} == {"kit", model.split("/")[0]}
 
     labels = contract.labels or tuple(f"class {index}" for index in range(contract.classes))
     assert (folder / "labels.txt").read_text("utf-8").splitlines() == list(labels)
@@ -81,9 +95,8 @@ def test_a_kit_is_whole_and_says_all_that_the_contract_does(case: str, tmp_path:
         ("ios, online", None),
     ],
 )
-def test_a_kit_says_what_gpus_do_to_its_outputs(case: str, said: str | None, tmp_path: Path) -> None:
-    contract = contract_of(*CASES[case][:2], **CASES[case][2])
-    readme = (written(tmp_path, contract) / "README.md").read_text("utf-8")
+def test_a_kit_says_what_gpus_do_to_its_outputs(case: str, said: str | None, kit_of: Kit) -> None:
+    readme = (kit_of(case)[1] / "README.md").read_text("utf-8")
     assert ("Some GPUs corrupt" in readme) == (said is not None)
     assert said is None or said in readme
     assert readme.count("gpu-safe") == (said is not None and "gpu-safe" in said)
@@ -102,9 +115,9 @@ def test_a_kit_says_what_ran_the_file(runtime: str, doubted: bool, tmp_path: Pat
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_vector_holds_what_the_file_takes_and_answers(case: str, tmp_path: Path) -> None:
-    contract = contract_of(*CASES[case][:2], **CASES[case][2])
-    vector = written(tmp_path, contract) / "vector"
+def test_the_vector_holds_what_the_file_takes_and_answers(case: str, kit_of: Kit) -> None:
+    contract, folder = kit_of(case)
+    vector = folder / "vector"
     header = json.loads((vector / "vector.json").read_bytes())
     arrays = {
         name: np.frombuffer((vector / header[name]["file"]).read_bytes(), header[name]["dtype"]).reshape(

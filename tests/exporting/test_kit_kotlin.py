@@ -23,8 +23,6 @@ from tsmzoo.inference.smoothing import decide, default_smoothing
 from tsmzoo.live.pacing import FramePacer
 from tsmzoo.typing import Array
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 KOTLIN = Path(__file__).parents[1] / "data" / "kotlin"
 
 

@@ -18,8 +18,6 @@ import pytest
 from tests.exporting.kits import OFFLINE, ONLINE, contract_of, invoke, written
 from tsmzoo.artifact.contract import Contract
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 @pytest.fixture(scope="module")
 def kits(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
@@ -56,7 +54,8 @@ def swap(contract: dict[str, Any]) -> None:
     one["output"], other["output"] = other["output"], one["output"]
 
 
-@pytest.mark.parametrize("to", ["onnx", pytest.param("tflite", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("to", ["onnx", "tflite"])
+@pytest.mark.slow
 def test_the_python_loop_passes_and_finds_what_is_wrong(to: str, kits: Callable[..., Path], tmp_path: Path) -> None:
     good = reference(kits(ONLINE, to))
     assert good.returncode == 0, good.stderr

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from tsmzoo.artifact.contract import Contract
     from tsmzoo.typing import Array
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 class Direct:
     """The network, whose logits are turned by so much in fewer bits."""
@@ -90,6 +88,7 @@ def export(folder: Path, *options: str) -> Result:
 FIGURES = re.compile(r"next to the float file on .*: same first class in [\d.]+%, cosine of logits -?[\d.]+; .* stream")
 
 
+@pytest.mark.slow
 def test_a_refusal_tells_what_a_pass_tells(fake: Fake, tmp_path: Path) -> None:
     good = export(tmp_path)
     assert good.exit_code == 0, good.output

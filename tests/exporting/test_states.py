@@ -39,8 +39,6 @@ from tsmzoo.weights.load import Network, load_network
 ZOO = registry.load()
 ONLINE = "tsm_mbv2_motion_online"
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 def export(*arguments: str | Path) -> Result:
     result = CliRunner().invoke(app, ["export", ONLINE, *map(str, arguments)])
@@ -161,9 +159,15 @@ def test_each_stream_of_a_file_that_keeps_its_states_begins_anew(network: Networ
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnxscript")
-    path = tmp_path_factory.mktemp("packed") / "m.onnx"
-    export("--to", "onnx", "--state", "packed", "--softmax", "-o", path)
-    return path
+    """Give a file that a recipe of one's own asks for."""
+    folder = tmp_path_factory.mktemp("packed")
+    (folder / "own.yaml").write_text(
+        "{format: onnx, precision: fp32, preprocess: embedded, state: packed, softmax: true, "
+        "tolerance: {fp32: 2.0e-3}, steps: 17}"
+    )
+    export("--recipe", folder / "own.yaml", "-o", folder / "m.onnx")
+    (folder / "own.yaml").unlink()
+    return folder / "m.onnx"
 
 
 def test_files_of_other_tensors_have_other_names() -> None:
@@ -180,6 +184,7 @@ def test_files_of_other_tensors_have_other_names() -> None:
     assert f"{ONLINE}-fp16-packed-softmax.mlpackage" in names
 
 
+@pytest.mark.slow
 def test_a_packed_file_of_probabilities_answers_as_torch(packed: Path, bundled: Network) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(str(packed), providers=["CPUExecutionProvider"])
@@ -197,6 +202,7 @@ def test_a_packed_file_of_probabilities_answers_as_torch(packed: Path, bundled: 
         assert np.abs(state - together).max() <= 1e-4 * np.ptp(together)
 
 
+@pytest.mark.slow
 def test_whoever_wants_logits_of_a_file_of_probabilities_gets_them(packed: Path, bundled: Network) -> None:
     """But for the constant that softmax forgets: so views are averaged and streams smoothed as ever."""
     model = open_file(packed)
@@ -205,6 +211,7 @@ def test_whoever_wants_logits_of_a_file_of_probabilities_gets_them(packed: Path,
     assert np.abs(differences - differences.mean(1, keepdims=True)).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_a_packed_state_in_another_order_fails(packed: Path, bundled: Network) -> None:
     model = open_file(packed)
 
@@ -224,6 +231,7 @@ def test_a_packed_state_in_another_order_fails(packed: Path, bundled: Network) -
     assert report.status == "failed"
 
 
+@pytest.mark.slow
 def test_verify_run_and_eval_take_such_a_file(packed: Path, tmp_path: Path) -> None:
     CliRunner().invoke(app, ["data", "motion", str(tmp_path / "clips"), "--videos", "14", "--seed", "4"])
     runner = CliRunner()
@@ -276,25 +284,20 @@ def test_a_recipe_that_is_wrong_is_one_line(changes: str, words: str, tmp_path: 
     assert words in result.stderr
 
 
-def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    own = tmp_path / "own.yaml"
-    own.write_text(
-        "{format: onnx, precision: fp32, preprocess: external, state: packed, softmax: true, "
-        "tolerance: {fp32: 2.0e-3}, steps: 17}"
-    )
-    result = export("--recipe", own, "-o", tmp_path / "m.onnx", "--json")
-    report = json.loads(result.stdout)["verification"]
-    assert (report["tolerance"], [case["steps"] for case in report["cases"]]) == (2e-3, [17, 17])
-    contract = read_contract(tmp_path / "m.onnx")
-    assert (contract.state, contract.preprocess, contract.answer) == ("packed", "external", "probabilities")
+@pytest.mark.slow
+def test_a_recipe_of_ones_own(packed: Path) -> None:
+    contract = read_contract(packed)
+    assert (contract.state, contract.preprocess, contract.answer) == ("packed", "embedded", "probabilities")
+    report = contract.verification
+    assert report is not None
+    assert (report.tolerance, [case.steps for case in report.cases]) == (2e-3, [17, 17])
     # `verify` knows the tolerance without the recipe.
-    own.unlink()
-    again = CliRunner().invoke(app, ["verify", str(tmp_path / "m.onnx"), "--json"])
+    again = CliRunner().invoke(app, ["verify", str(packed), "--json"])
     report = json.loads(again.stdout)["verification"]
     assert (report["tolerance"], [case["steps"] for case in report["cases"]]) == (2e-3, [17, 17])
 
 
+@pytest.mark.slow
 def test_a_contract_of_before_a_key_was_added_is_read(packed: Path) -> None:
     """What a file holds is compared by what it says, not letter by letter."""
     contract = read_contract(packed)
@@ -379,6 +382,7 @@ def test_a_deployed_form_makes_them(network: Network) -> None:
         torch.testing.assert_close(makes("sigmoid"), makes(None).sigmoid())
 
 
+@pytest.mark.slow
 def test_a_stream_is_read_from_the_packed_state_by_names(packed: Path) -> None:
     pixels = moving_noise(1, 2, 3, 64)
     *_, last = open_file(packed).run_stream(frame[None] for frame in pixels)

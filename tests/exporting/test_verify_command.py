@@ -11,8 +11,6 @@ import pytest
 
 from tests.exporting.exports import Quick, correct_digest, document_of, invoke, listing, refusal, sha256, write_video
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 @pytest.fixture
 def copied(quick: Quick, tmp_path: Path) -> Path:

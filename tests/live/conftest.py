@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from tests.given import give
 from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract, StatePair, Tensor, contract_path
 from tsmzoo.cli import app
@@ -264,23 +265,18 @@ def by_scene(path: Path, *lengths: int) -> list[np.ndarray]:
     return found
 
 
-def _give(helper: Any) -> Any:
-    """Return a fixture that gives a function or a class: with importlib mode tests import none."""
-    return pytest.fixture(scope="session", name=helper.__name__)(lambda: helper)
-
-
-give_invoke = _give(invoke)
-give_answers = _give(answers)
-give_top = _give(top)
-give_refusal = _give(refusal)
-give_write = _give(write)
-give_lossless = _give(lossless)
-give_moving = _give(moving)
-give_decoded = _give(decoded)
-give_prepared = _give(prepared)
-give_contract = _give(contract)
-give_logits_of = _give(logits_of)
-give_softmax = _give(softmax)
-give_assert_top = _give(assert_top)
-give_clip_logits = _give(clip_logits)
-give_by_scene = _give(by_scene)
+give_invoke = give(invoke)
+give_answers = give(answers)
+give_top = give(top)
+give_refusal = give(refusal)
+give_write = give(write)
+give_lossless = give(lossless)
+give_moving = give(moving)
+give_decoded = give(decoded)
+give_prepared = give(prepared)
+give_contract = give(contract)
+give_logits_of = give(logits_of)
+give_softmax = give(softmax)
+give_assert_top = give(assert_top)
+give_clip_logits = give(clip_logits)
+give_by_scene = give(by_scene)

@@ -19,9 +19,6 @@ from tsmzoo.inference.model import Prediction
 from tsmzoo.live.answer import Answer, Summary
 from tsmzoo.models.wrappers import ClipModel
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
-
 ZOO = registry.load()
 
 

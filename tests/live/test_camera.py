@@ -15,8 +15,6 @@ from PIL import Image
 
 from tsmzoo.artifact.contract import Contract
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 class Camera:
     """Stands in for OpenCV's: 30 pictures a second for as long as there are any, then it is gone."""

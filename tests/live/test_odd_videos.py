@@ -18,9 +18,6 @@ from tsmzoo.artifact.contract import Contract
 from tsmzoo.data import decode, sampling, seek, transforms
 from tsmzoo.errors import VideoError
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
-
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 

@@ -9,8 +9,6 @@ import pytest
 from tsmzoo.data import sampling
 from tsmzoo.live.pacing import FramePacer
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 def picked(times: Sequence[float], fps: float | None) -> list[int]:
     beat = FramePacer(fps)

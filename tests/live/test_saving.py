@@ -21,8 +21,6 @@ from tsmzoo.data import decode
 from tsmzoo.live import video_writer
 from tsmzoo.live.answer import Answer
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 @pytest.mark.parametrize("rate", [30, 12, Fraction(30000, 1001)])
 def test_what_is_saved_has_the_frames_and_the_rate_of_the_source(

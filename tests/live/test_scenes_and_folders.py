@@ -12,8 +12,6 @@ from PIL import Image
 
 from tsmzoo.artifact.contract import Contract
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 def scenes(count: int, *seeds: int) -> list[np.ndarray]:
     """Return scenes of `count` frames each: noise in blocks, light or dark, that shimmers."""

@@ -5,7 +5,7 @@ The figures are those of the publishers' networks, as counted on the publishers'
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,12 @@ from tsmzoo.weights import checkpoint
 from .conftest import FACTS, ByHand, close, entry_of, lively, mobileone_block, random_clip
 
 ZOO = registry.load()
+
+
+def slow_if_deep(backbones: Iterable[str]) -> list[Any]:
+    """Return parameters of a test, of which those of more than a hundred layers are slow."""
+    deep = {"resnet101", "resnext101_32x4d", "densenet161"}
+    return [pytest.param(name, marks=pytest.mark.slow if name in deep else ()) for name in backbones]
 
 
 def still(x: Tensor, fold: int) -> Tensor:  # noqa: ARG001 - a shift that shifts nothing
@@ -45,7 +51,7 @@ def test_parameters_and_tensors_are_the_publishers(backbone: str) -> None:
     assert (len(names), sum(not name.endswith("num_batches_tracked") for name in names)) == facts[1:3]
 
 
-@pytest.mark.parametrize("backbone", FACTS)
+@pytest.mark.parametrize("backbone", slow_if_deep(FACTS))
 def test_multiplications_are_the_publishers(backbone: str) -> None:
     """But for batch norms, which we count as free and the figures do not."""
     entry, facts = entry_of(backbone, size=224, classes=400), FACTS[backbone]
@@ -67,7 +73,7 @@ def test_multiplications_are_the_publishers(backbone: str) -> None:
     assert counted + 2 * normed / 1e9 == pytest.approx(facts.gmacs, rel=5e-4)
 
 
-@pytest.mark.parametrize("backbone", FACTS)
+@pytest.mark.parametrize("backbone", slow_if_deep(FACTS))
 @torch.no_grad()
 def test_random_weights_give_sane_logits(backbone: str) -> None:
     logits = ClipModel(models.build(entry_of(backbone), seed=1), 4)(random_clip(2, 4, 3, 64, 64))
@@ -174,7 +180,7 @@ def test_bninception_takes_any_size(size: int) -> None:
 # --- folding -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backbone", FACTS)
+@pytest.mark.parametrize("backbone", slow_if_deep(FACTS))
 @torch.no_grad()
 def test_folded_network_computes_the_same(backbone: str) -> None:
     net, clip = lively(models.build(entry_of(backbone), seed=3)), random_clip(1, 4, 3, 64, 64)

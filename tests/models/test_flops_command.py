@@ -79,7 +79,7 @@ def test_tsn_is_tested_with_more_frames_than_it_was_trained_with(torch_macs: Cal
     assert video["gmacs"] == round(10 * torch_macs(ZOO.find("tsn_r50_k400_3seg"), 224, 25) / 1e9, 4)
 
 
-@pytest.mark.parametrize(("size", "frames"), [(32, 8), (96, 4), (64, 1)])
+@pytest.mark.parametrize(("size", "frames"), [(96, 4), (64, 1)])
 def test_size_and_frames_scale(size: int, frames: int, torch_macs: Callable[..., int]) -> None:
     document = flops("tsm_mbv2_k400", "--size", str(size), "--frames", str(frames))
     assert document["gmacs_per_clip"] == torch_macs(ZOO.find("tsm_mbv2_k400"), size, frames) / 1e9

@@ -58,6 +58,7 @@ def test_a_lone_frame_gets_zeros() -> None:
 
 
 @pytest.mark.parametrize("name", [*MODELS[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS[2:])])
+@pytest.mark.slow
 def test_the_forms_of_short_clips_agree(name: str) -> None:
     entry = ZOO.find(name)
     net = models.build(entry, seed=1).eval()

@@ -409,9 +409,12 @@ def test_folded_batch_norm_computes_the_same(net: nn.Module) -> None:
     assert close(ClipModel(folded, 4)(clip), ClipModel(net, 4)(clip), 1e-4)
 
 
-@pytest.mark.parametrize("group", [None, 2])
 @pytest.mark.parametrize(
-    ("name", "blocks"), [("tsm_r50_sthv2", 16), ("tsm_r50_nl_k400", 16), ("tsm_r101_sthv2", 33), ("tsn_r50_anet", 0)]
+    ("name", "blocks", "group"),
+    [
+        *(("tsm_r50_sthv2", 16, None), ("tsm_r50_nl_k400", 16, 2), ("tsn_r50_anet", 0, None)),
+        pytest.param("tsm_r101_sthv2", 33, 2, marks=pytest.mark.slow),
+    ],
 )
 @torch.no_grad()
 def test_a_network_in_parts_computes_the_same(name: str, blocks: int, group: int | None) -> None:

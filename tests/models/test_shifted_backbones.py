@@ -98,8 +98,10 @@ def test_every_place_is_listed() -> None:
     assert set(FACTS) - {backbone for backbone, _ in SHIFTED} == {"densenet161"}
 
 
-@pytest.mark.parametrize(("backbone", "place"), SHIFTED)
-@pytest.mark.parametrize("div", [8, 2, 3, 100])
+@pytest.mark.parametrize(
+    ("backbone", "place", "div"),
+    [*((*where, 8) for where in SHIFTED), *((*where, div) for where in SMALL for div in (3, 100))],
+)
 def test_blocks_that_are_shifted(backbone: str, place: str, div: int) -> None:
     net = models.build(entry_of(backbone, shift_place=place, shift_div=div))
     calls = shifts_of(net)
@@ -159,7 +161,7 @@ def test_mobileone_shifts_the_input_of_all_branches() -> None:
     assert close(block(x, shift_clip), y)
 
 
-@pytest.mark.parametrize(("backbone", "place"), SMALL)
+@pytest.mark.parametrize(("backbone", "place"), dict(SMALL).items())
 @torch.no_grad()
 def test_forms_agree(backbone: str, place: str) -> None:
     net = lively(models.build(entry_of(backbone, shift_place=place, shift_div=4, classes=9), seed=5))
@@ -170,7 +172,7 @@ def test_forms_agree(backbone: str, place: str) -> None:
 
 
 @pytest.mark.parametrize(("backbone", "place"), SMALL)
-@pytest.mark.parametrize("div", [8, 3])
+@pytest.mark.parametrize("div", [3, pytest.param(8, marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_a_stream_is_the_forward_shift_with_states_of_the_same_fold(backbone: str, place: str, div: int) -> None:
     net = lively(models.build(entry_of(backbone, shift_place=place, shift_div=div, classes=9), seed=5))

@@ -114,6 +114,7 @@ def test_a_deviation_is_no_nought(zero: float, tmp_path: Path) -> None:
         ("i3d_r50_nl_dot_product_k400_32x2", {"classes": 65_536}),
     ],
 )
+@pytest.mark.slow
 def test_the_largest_and_the_least_that_are_allowed_are_built(of: str, changes: dict[str, Any]) -> None:
     known = ZOO.by_id.get(of) or next(e for e in ZOO.models if e.non_local and e.family == "i3d")
     entry = msgspec.convert(msgspec.to_builtins(known) | changes, registry.Entry)
@@ -167,14 +168,13 @@ REAL = {RUN: ("--threshold", "--cut", "--reset-every", "--every", "--span", "--f
 @pytest.mark.parametrize(
     ("command", "option", "value"),
     [
-        *((command, option, value) for command in WHOLE for option in WHOLE[command] for value in (-1, 2**63, 10**30)),
+        *((command, option, value) for command in WHOLE for option in WHOLE[command] for value in (-1, 10**30)),
         *((command, option, value) for command in REAL for option in REAL[command] for value in (*ODD, 1e30)),
         *((EVAL, "--observe", value) for value in ("nan", "1e308", "-1", "inf")),
         *((EVAL, "--weights-of-scores", value) for value in ("nan", "1e308", "-1e308", "inf")),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0] if isinstance(value, tuple) else f"{value:g}",
 )
-@pytest.mark.usefixtures("one_registry")
 def test_every_number_of_an_option_is_bounded(command: tuple[str, ...], option: str, value: object) -> None:
     result = CliRunner().invoke(app, [*command, f"{option}={value}"])
     assert (result.exit_code, result.stdout) == (2, "")

@@ -32,8 +32,6 @@ from tsmzoo.weights.load import load_network
 ZOO = registry.load()
 MODEL = "tsm_mbv2_motion_online"
 
-pytestmark = pytest.mark.usefixtures("one_registry")
-
 
 def command(*arguments: object) -> None:
     """Run a command; raise what a user reads where it fails, and what ends it."""

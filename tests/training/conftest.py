@@ -13,6 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from tests.given import give
 from tsmzoo import registry
 from tsmzoo.cli import app
 from tsmzoo.data import dataset, layouts
@@ -165,17 +166,12 @@ def entry_of(out: Path) -> Entry:
     return registry.load(out / "registry.yaml").find("mine")
 
 
-def _give(helper: Any) -> Any:
-    """Return a fixture that gives a function or a class: with importlib mode tests import none."""
-    return pytest.fixture(scope="session", name=helper.__name__)(lambda: helper)
-
-
-give_made = _give(made)
-give_written = _give(written)
-give_record_colours = _give(record_colours)
-give_fit = _give(fit)
-give_succeeded = _give(succeeded)
-give_assert_fails = _give(assert_fails)
-give_metrics = _give(metrics)
-give_timeless = _give(timeless)
-give_entry_of = _give(entry_of)
+give_made = give(made)
+give_written = give(written)
+give_record_colours = give(record_colours)
+give_fit = give(fit)
+give_succeeded = give(succeeded)
+give_assert_fails = give(assert_fails)
+give_metrics = give(metrics)
+give_timeless = give(timeless)
+give_entry_of = give(entry_of)

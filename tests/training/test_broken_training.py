@@ -34,10 +34,17 @@ BROKEN: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def recorded(record: Record, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recorded")
+    record(folder / "data", 10, 1)
+    record(folder / "val", 6, 2)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def _lists(record: Record, tmp_path: Path) -> None:
-    record(tmp_path / "data", 10, 1)
-    record(tmp_path / "val", 6, 2)
+def _lists(recorded: Path, tmp_path: Path) -> None:
+    shutil.copytree(recorded, tmp_path, dirs_exist_ok=True)
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:
@@ -59,37 +66,39 @@ def one_line(result: Any, *words: str) -> None:
         assert word in result.stderr
 
 
-@pytest.mark.parametrize("how", BROKEN)
-def test_broken_videos_are_skipped_counted_and_named(train_tiny: Any, tmp_path: Path, how: str) -> None:
-    for folder, number in (("data", 3), ("val", 2)):
-        BROKEN[how](tmp_path / folder / f"{number}.mp4")
-    result = train_tiny("--json")
+def test_broken_videos_are_skipped_counted_and_named(train_tiny: Any, tmp_path: Path) -> None:
+    broken = {"data": list(range(len(BROKEN))), "val": [2]}
+    for number, damage in enumerate(BROKEN.values()):
+        damage(tmp_path / "data" / f"{number}.mp4")
+    BROKEN["empty"](tmp_path / "val" / "2.mp4")
+    result = train_tiny("--json", batch=3)
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert [(row["list"], row["video"]) for row in document["skipped_videos"]] == [
-        ("training", "3.mp4"),
+        *(("training", f"{number}.mp4") for number in broken["data"]),
         ("validation", "2.mp4"),
     ]
-    assert (document["skipped"], document["val_videos"]) == (1, 5)
-    assert (document["train_videos"], document["train_listed"], document["val_listed"]) == (9, 10, 6)
+    assert (document["skipped"], document["val_videos"]) == (7, 5)
+    assert (document["train_videos"], document["train_listed"], document["val_listed"]) == (3, 10, 6)
     notes = result.stderr.splitlines()
     assert len(notes) == 2
-    for note, words in zip(notes, (("1 of 10", "3.mp4"), ("1 of 6", "2.mp4")), strict=True):
+    for note, words in zip(notes, (("7 of 10", "0.mp4"), ("1 of 6", "2.mp4")), strict=True):
         assert all(word in note for word in words)
     # What is left is what a list without them would be: the same network, measured on as many.
     whole = tmp_path / "whole"
-    for folder, number in (("data", 3), ("val", 2)):
+    for folder, numbers in broken.items():
         shutil.copytree(tmp_path / folder, whole / folder, symlinks=True)
         kept = whole / folder / dataset.ANNOTATIONS
-        lines = [line for line in kept.read_text().splitlines(keepends=True) if not line.startswith(f"{number}.mp4")]
+        gone = tuple(f"{number}.mp4" for number in numbers)
+        lines = [line for line in kept.read_text().splitlines(keepends=True) if not line.startswith(gone)]
         kept.write_text("".join(lines))
     options = ("--data", str(whole / "data"), "--val", str(whole / "val"), "-o", str(whole / "out"))
-    assert train_tiny(*options).exit_code == 0
+    assert train_tiny(*options, batch=3).exit_code == 0
     assert same_weights(tmp_path / "out", whole / "out")
-    assert metrics(tmp_path / "out")[-1] == metrics(whole / "out")[-1] | {"skipped": 1}
+    assert metrics(tmp_path / "out")[-1] == metrics(whole / "out")[-1] | {"skipped": 7}
     entry = registry.load(tmp_path / "out" / "registry.yaml").find("mine")
     assert [note.split(" could")[0] for note in entry.notes] == [
-        "1 of the 10 videos of its training list",
+        "7 of the 10 videos of its training list",
         "1 of the 6 videos of its validation list",
     ]
 
@@ -108,7 +117,7 @@ def test_eval_and_training_skip_the_same(train_tiny: Any, tmp_path: Path) -> Non
     assert measured["top1"] == document["val_top1"]
 
 
-@pytest.mark.parametrize("folder", ["data", "val"])
+@pytest.mark.parametrize("folder", ["data", pytest.param("val", marks=pytest.mark.slow)])
 def test_strict_stops_before_the_first_epoch(train_tiny: Any, tmp_path: Path, folder: str) -> None:
     for number in (4, 5):
         BROKEN["empty"](tmp_path / folder / f"{number}.mp4")
@@ -156,7 +165,7 @@ def folder_of_images(path: Path, count: int, broken: tuple[int, ...] = ()) -> No
             image.write_bytes(b"")
 
 
-@pytest.mark.parametrize("broken", [(0,), (5,), (2,)], ids=["first", "last", "another"])
+@pytest.mark.parametrize("broken", [pytest.param((5,), marks=pytest.mark.slow), (2,)], ids=["last", "another"])
 def test_folders_of_images_are_looked_into_at_both_ends(
     train_tiny: Any, tmp_path: Path, broken: tuple[int, ...]
 ) -> None:
@@ -205,6 +214,7 @@ def test_a_video_lost_in_training_is_replaced_and_named(
     assert all("0.mp4" not in line for line in (tmp_path / "out" / "registry.yaml").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_a_video_ends_as_one_that_was_interrupted_too(tiny_zoo: Path, tmp_path: Path) -> None:
     for name, stop in (("one", None), ("two", 3)):
         gone = tmp_path / "data" / "0.mp4"
@@ -226,6 +236,7 @@ def test_a_run_that_lost_a_video_ends_as_one_that_was_interrupted_too(tiny_zoo: 
     assert metrics(tmp_path / "one")[-1] == metrics(tmp_path / "two")[-1]
 
 
+@pytest.mark.slow
 def test_a_video_that_was_mended_is_left_out_of_a_run_that_began_without_it(tiny_zoo: Path, tmp_path: Path) -> None:
     video = tmp_path / "data" / "5.mp4"
     content = video.read_bytes()
@@ -239,6 +250,7 @@ def test_a_video_that_was_mended_is_left_out_of_a_run_that_began_without_it(tiny
     assert same_weights(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_validation_counts_what_it_measured(tiny_zoo: Path, tmp_path: Path) -> None:
     last = fit(tmp_path, tiny_zoo, tmp_path / "out", 1, (tmp_path / "val" / "4.mp4").unlink)
     assert (last.val_videos, last.skipped) == (5, 0)
@@ -246,6 +258,7 @@ def test_validation_counts_what_it_measured(tiny_zoo: Path, tmp_path: Path) -> N
     assert [(row.list, row.video) for row in last.skipped_videos] == [("validation", "4.mp4")]
 
 
+@pytest.mark.slow
 def test_a_disk_that_goes_away_is_one_line_and_the_run_goes_on_later(tiny_zoo: Path, tmp_path: Path) -> None:
     away = tmp_path / "away"
     with pytest.raises(train.TrainingError, match="none of the 10 videos can be read any more") as raised:
@@ -280,6 +293,7 @@ def test_workers_and_memory_lose_the_same(tiny_zoo: Path, tmp_path: Path) -> Non
     assert held.skipped_videos == lasts[0].skipped_videos
 
 
+@pytest.mark.slow
 def test_a_state_of_the_version_before_is_resumed(tiny_zoo: Path, tmp_path: Path) -> None:
     import torch
 
@@ -321,6 +335,7 @@ def test_a_start_that_is_none_names_the_recipes_key(train_tiny: Any, tmp_path: P
     assert yaml.safe_load((tmp_path / "mine.yaml").read_text())["weights"] == path
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_images_of_another_name(train_tiny: Any, tmp_path: Path) -> None:
     assert train_tiny().exit_code == 0
     one_line(train_tiny("--images", "img_{:05d}.jpg"), str(tmp_path / "out"), "another recipe, list")
@@ -365,6 +380,7 @@ def test_a_lack_of_the_machine_is_no_fault_of_a_video(
     assert len(unreadable.probe(listed, lambda _: None)) == broken
 
 
+@pytest.mark.slow
 def test_a_video_whose_pictures_change_their_size_is_replaced_and_named(train_tiny: Any, tmp_path: Path) -> None:
     half = tmp_path / "half.ts"
     with av.open(str(half), "w") as container, av.open(str(tmp_path / "data" / "3.ts"), "w") as turned:

@@ -55,6 +55,7 @@ def test_two_colours_are_learned(
     assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
 
 
+@pytest.mark.slow
 def test_an_epoch_leaves_ten_lines(
     train: Train, tmp_path: Path, metrics: Callable[..., Any], succeeded: Callable[..., Any]
 ) -> None:
@@ -113,7 +114,7 @@ def test_frozen_norms_stay_and_the_first_moves(
     before = models.build(zoo.find("tiny"), seed=0).state_dict()
     after = {}
     for partial in (True, False):
-        fit(zoo, made(epochs=2, partial_bn=partial), data, val, tmp_path / str(partial))
+        fit(zoo, made(partial_bn=partial, frames=2), data, val, tmp_path / str(partial))
         after[partial] = load_file(tmp_path / str(partial) / "model.safetensors")
     norms = [key.removesuffix("running_mean") for key in before if key.endswith("running_mean")]
     of_norms = {norm + part for norm in norms for part in ("weight", "bias", "running_mean", "running_var")}
@@ -136,9 +137,8 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     timeless: Callable[..., Any],
 ) -> None:
     recipe = made(epochs=2, dropout=0.5, scales=(1.0, 0.7), hflip=True, warmup=0.5, partial_bn=partial, frames=2)
-    one, two, stopped = (tmp_path / name for name in ("one", "two", "stopped"))
+    one, stopped = tmp_path / "one", tmp_path / "stopped"
     fit(zoo, recipe, data, val, one)
-    fit(zoo, recipe, data, val, two)
     with pytest.raises(KeyboardInterrupt):
         fit(zoo, recipe, data, val, stopped, stop=STEPS + 2)
     assert len(metrics(stopped)) == STEPS + 2, "the epoch that was begun left lines"
@@ -146,9 +146,8 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     with pytest.raises(KeyboardInterrupt):  # and once more, as the epoch begins anew
         fit(zoo, recipe, data, val, stopped, stop=STEPS)
     fit(zoo, recipe, data, val, stopped)
-    weights = [(out / "model.safetensors").read_bytes() for out in (one, two, stopped)]
-    assert weights[0] == weights[1] == weights[2]
-    assert timeless(one) == timeless(two) == timeless(stopped)
+    assert (one / "model.safetensors").read_bytes() == (stopped / "model.safetensors").read_bytes()
+    assert timeless(one) == timeless(stopped)
     assert len(timeless(one)) == 2 * STEPS
     seconds = [line["seconds"] for line in metrics(stopped)]
     assert seconds == sorted(seconds)
@@ -163,6 +162,7 @@ def test_the_same_weights_are_the_same_bytes(zoo: registry.Registry, tmp_path: P
     assert len(files) == 1
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(
     zoo: registry.Registry, data: Path, val: Path, tmp_path: Path, fit: Callable[..., Any], made: Callable[..., Any]
 ) -> None:
@@ -253,6 +253,7 @@ def test_validation_takes_as_many_clips_as_their_frames_allow(
         assert len(batches.call_args.args[2]) == 10
 
 
+@pytest.mark.slow
 def test_a_model_of_several_classes_a_video_is_trained_to_one(
     train: Train, val: Path, tmp_path: Path, entry_of: Callable[..., Any], succeeded: Callable[..., Any]
 ) -> None:

@@ -61,7 +61,7 @@ def test_the_same_classes_keep_the_classifier(
     assert all(kept(base, tmp_path / "out").values())
 
 
-@pytest.mark.parametrize("classes", [("yes", "café: №1", "c"), ("blue", "red"), None], ids=["three", "order", "none"])
+@pytest.mark.parametrize("classes", [("yes", "café: №1", "c"), None], ids=["three", "none"])
 def test_other_classes_replace_the_classifier_alone(
     train: Train,
     base: Path,
@@ -71,7 +71,7 @@ def test_other_classes_replace_the_classifier_alone(
     succeeded: Callable[..., Any],
 ) -> None:
     folders = [str(record_colours(tmp_path / name, 9, seed, classes)) for seed, name in enumerate(("a", "b"))]
-    for seed in (0, 1):
+    for seed in (0, 1) if classes is None else (0,):
         out = tmp_path / f"seed {seed}"
         where = ("--data", folders[0], "--val", folders[1], "-o", str(out))
         succeeded(train(*where, weights=str(base), seed=seed, **STILL))
@@ -81,21 +81,17 @@ def test_other_classes_replace_the_classifier_alone(
     count = len(classes or CLASSES)
     assert new["classifier.1.weight"].shape == (count, 1280)
     assert new["classifier.1.weight"].std() == pytest.approx(0.01, rel=0.1)
-    assert not torch.equal(
-        new["classifier.1.weight"], load_file(tmp_path / "seed 1" / "model.safetensors")["classifier.1.weight"]
-    )
+    if classes is None:
+        other = load_file(tmp_path / "seed 1" / "model.safetensors")
+        assert not torch.equal(new["classifier.1.weight"], other["classifier.1.weight"])
     trained = registry.load(tmp_path / "seed 0" / "registry.yaml")
     assert trained.label_names(trained.find("mine")) == (classes or ("class 0", "class 1"))
 
 
 @pytest.mark.parametrize(
     ("model", "frames"),
-    [
-        ("tiny", None),
-        ("tiny_online", 8),
-        ("tiny", 2),
-    ],
-    ids=["offline", "online", "other frames"],
+    [("tiny_online", 8), pytest.param("tiny", 2, marks=pytest.mark.slow)],
+    ids=["online", "offline, other frames"],
 )
 def test_eval_gives_what_training_measured(
     train: Train,
@@ -143,6 +139,7 @@ def test_the_model_is_one_of_its_registry(
     assert cost["gmacs_per_clip"] == pytest.approx(entry.gmacs, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_normalisation_of_the_users_own_goes_along(
     train: Train, zoo_file: Path, tmp_path: Path, entry_of: Callable[..., Any], succeeded: Callable[..., Any]
 ) -> None:
@@ -156,6 +153,7 @@ def test_a_normalisation_of_the_users_own_goes_along(
     assert entry_of(tmp_path / "out").normalisation == "ours"
 
 
+@pytest.mark.slow
 def test_the_files_of_the_base_are_not_those_of_the_model(
     train: Train, zoo_file: Path, tmp_path: Path, entry_of: Callable[..., Any], succeeded: Callable[..., Any]
 ) -> None:
@@ -171,6 +169,7 @@ def test_the_files_of_the_base_are_not_those_of_the_model(
     assert entry.filename == "model.safetensors"
 
 
+@pytest.mark.slow
 def test_an_image_network_is_given_a_shift_and_a_classifier(
     train: Train, zoo: registry.Registry, tmp_path: Path, entry_of: Callable[..., Any], succeeded: Callable[..., Any]
 ) -> None:
@@ -203,6 +202,7 @@ def test_a_start_that_is_no_start_is_one_line(train: Train, tmp_path: Path, asse
 
 
 @pytest.mark.parametrize("name", ["motion", "tsmzoo", "tsm_r50_jester"], ids=["labels", "source", "alias"])
+@pytest.mark.slow
 def test_a_name_that_means_something_else_already_is_refused_or_does_no_harm(
     train: Train, tmp_path: Path, name: str, assert_fails: Callable[..., Any]
 ) -> None:

@@ -75,6 +75,7 @@ RESIDUAL: dict[str, Any] = {"family": "tsm"}
         pytest.param(
             *("resnext101_32x4d", TSN_, MMACTION_PLAIN, "mmaction2", "backbone.layer1.0.downsample.0.weight"),
             id="rx101",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             *(
@@ -85,6 +86,7 @@ RESIDUAL: dict[str, Any] = {"family": "tsm"}
                 "backbone.features.denseblock4.denselayer24.norm2.bias",
             ),
             id="densenet161",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             *("mobileone_s4", TSN_, MMACTION_MOBILEONE, "mmaction2", "backbone.stage3.19.se.conv2.conv.bias"),
@@ -113,6 +115,7 @@ RESIDUAL: dict[str, Any] = {"family": "tsm"}
         pytest.param(
             *("resnext101_32x4d", TSN_, MIT_WRAPPED, "mit-tsm", "module.base_model.layer3.22.conv3.weight"),
             id="mit rx101",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             *("resnet50", IN_PLACE, MIT_BLOCK, "mit-tsm", "module.base_model.layer3.5.net.bn3.weight"),
@@ -176,9 +179,9 @@ def test_our_files_tell_the_options_of_their_shift(model: str, changes: dict[str
 def test_our_files_tell_the_inflation(tmp_path: Path) -> None:
     """That of pytorchvideo has the names and shapes of mmaction2's, and other strides."""
     one, other = like("resnet50_i3d", family="i3d"), like("resnet50_i3d_8x8", family="i3d")
-    path = tmp_path / "mine.safetensors"
+    net, path = models.build(one, seed=1), tmp_path / "mine.safetensors"
     for held, wanted in ((one, other), (other, one)):
-        checkpoint.save(models.build(held, seed=1), held, path)
+        checkpoint.save(net, held, path)
         checkpoint.load(models.build(held), held, path)
         with pytest.raises(CheckpointError, match=f"holds {held.backbone}, but .* is {wanted.backbone};"):
             checkpoint.load(models.build(wanted), wanted, path)

@@ -103,7 +103,6 @@ def video(clips: Path) -> Path:
 # --- the shift -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("one_registry")
 def test_a_unidirectional_file_of_mits_trainer_answers_as_itself(uni: Path, clips: Path) -> None:
     told = refusal("run", ONLINE, video(clips), "--weights", uni)
     assert "keys do not tell" in told
@@ -151,7 +150,6 @@ def test_a_unidirectional_file_gives_the_publishers_logits(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_registry")
 def test_an_export_of_it_is_not_stamped_and_verifies(uni: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     path = tmp_path / "mine.onnx"
@@ -214,7 +212,6 @@ def five(uni: Path, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.usefixtures("one_registry")
 def test_another_number_of_classes(uni: Path, clips: Path, tmp_path: Path) -> None:
     path = five(uni, tmp_path)
     given = (ONLINE, video(clips), "--weights", path, "--shift", "uni")
@@ -257,9 +254,7 @@ def test_a_registry_is_printed_and_serves(uni: Path, clips: Path, tmp_path: Path
     assert done("info", "uni_best", "--registry", mine).stdout.startswith("uni_best\n")
 
 
-@pytest.mark.parametrize(
-    "name", ["x" * 150, "x" * 240, "-" * 130 + "a", "übung (3)", "folder\u3000of mine/x", "a'b: #c"]
-)
+@pytest.mark.parametrize("name", ["x" * 240, "-" * 130 + "a", "folder\u3000of mine/übung (3), a'b: #c"])
 def test_a_registry_of_an_odd_name_serves(name: str, uni: Path, tmp_path: Path) -> None:
     path = tmp_path / f"{name}.pth.tar"
     path.parent.mkdir(exist_ok=True)
@@ -269,7 +264,7 @@ def test_a_registry_of_an_odd_name_serves(name: str, uni: Path, tmp_path: Path) 
     assert registry.load(mine).find(model["id"]).file == str(path)
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\x1b[2J", "a\x7f", os.fsdecode(b"a\xff"), "/".join(["y" * 200] * 6)])
+@pytest.mark.parametrize("name", ["a\nb\x1b[2J\x7f", os.fsdecode(b"a\xff"), "/".join(["y" * 200] * 6)])
 def test_a_path_that_no_registry_can_hold_is_refused_by_name(name: str, uni: Path, tmp_path: Path) -> None:
     path = tmp_path / f"{name}.pth.tar"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -287,9 +282,14 @@ def test_classes_are_bounded_alike(uni: Path, clips: Path) -> None:
         assert said in " ".join(re.sub(r"[│╭╮╰╯─]", "", result.stderr).split())
 
 
+@pytest.fixture(scope="module")
+def printed(uni: Path) -> str:
+    return done("info", ONLINE, "--weights", uni, "--shift", "uni").stdout
+
+
 @pytest.mark.parametrize("key", ["bi", "uni", "sideways"])
-def test_the_registrys_key_is_checked(key: str, uni: Path, tmp_path: Path) -> None:
-    printed = yaml.safe_load(done("info", ONLINE, "--weights", uni, "--shift", "uni").stdout)
+def test_the_registrys_key_is_checked(key: str, printed: str, tmp_path: Path) -> None:
+    printed = yaml.safe_load(printed)
     printed["models"][0]["shift"] = key
     (mine := tmp_path / "mine.yaml").write_text(yaml.safe_dump(printed))
     if key == "sideways":

@@ -180,7 +180,7 @@ def refusal(path: Path, entry: Entry = ENTRY, **options: Any) -> str:
 
 
 @stand_in
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", ["flow", pytest.param("k600", marks=pytest.mark.slow)])
 def test_every_tensor_lands_where_it_belongs(name: str, tmp_path: Path) -> None:
     entry, wanted, arrays = layout(name)
     assert_loads(write(tmp_path, arrays), entry, wanted)
@@ -214,6 +214,7 @@ def test_a_scale_of_its_own_is_kept(tmp_path: Path) -> None:
 
 
 @stand_in
+@pytest.mark.slow
 def test_another_network_is_refused_by_shapes(tmp_path: Path) -> None:
     flow, k600 = write(tmp_path / "flow", layout("flow")[2]), write(tmp_path / "k600", layout("k600")[2])
     stem = "Conv3d_1a_7x7.conv3d.weight (64, 2, 7, 7, 7) instead of (64, 3, 7, 7, 7)"
@@ -290,6 +291,7 @@ def test_without_tensorflow_nothing_of_its_own_is_fetched(monkeypatch: pytest.Mo
         weight_load.load_network(entry)
 
 
+@pytest.mark.slow
 def test_tensorflow_is_imported_by_what_reads_such_files_alone() -> None:
     code = "import sys, tsmzoo.cli, tsmzoo.weights.load; print('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -359,6 +359,7 @@ def test_a_step_goes_through_nothing_that_lies_in_the_memo(
         unpickling.load(file)
 
 
+@pytest.mark.slow
 def test_copies_of_copies_are_bounded() -> None:
     listed = b"](" + b"(U\x01aNt" * 1000 + b"eq\x00"
     again = (named("collections OrderedDict") + b"h\x00\x85R0") * 11_000
