@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tsmzoo import registry
 from tsmzoo.cli import app
-from tsmzoo.registry import Entry
+from tsmzoo.registry import Entry, paths
 
 ZOO = registry.load()
 FIGURES = ("params", "gmacs", "states")
@@ -39,6 +39,17 @@ def test_entries_of_the_project_pass(tmp_path: Path) -> None:
     result = check(write(tmp_path / "own.yaml", *items))
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [f"{item['id']}: as counted" for item in items]
+
+
+def test_a_new_entry_of_the_project_itself_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo = registry.document(paths.DATA / "registry.yaml")
+    entry = next(item for item in zoo["models"] if item["id"] == "tsm_mbv2_motion")
+    lacking = {key: value for key, value in entry.items() if key not in (*FIGURES, "results")}
+    path = tmp_path / "registry.yaml"
+    path.write_text(yaml.safe_dump(zoo | {"models": [lacking], "aliases": {}}), encoding="utf-8")
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    result = check(path)
+    assert result.stdout.startswith("# tsm_mbv2_motion: lacks params, gmacs\n    params: 414062\n")
 
 
 @pytest.mark.parametrize("name", ["tsm_mbv2_motion", "tsm_mbv2_motion_online"])

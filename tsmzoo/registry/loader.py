@@ -33,7 +33,12 @@ def load(*extra: Path, incomplete: bool = False) -> Registry:
     8
     """
     own = paths.DATA / "registry.yaml"
-    merged = compiled.load(own, Registry, lambda: _on_top(Registry(), own, paths.PACKAGE))
+
+    def read() -> Registry:
+        return _on_top(Registry(), own, paths.PACKAGE, incomplete=incomplete)
+
+    # No copy is kept of an incomplete registry; `registry check` may be asked about the project's own.
+    merged = read() if incomplete else compiled.load(own, Registry, read)
     for path in extra:
         merged = _on_top(merged, path, path.parent, incomplete=incomplete)
     return merged
