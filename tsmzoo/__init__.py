@@ -99,16 +99,18 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for: `import tsmzoo` waits for neither torch nor numpy (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # to a type checker, any attribute would exist
 
-    module = _MODULES.get(name, "errors" if name.endswith("Error") else "api")
-    found: object = getattr(import_module(f"{__name__}.{module}"), "Entry" if name == "ModelEntry" else name)
-    globals()[name] = found
-    return found
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first asked for: `import tsmzoo` loads neither torch nor numpy (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        module = _MODULES.get(name, "errors" if name.endswith("Error") else "api")
+        found: object = getattr(import_module(f"{__name__}.{module}"), "Entry" if name == "ModelEntry" else name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:
