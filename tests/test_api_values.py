@@ -37,7 +37,7 @@ def model() -> tsmzoo.Model:
             lambda _: tsmzoo.load(MODEL, labels=["a"] * 14),
             "`labels`: of a checkpoint of your own; give it as `weights`",
         ),
-        (lambda _: tsmzoo.load(MODEL, shift="bi", classes=14), "leave out `classes` and `shift`"),
+        (lambda _: tsmzoo.load(MODEL, shift="bi", classes=14), "leave out `shift` and `classes`"),
         (lambda _: tsmzoo.count_flops(MODEL, size=0), "`size` cannot be 0"),
         (lambda _: tsmzoo.count_flops(MODEL, frames=0), "`frames` cannot be 0"),
         (lambda _: tsmzoo.Smoothing(window=0), "`window` cannot be 0"),

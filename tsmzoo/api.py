@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 #: A file or folder.
 PathLike = str | Path
-_T = TypeVar("_T")
 # The bounds of the command line.
 Threads = Annotated[int, Meta(ge=1, le=256)]
 Split = Annotated[int, Meta(ge=1, le=3)]
@@ -52,7 +51,8 @@ def _path(given: PathLike | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _each(models: _T | Iterable[_T]) -> list[_T]:
+def _each(models: Any) -> list[Any]:
+    """Return one model, or several, as a list."""
     return [models] if isinstance(models, str) or not isinstance(models, Iterable) else list(models)
 
 
@@ -117,8 +117,8 @@ def model_table(models: Iterable[str], *, registry: PathLike | None = None) -> l
         RegistryError: No model has such a name.
 
     Examples:
-        >>> [(row.id, row.gmacs) for row in tsmzoo.model_table(["tsm_r50_sthv2", "tsm_mbv2_motion"])]
-        [('tsm_r50_sthv2', 32.88), ('tsm_mbv2_motion', 0.038)]
+        >>> [(row.id, row.top1) for row in tsmzoo.model_table(["tsm_mbv2_motion", "tsm_r50_sthv2"])]
+        [('tsm_mbv2_motion', 98.79), ('tsm_r50_sthv2_8f_mit', 61.2)]
     """
     from tsmzoo.catalog import listing
 
@@ -745,7 +745,7 @@ def draw_accuracy(
 
     Examples:
         >>> sorted(path.name for path in tsmzoo.draw_accuracy("pictures"))[-1]
-        'accuracy-sthv2.svg'
+        'accuracy-somethingv2.svg'
     """
     from tsmzoo.benchmarking import plots
 

@@ -70,15 +70,15 @@ class Fake(run.Worker):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.asked.append((self.job.subject, "ended"))
+        self.asked.append((self.job.name, "ended"))
 
     def ask(self, request: Any, kind: Any) -> Any:  # noqa: ARG002 - as a worker's
-        self.asked.append((self.job.subject, request))
+        self.asked.append((self.job.name, request))
         if isinstance(request, Job):
             return Loaded(
                 runtime="r 1", model="m", mode="online", precision="fp32", weights="random", input_shape=(1, 3, 8, 8)
             )
-        return (float(self.job.subject) / 1e3,) * request["passes"] if "passes" in request else 1.0
+        return (float(self.job.name) / 1e3,) * request["passes"] if "passes" in request else 1.0
 
 
 def test_all_take_turns_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
