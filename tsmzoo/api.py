@@ -565,7 +565,7 @@ def evaluate(
     settings = Settings(
         protocol=protocol,
         changes=Changes(clips=clips, crops=crops, frames=frames),
-        observe=tuple(sorted({*observe} - {100})),  # the whole is scored anyway
+        observe=tuple(sorted({*observe})),
         strict=strict,
         workers=workers,
         registries=(Path(registry),) if registry is not None else (),

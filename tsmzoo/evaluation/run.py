@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from tsmzoo.callbacks import Notify, Progress, silent
@@ -62,6 +63,7 @@ def evaluate_members(
         raise UsageError(f"saved predictions are scored as they are; leave out {listed(unused)}")
     if live and data is None:
         raise UsageError(f"{names[live[0]]} needs videos to be measured on; give the folder of the `data`")
+    settings = replace(settings, observe=tuple(level for level in settings.observe if level != 100))  # scored anyway
     for member in members:
         if isinstance(member, ModelReference):
             member.check_file()
