@@ -104,3 +104,13 @@ def test_refused_by_export(given: dict[str, Any], message: str, tmp_path: Path) 
 def test_labels_of_a_checkpoint_of_ones_own_are_taken() -> None:
     names = tuple(f"gesture {n}" for n in range(registry.load().find(MODEL).classes))
     assert tsmzoo.load(MODEL, weights="random", labels=names).labels == names
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    model = tsmzoo.load(MODEL, frames=np.int64(4), size=np.int32(96), threads=np.uint8(1))
+    assert model(np.zeros((4, 3, 96, 96), np.uint8)).shape == (14,)
+    assert type(model.contract.frames) is int
+    assert tsmzoo.count_flops(MODEL, size=np.int64(32)).input_shape == [1, 8, 3, 32, 32]
+    assert tsmzoo.Smoothing(window=np.int64(2), threshold=np.float32(0.5)).window == 2
+    with pytest.raises(tsmzoo.UsageError, match=r"`size` cannot be 64\.0"):
+        tsmzoo.load(MODEL, size=np.float64(64))
