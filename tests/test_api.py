@@ -6,12 +6,15 @@ import ast
 import doctest
 import importlib
 import inspect
+import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -25,9 +28,13 @@ ERRORS = {name for name in tsmzoo.__all__ if name.endswith("Error")}
 #: Results whose example is that of the function that returns them.
 RETURNED = {
     "BenchmarkRow": "benchmark",
+    "CheckpointInfo": "describe_checkpoint",
     "Cost": "count_flops",
+    "Download": "download",
+    "EntryCheck": "check_registry",
     "EvaluationResult": "evaluate",
-    "ModelEntry": "model_info",
+    "ModelInfo": "model_info",
+    "ModelRow": "model_table",
     "TrainingResult": "train",
 }
 #: Their examples convert, train or time a network.
@@ -45,6 +52,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encode(folder / "opening.mp4", frames, motion.FPS)
     for name, seed in (("clips", 4), ("more", 5)):
         motion.write(folder / name, 14, seed, lambda *_: None)
+    shutil.copy(tsmzoo.model_info("tsm_mbv2_motion").file.path, folder / "own.safetensors")
+    found = tsmzoo.describe_checkpoint(folder / "own.safetensors")
+    (folder / "own.yaml").write_text(yaml.safe_dump(found.registry), encoding="utf-8")
     (folder / "quick.yaml").write_text(yaml.safe_dump(QUICK), encoding="utf-8")
     return folder
 
@@ -74,7 +84,10 @@ def examples(name: str) -> list[doctest.DocTest]:
     "name",
     [
         pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
-        for name in ("", *sorted({*tsmzoo.__all__} - {"__version__"} - (ERRORS - {"ZooError"}) - RETURNED.keys()))
+        for name in (
+            "",
+            *sorted({*tsmzoo.__all__} - {"__version__"} - (ERRORS - {"ZooError"}) - {*RETURNED, "ModelEntry"}),
+        )
     ],
 )
 def test_examples(
@@ -96,6 +109,28 @@ def test_examples(
 def test_a_result_is_what_its_function_returns(result: str) -> None:
     returned = inspect.signature(getattr(tsmzoo, RETURNED[result])).return_annotation
     assert getattr(tsmzoo, result).__name__ in returned
+
+
+def test_what_is_known_of_a_model_is_what_info_prints() -> None:
+    """Each key of the document is an attribute, and so is each other one of the registry's entry."""
+    info = tsmzoo.model_info("tsm_r50_sthv2")
+    assert isinstance(info.entry, tsmzoo.ModelEntry)
+    assert all(msgspec.to_builtins(getattr(info, key)) == value for key, value in info.document().items())
+    assert info.headline == info.entry.headline
+    with pytest.raises(AttributeError):
+        info.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", [None, Path("x"), 7])
+def test_what_is_no_name_is_no_model(name: Any) -> None:
+    with pytest.raises(tsmzoo.RegistryError, match=f"no model is called '{name}'"):
+        tsmzoo.model_info(name)
+
+
+def test_errors_go_from_one_process_to_another(folder: Path) -> None:
+    contract = tsmzoo.load("tsm_mbv2_motion").contract
+    error = pickle.loads(pickle.dumps(tsmzoo.VerificationError("differs", folder, contract)))
+    assert (str(error), error.path, error.contract) == ("differs", folder, contract)
 
 
 def test_public_methods_have_examples() -> None:

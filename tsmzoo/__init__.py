@@ -14,17 +14,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tsmzoo.api import (
         benchmark,
+        check_registry,
         count_flops,
+        describe_checkpoint,
+        download,
+        draw_accuracy,
         evaluate,
         export,
+        generate_clips,
         list_models,
         load,
         model_info,
+        model_table,
         train,
         verify,
     )
     from tsmzoo.benchmarking.run import BenchmarkRow
+    from tsmzoo.catalog.check import EntryCheck
+    from tsmzoo.catalog.download import Download
     from tsmzoo.catalog.flops import Cost
+    from tsmzoo.catalog.info import ModelInfo
+    from tsmzoo.catalog.listing import ModelRow
+    from tsmzoo.catalog.stub import CheckpointInfo
     from tsmzoo.errors import (
         ArtifactError,
         CheckpointError,
@@ -33,6 +44,7 @@ if TYPE_CHECKING:
         ExportError,
         RegistryError,
         TrainingError,
+        UsageError,
         VerificationError,
         VideoError,
         ZooError,
@@ -40,6 +52,7 @@ if TYPE_CHECKING:
     from tsmzoo.evaluation.report import EvaluationResult
     from tsmzoo.exporting.report import Artifact
     from tsmzoo.inference.model import Model, Prediction
+    from tsmzoo.inference.reference import ModelReference
     from tsmzoo.inference.smoothing import Smoothing
     from tsmzoo.inference.stream import Stream
     from tsmzoo.registry import Entry as ModelEntry
@@ -52,30 +65,43 @@ __all__ = [
     "ArtifactError",
     "BenchmarkRow",
     "CheckpointError",
+    "CheckpointInfo",
     "Cost",
     "DataError",
+    "Download",
     "DownloadError",
+    "EntryCheck",
     "EvaluationResult",
     "ExportError",
     "Model",
     "ModelEntry",
+    "ModelInfo",
+    "ModelReference",
+    "ModelRow",
     "Prediction",
     "RegistryError",
     "Smoothing",
     "Stream",
     "TrainingError",
     "TrainingResult",
+    "UsageError",
     "VerificationError",
     "VideoError",
     "ZooError",
     "__version__",
     "benchmark",
+    "check_registry",
     "count_flops",
+    "describe_checkpoint",
+    "download",
+    "draw_accuracy",
     "evaluate",
     "export",
+    "generate_clips",
     "list_models",
     "load",
     "model_info",
+    "model_table",
     "train",
     "verify",
 ]
@@ -88,10 +114,16 @@ if not os.path.exists(os.path.join(__path__[0], "registry.yaml")):
 _MODULES = {
     "Artifact": "exporting.report",
     "BenchmarkRow": "benchmarking.run",
+    "CheckpointInfo": "catalog.stub",
     "Cost": "catalog.flops",
+    "Download": "catalog.download",
+    "EntryCheck": "catalog.check",
     "EvaluationResult": "evaluation.report",
     "Model": "inference.model",
     "ModelEntry": "registry",
+    "ModelInfo": "catalog.info",
+    "ModelReference": "inference.reference",
+    "ModelRow": "catalog.listing",
     "Prediction": "inference.model",
     "Smoothing": "inference.smoothing",
     "Stream": "inference.stream",

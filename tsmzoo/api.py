@@ -1,36 +1,36 @@
-"""The functions of the Python API, which the commands call."""
+"""The functions of the Python API, which the commands call: each checks its values and calls one function of a room."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
 from tsmzoo import registry as registries
 from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.checks import check
-from tsmzoo.errors import ExportError, ZooError
+from tsmzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from tsmzoo.artifact.contract import Contract, Preprocess, State
+    from tsmzoo.artifact.contract import Preprocess, State
     from tsmzoo.benchmarking.run import BenchmarkRow
+    from tsmzoo.catalog.check import EntryCheck
+    from tsmzoo.catalog.download import Download
     from tsmzoo.catalog.flops import Cost
-    from tsmzoo.data.dataset import Dataset
+    from tsmzoo.catalog.info import ModelInfo
+    from tsmzoo.catalog.listing import ModelRow
+    from tsmzoo.catalog.stub import CheckpointInfo
     from tsmzoo.evaluation.report import EvaluationResult
     from tsmzoo.exporting.report import Artifact
     from tsmzoo.formats import Format
     from tsmzoo.inference.model import Model
     from tsmzoo.inference.reference import ModelReference
-    from tsmzoo.registry import Entry, Registry, ShiftName
+    from tsmzoo.registry import Registry, ShiftName
     from tsmzoo.registry.recipes import Crops, Precision
-    from tsmzoo.registry.schema import Backbone, Family, Mode
+    from tsmzoo.registry.schema import Backbone, Family, Modality, Mode
     from tsmzoo.training.train import TrainingResult
-    from tsmzoo.typing import Array
 
 #: A file or folder.
 PathLike = str | Path
@@ -42,11 +42,23 @@ Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
 
 
 def _log(line: str) -> None:
+    import logging
+
     logging.getLogger("tsmzoo").warning("%s", line)
 
 
 def _path(given: PathLike | None) -> Path | None:
     return None if given is None else Path(given)
+
+
+def _each(models: Any) -> list[Any]:
+    """Return one model, or several, as a list."""
+    return [models] if isinstance(models, str) or not isinstance(models, Iterable) else list(models)
+
+
+def _zoo(registry: PathLike | None) -> Registry:
+    """Return tsmzoo's registry, with the one at `registry` on top of it. Raises RegistryError."""
+    return registries.load(*([Path(registry)] if registry is not None else []))
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
@@ -59,6 +71,7 @@ def list_models(
     mode: Mode | None = None,
     backbone: Backbone | None = None,
     dataset: str | None = None,
+    modality: Modality | None = None,
     recommended: bool = False,
     search: str | None = None,
     registry: PathLike | None = None,
@@ -71,13 +84,14 @@ def list_models(
         mode: `offline` models take clips, `online` ones a frame at a time.
         backbone: The 2-D or 3-D network, for instance `mobilenet_v2`.
         dataset: The dataset it was trained on, for instance `sthv2`.
+        modality: `rgb` or `flow`.
         recommended: List only the models to choose first for their task and cost.
         search: Text in the id, aliases, dataset, backbone, publisher or notes; case is ignored.
         registry: A registry file of your own, on top of tsmzoo's.
 
     Raises:
-        RegistryError: `pattern` is no wildcard and no name of a model; or no model has such a family, mode, backbone
-            or dataset.
+        RegistryError: `pattern` is no wildcard and no name of a model; or no model has such a family, mode, backbone,
+            dataset or modality.
 
     Examples:
         >>> tsmzoo.list_models("tsm_mbv2_motion*")
@@ -87,34 +101,142 @@ def list_models(
     """
     from tsmzoo.catalog.listing import matching
 
-    wanted = {"family": family, "mode": mode, "backbone": backbone, "dataset": dataset}
-    found = matching(open_registry(registry), pattern, wanted, search=search)
+    wanted = {"family": family, "mode": mode, "dataset": dataset, "backbone": backbone, "modality": modality}
+    found = matching(_zoo(registry), pattern, wanted, search=search)
     return [entry.id for entry in found if entry.recommended or not recommended]
 
 
-def model_info(model: str, *, registry: PathLike | None = None) -> Entry:
-    """Return the registry's entry of a model: architecture, input, weights, published figures and their sources.
+def model_table(models: Iterable[str], *, registry: PathLike | None = None) -> list[ModelRow]:
+    """Return the row of each model in the table of `tsmzoo list`: input, cost, headline accuracy, licence …
+
+    Args:
+        models: Ids or aliases, for instance those that `list_models` returns.
+        registry: A registry file of your own, on top of tsmzoo's.
+
+    Raises:
+        RegistryError: No model has such a name.
+
+    Examples:
+        >>> [(row.id, row.top1) for row in tsmzoo.model_table(["tsm_mbv2_motion", "tsm_r50_sthv2"])]
+        [('tsm_mbv2_motion', 98.79), ('tsm_r50_sthv2_8f_mit', 61.2)]
+    """
+    from tsmzoo.catalog import listing
+
+    zoo = _zoo(registry)
+    return [listing.row(zoo, zoo.find(str(model))) for model in models]
+
+
+def model_info(model: str, *, registry: PathLike | None = None) -> ModelInfo:
+    """Return all about a model: architecture, source, input, labels, weights, published figures and their protocols.
 
     Args:
         model: An id or alias.
         registry: A registry file of your own, on top of tsmzoo's.
 
+    Returns:
+        What `info --json` prints; and each attribute of its `entry`, the registry's own record.
+
     Raises:
         RegistryError: No model has this name; the message suggests the nearest ones.
 
     Examples:
-        >>> entry = tsmzoo.model_info("tsm_r50_sthv2")
-        >>> entry.backbone, entry.frames, entry.params
+        >>> info = tsmzoo.model_info("tsm_r50_sthv2")
+        >>> info.backbone, info.frames, info.params
         ('resnet50', 8, 23864558)
-        >>> entry.headline.top1, entry.headline.protocol
+        >>> info.headline.top1, info.headline.protocol
         (61.2, 'mit_sth_fullres_2clip')
+        >>> info.source.name, info.labels.names[0]
+        ('MIT HAN Lab', 'Approaching something with your camera')
     """
-    return open_registry(registry).find(model)
+    from tsmzoo.catalog.info import info
+
+    zoo = _zoo(registry)
+    return info(zoo, zoo.find(str(model)))
 
 
-def open_registry(path: PathLike | None = None) -> Registry:
-    """Return tsmzoo's registry, with the one at `path` on top of it. Raises RegistryError."""
-    return registries.load(*([Path(path)] if path is not None else []))
+def describe_checkpoint(
+    weights: PathLike,
+    like: str | None = None,
+    *,
+    weights_format: str | None = None,
+    labels: PathLike | Sequence[str] | None = None,
+    shift: ShiftName | None = None,
+    registry: PathLike | None = None,
+) -> CheckpointInfo:
+    """Describe a checkpoint of your own, and write a registry in which it is a model.
+
+    Args:
+        weights: The checkpoint.
+        like: A model with the same input; default: the most similar one.
+        weights_format: Format of the checkpoint; default: detected from its keys.
+        labels: Names of its classes, in the order of the logits; or a file of them, one a line.
+        shift: `uni` or `bi`: the shift that it was trained with, if its keys do not show it.
+        registry: A registry file of your own, on top of tsmzoo's.
+
+    Raises:
+        CheckpointError: The file fits no model.
+
+    Examples:
+        >>> found = tsmzoo.describe_checkpoint("own.safetensors")
+        >>> found.backbone, found.classes, found.like
+        ('mobilenet_v2', 14, 'tsm_mbv2_motion')
+    """
+    from tsmzoo.catalog import stub
+
+    return stub.describe(
+        _zoo(registry), Path(weights), like, weights_format=weights_format, shift=shift, names=_names(labels)
+    )
+
+
+def check_registry(path: PathLike, *, progress: Progress = silent) -> list[EntryCheck]:
+    """Check a registry file of your own, and count the parameters, GMACs and states of its models.
+
+    Args:
+        path: The file; it may lack these figures.
+        progress: Called with what is being done.
+
+    Raises:
+        RegistryError: The file is no registry.
+
+    Examples:
+        >>> (entry,) = tsmzoo.check_registry("own.yaml")
+        >>> entry.id, entry.missing, entry.wrong
+        ('own', (), {})
+    """
+    from tsmzoo.catalog import check as catalog_check
+
+    return catalog_check.check(Path(path), progress)
+
+
+def _names(labels: PathLike | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return names of classes that are given themselves, or as a file."""
+    if labels is None:
+        return None
+    return registries.read_labels(Path(labels)) if isinstance(labels, str | Path) else tuple(labels)
+
+
+def download(
+    model: str, *, registry: PathLike | None = None, progress: Progress = silent, notify: Notify = _log
+) -> Download:
+    """Download the weights of a model into the cache, if it does not hold them, and verify them.
+
+    Args:
+        model: An id or alias.
+        registry: A registry file of your own, on top of tsmzoo's.
+        progress: Called with what is downloaded, the bytes so far and their total (0 if unknown).
+        notify: Called with each warning, a line; default: the logger `tsmzoo`.
+
+    Raises:
+        RegistryError: No model has this name.
+        DownloadError: No weights were published, they could not be downloaded, or are not those that were published.
+
+    Examples:
+        >>> tsmzoo.download("tsm_mbv2_motion").bytes > 0
+        True
+    """
+    from tsmzoo.catalog.download import fetch
+
+    return fetch(_zoo(registry).find(str(model)), progress=progress, notify=notify)
 
 
 def count_flops(
@@ -123,6 +245,7 @@ def count_flops(
     frames: int | None = None,
     size: int | None = None,
     per_module: bool = False,
+    per_video: bool = True,
     registry: PathLike | None = None,
 ) -> Cost:
     """Count the multiply-accumulates and parameters of a model; the published figures stand beside them.
@@ -135,6 +258,7 @@ def count_flops(
         frames: Frames of a clip, in place of the model's own.
         size: Side of the input in pixels, in place of the model's own.
         per_module: Report each module, too.
+        per_video: Report a video under each published protocol, too, whose many frames may take minutes to count.
         registry: A registry file of your own, on top of tsmzoo's.
 
     Raises:
@@ -149,10 +273,9 @@ def count_flops(
     from tsmzoo.catalog import flops
     from tsmzoo.inference.reference import Frames, Size, frames_of
 
-    check("frames", frames, Frames | None)
-    check("size", size, Size | None)
-    entry = open_registry(registry).find(model)
-    return flops.cost(entry, size, frames_of(entry, frames), per_module=per_module)
+    frames, size = check("frames", frames, Frames | None), check("size", size, Size | None)
+    entry = _zoo(registry).find(str(model))
+    return flops.cost(entry, size, frames_of(entry, frames), per_module=per_module, per_video=per_video)
 
 
 # --- running ---------------------------------------------------------------------------------------------------------
@@ -214,30 +337,23 @@ def load(
         'ClipModel'
     """
     if device != "cpu":
-        raise ZooError(f"{device!r} is no device that tsmzoo runs on yet; leave out device, or give 'cpu'")
-    from tsmzoo.inference.reference import ModelReference, frames_of
+        raise UsageError(f"{device!r} is no `device` that tsmzoo runs on yet; leave it out, or give 'cpu'")
+    from tsmzoo.inference.reference import ModelReference, open_reference
 
-    check("threads", threads, Threads | None)
-    names = registries.read_labels(Path(labels)) if isinstance(labels, str | Path) else labels
     reference = ModelReference(
         str(model),
-        None if weights is None else str(weights),
-        seed,
-        weights_format,
-        shift,
-        allow_shift_mismatch,
-        classes,
-        None if names is None else tuple(names),
-        frames,
-        size,
+        weights=None if weights is None else str(weights),
+        seed=seed,
+        weights_format=weights_format,
+        shift=shift,
+        allow_shift_mismatch=allow_shift_mismatch,
+        classes=classes,
+        labels=_names(labels),
+        frames=frames,
+        size=size,
     )
-    if reference.is_file and registry is None:  # its contract says all that the registry does
-        return reference.open(registries.Registry(), threads=threads, notify=notify)
-    zoo = open_registry(registry)
-    if not reference.is_file:
-        frames_of(zoo.find(reference.model), frames)
-    opened = reference.open(zoo, threads=threads, progress=progress, notify=notify)
-    return replace(opened, registry_path=None if registry is None else Path(registry).absolute())
+    threads = check("threads", threads, Threads | None)
+    return open_reference(reference, _path(registry), threads=threads, progress=progress, notify=notify)
 
 
 # --- exporting -------------------------------------------------------------------------------------------------------
@@ -300,41 +416,13 @@ def export(
         >>> [state.input for state in artifact.contract.states[:2]]
         ['state_0', 'state_1']
     """
-    from tsmzoo.exporting import export as exporter
-    from tsmzoo.exporting.kit import kit as kits
-    from tsmzoo.exporting.kit.vector import vector
-    from tsmzoo.exporting.plan import plan_export
-    from tsmzoo.exporting.report import document
-    from tsmzoo.inference.model import Model, open_file, warnings
-    from tsmzoo.inference.reference import ModelReference, frames_of, resized
-    from tsmzoo.registry import recipes
-    from tsmzoo.weights.load import record_checkpoint_path, record_registry_path
+    from tsmzoo.exporting.run import export_model
+    from tsmzoo.inference.reference import referred
 
-    start = time.perf_counter()
-    exported = "{}: is an exported file; give the model that it was made from"
-    if isinstance(model, Model):
-        if model.network is None or model.registry is None:
-            raise ExportError(exported.format(model.contract.artifact))
-        zoo, entry, registry = model.registry, model.network.entry, registry or model.registry_path
-    else:
-        reference = model if isinstance(model, ModelReference) else ModelReference(str(model))
-        if reference.is_file:
-            raise ExportError(exported.format(reference.model))
-        zoo = registries.with_classes(open_registry(registry), reference.model, reference.classes, reference.labels)
-        entry = zoo.find(reference.model)
-        entry = resized(entry, frames_of(entry, reference.frames), reference.size)
-    target = recipes.target(str(to))
-    folder = _path(kit)
-    if folder is not None:
-        kits.check(folder)
-
-    def stage(what: str) -> None:
-        progress(what, 0, 0)
-
-    stage(f"loading the {target.format} converter")
-    plan = plan_export(
-        entry,
-        target,
+    return export_model(
+        _zoo(registry),
+        referred(model),
+        str(to),
         out=_path(output),
         precision=precision,
         preprocess=preprocess,
@@ -343,30 +431,14 @@ def export(
         softmax=softmax,
         dynamic_batch=dynamic_batch,
         calibrate=_path(calibrate),
-        images=images,
         keep_float=keep_float,
+        clip=_path(clip),
+        images=images,
+        kit=_path(kit),
+        registry=_path(registry),
+        progress=progress,
         notify=notify,
     )
-    if folder is not None:
-        kits.check_plan(plan, folder)
-    video = None if clip is None else _video(zoo.find(entry.id), Path(clip), entry.size, images)
-    if isinstance(model, Model):
-        assert model.network is not None
-        network = model.network
-    else:
-        network = reference.load_network(entry, progress, notify)
-        for warning in warnings(entry.id, network):
-            notify(warning)
-    contract = exporter.export(zoo, network, plan, video=video, stage=stage)
-    if network.weights == "local" and contract.checkpoint and network.path is not None:
-        record_checkpoint_path(contract.checkpoint, str(network.path))  # for `verify`
-    if registry is not None:
-        record_registry_path(contract, Path(registry))
-    if folder is not None:
-        stage("writing the kit")
-        kits.write(folder, plan.out, contract, vector(open_file(plan.out)))
-    assert contract.verification is not None
-    return document(plan.out, contract, contract.verification, time.perf_counter() - start, folder)
 
 
 def verify(
@@ -404,52 +476,20 @@ def verify(
         >>> tsmzoo.verify("gestures.tflite").passed
         True
     """
-    from tsmzoo.artifact.store import read_contract
-    from tsmzoo.exporting.report import document
-    from tsmzoo.exporting.verify import reverify
+    from tsmzoo.exporting.run import verify_file
 
-    start, path = time.perf_counter(), Path(path)
-    check("steps", steps, Annotated[int, Meta(ge=2, le=10_000)] | None)
-    zoo = with_model_of(open_registry(registry), path, registry, notify)
-    video = None
-    if clip is not None:
-        contract = read_contract(path)
-        video = _video(zoo.find(contract.model), Path(clip), contract.size, images)
-    contract, report = reverify(
-        zoo,
-        path,
+    return verify_file(
+        _zoo(registry),
+        Path(path),
         weights=None if weights is None else str(weights),
         shift=shift,
-        steps=steps,
-        video=video,
-        stage=lambda what: progress(what, 0, 0),
+        steps=check("steps", steps, Annotated[int, Meta(ge=2, le=10_000)] | None),
+        clip=_path(clip),
+        images=images,
+        registry=_path(registry),
+        progress=progress,
+        notify=notify,
     )
-    return document(path, contract, report, time.perf_counter() - start)
-
-
-def _video(entry: Entry, clip: Path, size: int, template: str | None) -> Array:
-    """Return the first frames of a video as `entry` takes them at `size`. Raises VideoError."""
-    if entry.modality == "flow":
-        raise ZooError(f"{entry.id} sees optical flow, not video; leave out --clip")
-    from tsmzoo.data import select
-
-    return select.first(clip, max(entry.short_side, size), size, template)
-
-
-def with_model_of(
-    zoo: Registry, artifact: Path, registry: PathLike | None, notify: Notify, contract: Contract | None = None
-) -> Registry:
-    """Return `zoo` with the model of an exported file; default: the contract beside it."""
-    from tsmzoo.artifact.contract import check_consistent
-    from tsmzoo.artifact.store import read_contract
-    from tsmzoo.weights import load as weight_load
-
-    contract = contract or read_contract(artifact)
-    check_consistent(artifact, contract)  # before it is asked whose it is
-    zoo, path = weight_load.with_model_of(zoo, artifact, contract, replace=registry is None)
-    if path is not None:
-        notify(f"note: {artifact}: is of {contract.model}, as it stands in {path}")
-    return zoo
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
@@ -457,7 +497,7 @@ def with_model_of(
 
 def evaluate(
     models: PathLike | Model | ModelReference | Sequence[PathLike | Model | ModelReference],
-    data: PathLike | Dataset | None = None,
+    data: PathLike | None = None,
     *,
     list_file: PathLike | None = None,
     layout: str | None = None,
@@ -479,8 +519,8 @@ def evaluate(
 ) -> EvaluationResult:
     """Measure accuracy on labelled videos under a published protocol; the published figure stands beside it.
 
-    Under `torchrun` each process scores its share of the videos, and the first returns the result of all; the others
-    end here, with SystemExit.
+    Under `torchrun` each process scores its share of the videos, and all return the result of all; `videos_per_s` is
+    that of each.
 
     Args:
         models: An id or alias, an exported file, what `load` returned, or saved predictions (.jsonl); the scores of
@@ -517,112 +557,39 @@ def evaluate(
         >>> result.videos, result.top1
         (14, 100.0)
     """
-    from contextlib import ExitStack
-
-    from tsmzoo.data import layouts
-    from tsmzoo.data.dataset import Dataset
-    from tsmzoo.evaluation import evaluate as evaluation
-    from tsmzoo.evaluation import html as pages
-    from tsmzoo.evaluation import report, scoring
+    from tsmzoo.evaluation.evaluate import Settings
     from tsmzoo.evaluation.protocol import Changes
-    from tsmzoo.inference.model import Model
-    from tsmzoo.inference.reference import ModelReference
-    from tsmzoo.system import processes
+    from tsmzoo.evaluation.run import evaluate_members
+    from tsmzoo.inference.reference import referred
 
-    settings = evaluation.Settings(
+    settings = Settings(
         protocol=protocol,
         changes=Changes(clips=clips, crops=crops, frames=frames),
-        observe=tuple(sorted({*observe} - {100})),  # the whole is scored anyway
+        observe=tuple(sorted({*observe})),
         strict=strict,
         workers=workers,
         registries=(Path(registry),) if registry is not None else (),
     )
-    check("split", split, Split)
-    check("factors", list(factors), list[Factor])
-    first = processes.is_first()
-    notify = notify if first else silent
-    members = [
-        each if isinstance(each, Model | ModelReference) else ModelReference(str(each))
-        for each in ([models] if isinstance(models, str | Path | Model | ModelReference) else models)
-    ]
-    names = [member.contract.model if isinstance(member, Model) else member.model for member in members]
-    live = [number for number, name in enumerate(names) if not evaluation.is_saved(name)]
-    if not members:
-        raise ZooError("there is nothing to evaluate; give a model, a file or saved predictions")
-    if len(factors) not in (0, len(members)):
-        raise ZooError(f"{len(members)} models need as many factors, not {len(factors)}")
-    given: dict[str, object] = {
-        "data": data,
-        "list_file": list_file,
-        "layout": layout,
-        "images": images,
-        "protocol": protocol,
-    }
-    given |= {"clips": clips, "crops": crops, "frames": frames, "observe": settings.observe or None}
-    given |= {"predictions": predictions}
-    if not live and (unused := [name for name, value in given.items() if value is not None]):
-        raise ZooError(f"saved predictions are scored as they are; leave out {' and '.join(unused)}")
-    if live and data is None:
-        raise ZooError(f"{names[live[0]]} needs videos to be measured on; give the folder of the data")
-    if html is not None:
-        pages.check(Path(html))
-    zoo = open_registry(registry)
-
-    def registry_of(member: Model | ModelReference) -> Registry:
-        if isinstance(member, Model) and member.path is not None:
-            own = registry or member.registry_path
-            found = with_model_of(open_registry(own), member.path, own, notify, member.contract)
-            return registries.with_classes(
-                found, member.contract.model, member.contract.classes, member.contract.labels
-            )
-        if isinstance(member, Model):
-            return member.registry or zoo
-        return with_model_of(zoo, Path(member.model), registry, notify) if member.is_file else zoo
-
-    zoos = [registry_of(member) for member in members]
-    with ExitStack() as stack:
-        listed = None
-        if live and data is not None:
-            listed = (
-                data
-                if isinstance(data, Dataset)
-                else layouts.read(Path(data), _path(list_file), layout, split, images=images)
-            )
-            for line in layouts.notes(listed):
-                notify(line)
-        places = evaluation.places(names, _path(predictions), stack)
-        speed = None
-        for number in live:
-            member, path = members[number], places[number]
-            if isinstance(member, ModelReference):
-                zoos[number] = member.adapted(zoos[number])
-            assert listed is not None
-            try:
-                speed = evaluation.evaluate(
-                    zoos[number], member, listed, settings, path, progress=progress, notify=notify
-                )
-            except KeyboardInterrupt:
-                kept = f"run it again to go on from {path}" if predictions else "--predictions FILE keeps them"
-                notify(f"stopped before the last video; {kept}")
-                raise
-        if not first:
-            raise SystemExit
-        found = scoring.score(places, factors)
-        if strict and found.skipped:
-            video, why = found.skipped[0]
-            raise ZooError(
-                f"--strict: {video} was skipped before ({why}); mend it and delete {found.skipping} to try again"
-            )
-        result = report.summary(zoos, found, speed, listed.left_out if listed else ())
-    if html is not None:
-        pages.write(Path(html), result, found)
-    return result
+    return evaluate_members(
+        [referred(model) for model in _each(models)],
+        settings,
+        data=_path(data),
+        list_file=_path(list_file),
+        layout=layout,
+        split=check("split", split, Split),
+        images=images,
+        factors=check("factors", list(factors), list[Factor]),
+        predictions=_path(predictions),
+        html=_path(html),
+        progress=progress,
+        notify=notify,
+    )
 
 
 def train(
     recipe: PathLike,
-    data: PathLike | Dataset,
-    val: PathLike | Dataset,
+    data: PathLike,
+    val: PathLike,
     output: PathLike,
     *,
     train_list: PathLike | None = None,
@@ -669,30 +636,17 @@ def train(
         >>> tsmzoo.load(result.model, registry="run/registry.yaml")
         <Model quick, torch fp32, offline, 4 frames of 64 px>
     """
-    from tsmzoo.data import layouts
-    from tsmzoo.data.dataset import Dataset
+    from tsmzoo.data.layouts import read
     from tsmzoo.registry import recipes
-    from tsmzoo.system import processes
     from tsmzoo.training import train as training
 
-    notify = notify if processes.is_first() else silent
-    check("split", split, Split)
-    how, zoo = recipes.training(str(recipe)), open_registry(registry)
-
-    def read(part: Literal["train", "val"], given: PathLike | Dataset, list_file: PathLike | None) -> Dataset:
-        if isinstance(given, Dataset):
-            return given
-        option = f"--{part}-list"
-        return layouts.read(Path(given), _path(list_file), layout, split, part, option=option, images=images)
-
-    videos, held_out = read("train", data, train_list), read("val", val, val_list)
-    for line in dict.fromkeys(layouts.notes(videos) + layouts.notes(held_out)):
-        notify(line)
+    split = check("split", split, Split)
+    how, zoo = recipes.training(str(recipe)), _zoo(registry)
     return training.train(
         zoo,
         how,
-        videos,
-        held_out,
+        read(Path(data), _path(train_list), layout, split, "train", option="--train-list", images=images),
+        read(Path(val), _path(val_list), layout, split, "val", option="--val-list", images=images),
         Path(output),
         shift=shift,
         allow_shift_mismatch=allow_shift_mismatch,
@@ -738,54 +692,90 @@ def benchmark(
         >>> row.median_ms > 0, row.per
         (True, 'frame')
     """
-    import os
-
     from tsmzoo.benchmarking import run
-    from tsmzoo.inference.model import Model
-    from tsmzoo.inference.reference import ModelReference, frames_of
-    from tsmzoo.weights import download
+    from tsmzoo.formats import is_artifact
+    from tsmzoo.inference.reference import ModelReference
 
-    check("runs", runs, Annotated[int, Meta(ge=1, le=100_000)])
-    check("threads", threads, Threads)
-    given = [models] if isinstance(models, str | Path | Model | ModelReference) else list(models)
-    if not given:
-        raise ZooError("there is nothing to run; give a model or a file")
-    if any(isinstance(each, Model) for each in given):
-        raise ZooError("each model is run in a process of its own; give its name or file, not what load returned")
-    zoo = open_registry(registry)
-    if threads > (cores := os.cpu_count() or threads):
-        notify(f"{threads} threads on {cores} cores wait for each other; take --threads {cores}")
-    jobs = []
-    for each in given:
-        reference = each if isinstance(each, ModelReference) else ModelReference(str(each), frames=frames, size=size)
-        if reference.is_file:
-            jobs.append(run.Job(subject=reference.model, threads=threads))
-            continue
-        if Path(reference.model).exists():
-            raise ZooError(
-                f"{reference.model}: is neither a model nor a file that export wrote (.onnx, .tflite, .mlpackage)"
-            )
-        entry = zoo.find(reference.model)
-        if reference.weights is None:
-            download.fetch(entry, progress=progress, notify=notify)
-        job = run.Job(
-            subject=reference.model,
-            threads=threads,
-            weights=reference.weights,
-            seed=reference.seed,
-            weights_format=reference.weights_format,
-            shift=reference.shift,
-            allow_shift_mismatch=reference.allow_shift_mismatch,
-            classes=reference.classes,
-            labels=reference.labels,
-            frames=frames_of(entry, reference.frames),
-            size=reference.size,
-            registries=(str(registry),) if registry else (),
-        )
-        jobs.append(job)
-    run.check(jobs, progress=progress)
-    rows = run.rows(run.run_benchmark(jobs, runs=runs, profile=profile, progress=progress))
-    for row in rows:
-        if run.interpreted(row.runtime):
-            notify(f"{row.artifact}: an interpreter ran it; its times say nothing of a phone")
-    return rows
+    runs = check("runs", runs, Annotated[int, Meta(ge=1, le=100_000)])
+    threads = check("threads", threads, Threads)
+    references = []
+    for each in _each(models):
+        if not isinstance(each, str | Path | ModelReference):
+            raise UsageError(f"{each!r}: is run in a process of its own; give its name or file, not what load returned")
+        if isinstance(each, ModelReference):
+            references.append(each)
+        elif is_artifact(str(each)):
+            references.append(ModelReference(str(each)))
+        else:
+            references.append(ModelReference(str(each), frames=frames, size=size))
+    if not references:
+        raise UsageError("there is nothing to run; give a model or a file")
+    return run.benchmark(
+        _zoo(registry),
+        references,
+        runs=runs,
+        threads=threads,
+        profile=profile,
+        registries=(str(registry),) if registry is not None else (),
+        progress=progress,
+        notify=notify,
+    )
+
+
+def draw_accuracy(
+    folder: PathLike,
+    *,
+    benchmarks: Iterable[PathLike] = (),
+    registry: PathLike | None = None,
+    notify: Notify = _log,
+) -> list[Path]:
+    """Draw published accuracy against cost, a picture per dataset, as SVG and PNG.
+
+    Args:
+        folder: The output folder; pictures of the same name are replaced.
+        benchmarks: Outputs of `bench --json`, to draw accuracy against measured latency, too.
+        registry: A registry file of your own, on top of tsmzoo's.
+        notify: Called with a line about rows that cannot be drawn; default: the logger `tsmzoo`.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        DataError: The folder cannot be written, a file of `benchmarks` cannot be used, or matplotlib is missing.
+
+    Examples:
+        >>> sorted(path.name for path in tsmzoo.draw_accuracy("pictures"))[-1]
+        'accuracy-somethingv2.svg'
+    """
+    from tsmzoo.benchmarking import plots
+
+    return plots.write(_zoo(registry), Path(folder), [*map(Path, benchmarks)], note=notify)
+
+
+def generate_clips(
+    folder: PathLike, videos: int = 1000, *, seed: int = 0, progress: Progress = silent
+) -> tuple[str, ...]:
+    """Generate labelled videos whose classes differ only in the order of frames, which `evaluate` and `train` read.
+
+    Args:
+        folder: A new folder.
+        videos: Number of clips, even: half of them are the other half backwards.
+        seed: Seed of the clips; the same one gives the same files.
+        progress: Called with what is being done, the videos written and their total.
+
+    Returns:
+        The names of the classes, in the order of their labels.
+
+    Raises:
+        DataError: The folder is not empty or cannot be written, or the number is odd.
+
+    Examples:
+        >>> len(tsmzoo.generate_clips("fourteen", 14))
+        14
+    """
+    from tsmzoo.data import motion
+
+    videos = check("videos", videos, Annotated[int, Meta(ge=2, le=1_000_000)])
+    seed = check("seed", seed, Annotated[int, Meta(ge=0, le=2**63 - 1)])
+    motion.write(Path(folder), videos, seed, lambda done, total: progress("writing", done, total))
+    return motion.CLASSES

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from tsmzoo.errors import ZooError
+from tsmzoo.errors import UsageError, ZooError
 from tsmzoo.text import CELL, of_error, one_line
 
 
-def check(name: str, value: Any, kind: Any, error: type[ZooError] = ZooError) -> None:
-    """Raise `error` if `value`, called `name`, is not of the annotated type `kind`: another type, or out of bounds."""
+def check(name: str, value: Any, kind: Any, error: type[ZooError] = UsageError) -> Any:
+    """Return `value`, called `name`, with Python's own numbers in place of NumPy's.
+
+    Raises `error` if it is not of the annotated type `kind`: another type, or out of bounds.
+    """
+    value = _plain(value)
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as reason:
         choices = ", ".join(map(str, _choices(kind)))
         why = f"it is one of {choices}" if choices else of_error(reason)
-        raise error(f"{name} cannot be {one_line(repr(value), CELL)}: {why}") from None
+        raise error(f"`{name}` cannot be {one_line(repr(value), CELL)}: {why}") from None
+    return value
 
 
-def check_fields(checked: Any, error: type[ZooError] = ZooError) -> None:
-    """Raise `error` if a field of `checked`, a dataclass or a struct, is not of its annotated type."""
+def check_fields(checked: Any) -> None:
+    """Check each field of `checked`, a dataclass or a struct, against its annotated type. Raises UsageError."""
+    replace = msgspec.structs.force_setattr if isinstance(checked, msgspec.Struct) else object.__setattr__
     for name, kind in get_type_hints(type(checked), include_extras=True).items():
-        check(name, getattr(checked, name), kind, error)
+        if kind is not KW_ONLY:
+            replace(checked, name, check(name, getattr(checked, name), kind))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:

@@ -1,6 +1,7 @@
 """The errors that a user can cause; the command line prints each as one line and exits 1.
 
     ZooError
+    ├── UsageError         values that no call can mean, or that exclude one another; the command line exits 2
     ├── RegistryError      registry.yaml, a user's registry, an unknown model id
     ├── DownloadError      network, digest, cache
     ├── CheckpointError    a weights file that cannot or must not be loaded
@@ -37,6 +38,13 @@ class ZooError(Exception):
     """
 
 
+class UsageError(ZooError):
+    """Values that no call can mean, or that exclude one another.
+
+    The message has names of arguments in backticks; the command line shows its options in their place, and exits 2.
+    """
+
+
 class RegistryError(ZooError):
     """A registry is malformed, or does not know the name asked for."""
 
@@ -60,6 +68,9 @@ class VerificationError(ExportError):
         super().__init__(message)
         #: Where the file would have been, and its contract, whose verification says what differs.
         self.path, self.contract = path, contract
+
+    def __reduce__(self) -> tuple[type[VerificationError], tuple[str, Path, Contract]]:
+        return type(self), (str(self), self.path, self.contract)
 
 
 class ArtifactError(ZooError):

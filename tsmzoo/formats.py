@@ -29,6 +29,11 @@ def is_artifact(name: str) -> bool:
     return name.endswith(tuple(format_.suffix for format_ in Format))
 
 
+def is_saved(name: str) -> bool:
+    """Say whether `name` is that of saved predictions."""
+    return name.endswith(".jsonl")
+
+
 def format_of(path: Path) -> Format:
     """Return the format that a file's ending names.
 

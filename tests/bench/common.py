@@ -23,6 +23,7 @@ from tsmzoo.artifact.contract import Contract, StatePair, Tensor, contract_path
 from tsmzoo.artifact.converter import converter_of
 from tsmzoo.benchmarking.run import Job, Timing, figures, ratio, run_benchmark
 from tsmzoo.formats import format_of
+from tsmzoo.inference.reference import ModelReference
 from tsmzoo.typing import Array
 
 #: How often each process of a race is started.
@@ -91,7 +92,7 @@ def race(paths: Sequence[Path], runs: int = 30) -> list[Timing]:
     Their processes are started anew, in the other order, for a share of the rounds each: where a process's memory came
     to lie is worth a hundredth or two.
     """
-    jobs = [Job(subject=str(path)) for path in paths]
+    jobs = [Job(ModelReference(str(path))) for path in paths]
     races = []
     for start in range(STARTS):
         turn = -1 if start % 2 else 1

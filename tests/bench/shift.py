@@ -23,6 +23,7 @@ import yaml
 from tsmzoo import registry
 from tsmzoo.benchmarking import run
 from tsmzoo.benchmarking.run import Job
+from tsmzoo.inference.reference import ModelReference
 from tsmzoo.registry import Entry, Registry
 
 #: Models and rounds.
@@ -62,7 +63,7 @@ def section(folder: Path) -> str:
 
 def _differences(before: Path, after: Path) -> list[list[object]]:
     """Return operators, their calls a pass and shares of all time in `after` and in `before`, where calls differ."""
-    timings = run.run_benchmark([Job(subject=str(path)) for path in (before, after)], runs=5, profile=True)
+    timings = run.run_benchmark([Job(ModelReference(str(path))) for path in (before, after)], runs=5, profile=True)
     sides = []
     for timing in timings:
         assert timing.profile

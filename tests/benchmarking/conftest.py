@@ -15,6 +15,7 @@ from tsmzoo.artifact.contract import METADATA_KEY, Contract, StatePair, Tensor, 
 from tsmzoo.artifact.converter import Profile
 from tsmzoo.benchmarking.run import Job, Loaded, Timing
 from tsmzoo.cli import app
+from tsmzoo.inference.reference import ModelReference
 
 Toy = Callable[..., Path]
 
@@ -218,6 +219,6 @@ def timing() -> Callable[..., Timing]:
             runtime="r 1", model="m", mode=mode, precision="fp32", weights="random", input_shape=(1, 3, 8, 8)
         )
         times = tuple(tuple(round_) for round_ in rounds)
-        return Timing(job=Job(subject="m"), loaded=loaded, rounds=times, peak_mb=12.34, profile=profile)
+        return Timing(job=Job(ModelReference("m")), loaded=loaded, rounds=times, peak_mb=12.34, profile=profile)
 
     return make

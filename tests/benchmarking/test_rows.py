@@ -14,6 +14,7 @@ from typer.testing import Result
 from tsmzoo.artifact.converter import Operator, Profile
 from tsmzoo.benchmarking import run
 from tsmzoo.benchmarking.run import Job, Timing
+from tsmzoo.inference.reference import ModelReference
 
 Toy = Callable[..., Path]
 Bench = Callable[..., Result]
@@ -49,7 +50,7 @@ def test_a_clip_and_a_frame_have_no_ratio(timing: Callable[..., Timing]) -> None
 
 
 def test_of_core_ml_nobody_chose_the_threads(timing: Callable[..., Timing]) -> None:
-    (row,) = run.rows([msgspec.structs.replace(timing([[1.0]]), job=Job(subject="m.mlpackage", threads=2))])
+    (row,) = run.rows([msgspec.structs.replace(timing([[1.0]]), job=Job(ModelReference("m.mlpackage"), threads=2))])
     assert row.threads is None
     assert run.cells(row)[2] == "–"
 
@@ -67,7 +68,7 @@ def test_an_interpreters_times_come_with_a_note(
 ) -> None:
     measured = timing([[1.0]])
     measured = msgspec.structs.replace(
-        measured, job=Job(subject="m.onnx"), loaded=msgspec.structs.replace(measured.loaded, runtime=runtime)
+        measured, job=Job(ModelReference("m.onnx")), loaded=msgspec.structs.replace(measured.loaded, runtime=runtime)
     )
     monkeypatch.setattr(run, "check", lambda *_, **__: None)
     monkeypatch.setattr(run, "run_benchmark", lambda *_, **__: [measured])

@@ -21,6 +21,7 @@ from tsmzoo.artifact.contract import Contract
 from tsmzoo.benchmarking import run, worker
 from tsmzoo.benchmarking.run import Job, Loaded, Timing
 from tsmzoo.errors import ZooError
+from tsmzoo.inference.reference import ModelReference
 
 MODEL = "tsm_mbv2_motion_online"
 Toy = Callable[..., Path]
@@ -52,7 +53,7 @@ def test_cores_of_a_job(threads: int, allowed: set[int], expected: set[int]) -> 
 def test_every_file_runs_on_the_same_cores(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     processes = started(monkeypatch)
     expected = worker.cores(1, os.sched_getaffinity(0))
-    with run.Worker(Job(subject=str(toy("a")))) as a, run.Worker(Job(subject=str(toy("b")))) as b:
+    with run.Worker(Job(ModelReference(str(toy("a"))))) as a, run.Worker(Job(ModelReference(str(toy("b"))))) as b:
         for each in (a, b):
             each.ask(each.job, Loaded)
         assert [os.sched_getaffinity(process.pid) for process in processes] == [expected] * 2
@@ -67,22 +68,22 @@ class Fake(run.Worker):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.asked.append((self.job.subject, "ended"))
+        self.asked.append((self.job.name, "ended"))
 
     def ask(self, request: Any, kind: Any) -> Any:  # noqa: ARG002 - as a worker's
-        self.asked.append((self.job.subject, request))
+        self.asked.append((self.job.name, request))
         if isinstance(request, Job):
             return Loaded(
                 runtime="r 1", model="m", mode="online", precision="fp32", weights="random", input_shape=(1, 3, 8, 8)
             )
-        return (float(self.job.subject) / 1e3,) * request["passes"] if "passes" in request else 1.0
+        return (float(self.job.name) / 1e3,) * request["passes"] if "passes" in request else 1.0
 
 
 def test_all_take_turns_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "Worker", Fake)
     monkeypatch.setattr(Fake, "asked", [])
     subjects = ["50", "4"]  # milliseconds: one pass fills a turn, five do
-    timings = run.run_benchmark([Job(subject=subject) for subject in subjects], runs=3)
+    timings = run.run_benchmark([Job(ModelReference(subject)) for subject in subjects], runs=3)
     assert [[len(round_) for round_ in timing.rounds] for timing in timings] == [[1, 1, 1], [5, 5, 5]]
     turns = [subject for subject, request in Fake.asked if request in ({"passes": 1}, {"passes": 5})]
     assert turns[-6:] == ["50", "4"] * 3
@@ -109,7 +110,7 @@ def test_a_profile_that_fails_costs_nothing_that_was_measured(monkeypatch: pytes
             return super().ask(request, kind)
 
     monkeypatch.setattr(run, "Worker", Falls)
-    (timing_,) = run.run_benchmark([Job(subject="4")], runs=2, profile=True)
+    (timing_,) = run.run_benchmark([Job(ModelReference("4"))], runs=2, profile=True)
     assert len(timing_.rounds) == 2
     assert timing_.profile is None
 
@@ -123,14 +124,14 @@ def test_interruption_leaves_no_process(toy: Toy, monkeypatch: pytest.MonkeyPatc
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run.run_benchmark([Job(subject=str(toy("a"))), Job(subject=str(toy("b")))], progress=interrupt)
+        run.run_benchmark([Job(ModelReference(str(toy("a")))), Job(ModelReference(str(toy("b"))))], progress=interrupt)
     assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2
 
 
 def test_a_worker_ends_with_its_stdin(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it does when who started it is killed."""
     processes = started(monkeypatch)
-    with run.Worker(Job(subject=str(toy()))) as worker:
+    with run.Worker(Job(ModelReference(str(toy())))) as worker:
         worker.ask(worker.job, Loaded)
         stdin, processes[0].stdin = processes[0].stdin, None
         assert stdin is not None
@@ -140,7 +141,7 @@ def test_a_worker_ends_with_its_stdin(toy: Toy, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_worker_that_is_killed_is_named(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     processes = started(monkeypatch)
-    with run.Worker(Job(subject=str(toy()))) as worker:
+    with run.Worker(Job(ModelReference(str(toy())))) as worker:
         worker.ask(worker.job, Loaded)
         os.kill(processes[0].pid, signal.SIGKILL)
         with pytest.raises(ZooError, match=r"toy\.onnx: .*SIGKILL; it may need more memory"):
@@ -193,7 +194,7 @@ def test_a_file_that_the_runtime_rejects(toy: Toy, bench_error: Callable[..., st
     contract = store.read_contract(path)
     store.write_contract(msgspec.structs.replace(contract, sha256=store.digest(path)[0]), path.with_suffix(".json"))
     with pytest.raises(ZooError, match=r"toy\.onnx: ONNX Runtime rejects it"):
-        run.run_benchmark([Job(subject=str(path))])
+        run.run_benchmark([Job(ModelReference(str(path)))])
     line = bench_error(path)
     assert f"{path}: is no valid ONNX file" in line
 
@@ -226,21 +227,21 @@ def test_a_contract_that_does_not_fit(
     path = toy()
     put(path, change(store.read_contract(path)))
     with pytest.raises(ZooError, match=r"toy\.onnx: is not what its contract says \("):
-        run.run_benchmark([Job(subject=str(path))], profile=True)
+        run.run_benchmark([Job(ModelReference(str(path)))], profile=True)
     line = bench_error(path, "--profile")
     assert f"{path}: its contract contradicts itself" in line
     assert capfd.readouterr().err == ""  # nor does the worker say anything
 
 
 def test_a_networks_bug_keeps_its_traceback() -> None:
-    with pytest.raises(KeyError), worker._as_its_contract_says(Job(subject=MODEL)):
+    with pytest.raises(KeyError), worker._as_its_contract_says(Job(ModelReference(MODEL))):
         raise KeyError
 
 
 def test_missing_runtime_names_the_extra(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ZooError, match=r"pip install 'tsmzoo\[onnx\]'"):
-        worker.load(Job(subject=str(toy())))
+        worker.load(Job(ModelReference(str(toy()))))
 
 
 def test_a_missing_file_and_an_unknown_model(tmp_path: Path, bench_error: Callable[..., str]) -> None:

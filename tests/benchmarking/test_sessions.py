@@ -19,6 +19,7 @@ from tsmzoo.benchmarking import sessions, worker
 from tsmzoo.benchmarking.run import Job
 from tsmzoo.cli import app
 from tsmzoo.formats import Format
+from tsmzoo.inference.reference import ModelReference
 
 MODEL = "tsm_mbv2_motion_online"
 Toy = Callable[..., Path]
@@ -26,7 +27,7 @@ Bench = Callable[..., Result]
 
 
 def test_onnx_states_are_fed_back(toy: Toy) -> None:
-    session, loaded = worker.load(Job(subject=str(toy())))
+    session, loaded = worker.load(Job(ModelReference(str(toy()))))
     mean = float(timing.pixels(store.read_contract(toy())).mean())
     assert mean != 0
     for frames in range(1, 6):
@@ -36,7 +37,7 @@ def test_onnx_states_are_fed_back(toy: Toy) -> None:
 
 
 def test_profile_of_onnx_counts_each_node_once_a_pass(toy: Toy) -> None:
-    session, _ = worker.load(Job(subject=str(toy())))
+    session, _ = worker.load(Job(ModelReference(str(toy()))))
     profile = session.profile(1)
     assert profile is not None
     assert {(operator.kind, operator.calls) for operator in profile.kinds} >= {("ReduceMean", 1), ("Add", 1)}
@@ -52,7 +53,7 @@ def test_torch_states_are_fed_back() -> None:
     from tsmzoo.models.wrappers import StreamStep, state_shapes
     from tsmzoo.weights.load import load_network
 
-    session, loaded = worker.load(Job(subject=MODEL, weights="random", seed=3, size=64))
+    session, loaded = worker.load(Job(ModelReference(MODEL, weights="random", seed=3, size=64)))
     assert isinstance(session, sessions.TorchSession)
     network = load_network(registry.load().find(MODEL), "random", seed=3)
     states = [torch.zeros(shape) for shape in state_shapes(network.backbone, 3, 64)]
@@ -68,7 +69,7 @@ def test_torch_states_are_fed_back() -> None:
 
 
 def test_torch_takes_frames_size_and_profiles_modules() -> None:
-    session, loaded = worker.load(Job(subject="tsm_mbv2_motion", weights="random", frames=4, size=32))
+    session, loaded = worker.load(Job(ModelReference("tsm_mbv2_motion", weights="random", frames=4, size=32)))
     assert (loaded.mode, loaded.input_shape) == ("offline", (1, 4, 3, 32, 32))
     assert session.run().shape == (1, 14)
     profile = session.profile(2)
@@ -96,7 +97,7 @@ def test_a_file_runs_as_verify_runs_it(format_: Format, options: list[str], tmp_
     path = tmp_path / f"m{format_.suffix}"
     words = ["export", MODEL, "--to", format_, "--weights", "random", "-o", str(path), *options]
     assert CliRunner().invoke(app, words).exit_code == 0
-    session, _ = worker.load(Job(subject=str(path)))
+    session, _ = worker.load(Job(ModelReference(str(path))))
     model = open_file(path, 1)
     contract = model.contract
     pixels = arrays.from_layout(timing.pixels(contract), contract.main_input.layout)
@@ -115,7 +116,7 @@ def test_profile_of_tflite_is_of_the_passes_that_are_timed(
     convolutions: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Twenty of them at least, though three are asked for; convolutions are XNNPACK's, the sum is LiteRT's own."""
-    session, _ = worker.load(Job(subject=str(convolutions)))
+    session, _ = worker.load(Job(ModelReference(str(convolutions))))
     capfd.readouterr()
     profile = session.profile(3)
     assert capfd.readouterr() == ("", "")
@@ -134,7 +135,7 @@ def test_profile_of_tflite_is_of_the_passes_that_are_timed(
 
 def test_profile_of_a_slow_tflite_ends(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tsmzoo.converters.tflite.profile.SECONDS", 0.0)
-    session, _ = worker.load(Job(subject=str(convolutions)))
+    session, _ = worker.load(Job(ModelReference(str(convolutions))))
     profile = session.profile(1000)
     assert profile is not None
     assert profile.passes == 1
@@ -160,7 +161,7 @@ def test_profile_of_tflite_takes_its_threads(convolutions: Path, monkeypatch: py
 
 
 def test_profile_of_a_litert_that_does_not_tell(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session, _ = worker.load(Job(subject=str(convolutions)))
+    session, _ = worker.load(Job(ModelReference(str(convolutions))))
     monkeypatch.setattr("tsmzoo.converters.tflite.profile.library", lambda: Path("libNone.so"))
     assert session.profile(1) is None
     session.run()
@@ -186,7 +187,7 @@ def test_core_ml_keeps_one_state_from_pass_to_pass(package: Path, monkeypatch: p
 
     monkeypatch.setattr(coremltools.models, "MLModel", Model)
     monkeypatch.setattr("platform.system", lambda: "Darwin")
-    session, _ = worker.load(Job(subject=str(package)))
+    session, _ = worker.load(Job(ModelReference(str(package))))
     for _ in range(3):
         session.run()
     assert None not in states

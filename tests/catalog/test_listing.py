@@ -214,3 +214,7 @@ def test_cached_file_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         "cached": True,
         "max_bytes": ZOO.find("tsm_r50_sthv2").max_bytes,
     }
+
+
+def test_one_model_is_no_models() -> None:
+    assert run("list", "tsm_mbv2_motion").stdout.splitlines()[-1].startswith("1 model;")

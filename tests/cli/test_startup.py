@@ -13,7 +13,7 @@ from tsmzoo.registry import recipes
 #: Of tsmzoo's own modules, besides those of the commands that are not called.
 ALWAYS = {"cli", "cli._main", "cli._terminal", "errors", "system", "system.streams", "text"}
 ZOO = ALWAYS | {
-    *("catalog", "catalog.listing", "cli._options", "weights", "weights.cache"),
+    *("api", "callbacks", "checks", "catalog", "catalog.listing", "cli._options", "weights", "weights.cache"),
     *("registry", "registry.compiled", "registry.loader", "registry.paths", "registry.schema"),
 }
 RECIPES = {"registry.recipes", "formats"}

@@ -152,7 +152,7 @@ def test_progress_is_told_by_videos(clips: Path, few: Path, tmp_path: Path) -> N
     notes: list[str] = []
     speed = evaluate.evaluate(
         ZOO,
-        ModelReference(TSM, "random"),
+        ModelReference(TSM, weights="random"),
         layouts.read(clips, few),
         evaluate.Settings(workers=0),
         tmp_path / "p.jsonl",

@@ -145,12 +145,31 @@ def test_several_processes_need_a_file(
 
 
 def torchrun(*arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
-    """Start two processes."""
+    """Start two processes of the command line."""
+    return two("-m", "tsmzoo", *arguments, restarts=restarts)
+
+
+def two(*program: str, restarts: int = 0) -> subprocess.Popen[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ["--master-addr", "127.0.0.1", "--master-port", str(port), "--max-restarts", str(restarts)]
-    return started("torch.distributed.run", "--nproc-per-node", "2", *options, "-m", "tsmzoo", *arguments)
+    return started("torch.distributed.run", "--nproc-per-node", "2", *options, *program)
+
+
+@pytest.mark.slow
+def test_each_process_returns_the_result_of_all(clips: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys, tsmzoo\n"
+        f"result = tsmzoo.evaluate({TSM!r}, {str(clips)!r}, predictions={str(tmp_path / 'p.jsonl')!r}, workers=0)\n"
+        "with open(os.path.join(sys.argv[1], os.environ['RANK']), 'w') as file:\n"
+        "    print(result.videos, result.top1, file=file)\n"
+    )
+    process = two(str(script), str(tmp_path))
+    _, stderr = process.communicate(timeout=600)
+    assert process.returncode == 0, stderr
+    assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text() == "28 100.0\n"
 
 
 def children(process: subprocess.Popen[str]) -> Iterator[int]:

@@ -268,7 +268,7 @@ def test_processes_do_not_run_a_script_again(clips: Path, tmp_path: Path) -> Non
 
 
 def test_what_is_live_needs_data(offline: tsmzoo.Model) -> None:
-    with pytest.raises(tsmzoo.ZooError, match="give the folder of the data"):
+    with pytest.raises(tsmzoo.ZooError, match="give the folder of the `data`"):
         tsmzoo.evaluate(offline)
 
 

@@ -23,10 +23,12 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from tsmzoo.artifact.converter import Operator, Profile, converter_of
-from tsmzoo.callbacks import Progress, silent
+from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.errors import ZooError
-from tsmzoo.formats import Format, format_of, is_artifact
-from tsmzoo.registry import ShiftName
+from tsmzoo.formats import Format, format_of
+from tsmzoo.inference.reference import ModelReference, frames_of
+from tsmzoo.registry import Registry
+from tsmzoo.weights import download
 
 #: A turn is as many passes as fill this time, at least one. The first pass of a turn finds the caches filled by others.
 TURN_SECONDS = 0.02
@@ -34,20 +36,11 @@ TURN_SECONDS = 0.02
 _TOP = 12
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker runs: an exported file, or a model of the registry in torch, with its options."""
+class Job(msgspec.Struct, frozen=True):
+    """What a worker runs: an exported file, or a model of the registry in torch."""
 
-    subject: str
+    model: ModelReference
     threads: int = 1
-    weights: str | None = None
-    seed: int = 0
-    weights_format: str | None = None
-    shift: ShiftName | None = None
-    allow_shift_mismatch: bool = False
-    classes: int | None = None
-    labels: tuple[str, ...] | None = None
-    frames: int | None = None
-    size: int | None = None
     registries: tuple[str, ...] = ()
     #: Only compare the file with its contract, as every other command does.
     check: bool = False
@@ -55,7 +48,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def kind(self) -> str:
         """The format of a file, or `torch`."""
-        return str(format_of(Path(self.subject))) if is_artifact(self.subject) else "torch"
+        return str(format_of(Path(self.name))) if self.model.is_file else "torch"
+
+    @property
+    def name(self) -> str:
+        """The file or model, as it was given."""
+        return self.model.model
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,11 +126,48 @@ class Worker:
             code = self._process.wait()
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
             memory = "; it may need more memory than there is" if code == -signal.SIGKILL else ""
-            raise ZooError(f"{self.job.subject}: the process that ran it {how}{memory}; try it alone")
+            raise ZooError(f"{self.job.name}: the process that ran it {how}{memory}; try it alone")
         answer = json.loads(line)
         if isinstance(answer, dict) and "error" in answer:
             raise ZooError(answer["error"])
         return msgspec.convert(answer, kind)
+
+
+def benchmark(
+    zoo: Registry,
+    models: Sequence[ModelReference],
+    *,
+    runs: int,
+    threads: int,
+    profile: bool,
+    registries: tuple[str, ...],
+    progress: Progress,
+    notify: Notify,
+) -> list[BenchmarkRow]:
+    """Measure `models`, those of the registry with the weights that they name, and return a row of each.
+
+    `zoo` is tsmzoo's registry with `registries`. Raises ZooError if a name is no model, or a process died.
+    """
+    if threads > (cores := os.cpu_count() or threads):
+        notify(f"{threads} threads on {cores} cores wait for each other; take --threads {cores}")
+    for model in models:
+        if model.is_file:
+            continue
+        if Path(model.model).exists():
+            raise ZooError(
+                f"{model.model}: is neither a model nor a file that export wrote (.onnx, .tflite, .mlpackage)"
+            )
+        entry = zoo.find(model.model)
+        frames_of(entry, model.frames)
+        if model.weights is None:
+            download.fetch(entry, progress=progress, notify=notify)
+    jobs = [Job(model, threads, () if model.is_file else registries) for model in models]
+    check(jobs, progress=progress)
+    measured = rows(run_benchmark(jobs, runs=runs, profile=profile, progress=progress))
+    for row in measured:
+        if interpreted(row.runtime):
+            notify(f"{row.artifact}: an interpreter ran it; its times say nothing of a phone")
+    return measured
 
 
 def check(jobs: Sequence[Job], *, progress: Progress = silent) -> None:
@@ -142,7 +177,7 @@ def check(jobs: Sequence[Job], *, progress: Progress = silent) -> None:
     """
     for index, job in enumerate(jobs):
         if job.kind != "torch":
-            progress(f"checking {job.subject}", index, len(jobs))
+            progress(f"checking {job.name}", index, len(jobs))
             with Worker(msgspec.structs.replace(job, check=True)) as worker:
                 worker.ask(worker.job, type(None))
 
@@ -164,7 +199,7 @@ def run_benchmark(
         workers: list[Worker] = []
         loaded: list[Loaded] = []
         for job in jobs:
-            progress(f"loading {job.subject}", len(workers), len(jobs))
+            progress(f"loading {job.name}", len(workers), len(jobs))
             workers.append(stack.enter_context(Worker(job)))
             loaded.append(workers[-1].ask(job, Loaded))
         progress("warming up", 0, runs)
@@ -178,7 +213,7 @@ def run_benchmark(
         peaks = [worker.ask({"peak": True}, float) for worker in workers]
         profiles: list[Profile | None] = [None for _ in workers]
         for index, worker in enumerate(workers if profile else ()):
-            progress(f"profiling {worker.job.subject}", index, len(workers))
+            progress(f"profiling {worker.job.name}", index, len(workers))
             # A runtime that crashes in its profiler must not lose the measurements.
             with suppress(ZooError):
                 profiles[index] = worker.ask({"profile": passes[index]}, Profile | None)  # type: ignore[arg-type]
@@ -271,7 +306,7 @@ def _row(timing: Timing, first: Timing) -> BenchmarkRow:
     rate, profile = round(1 / middle, 2), timing.profile
     total = sum(operator.ms for operator in profile.kinds) if profile else 0.0
     return BenchmarkRow(
-        artifact=timing.job.subject,
+        artifact=timing.job.name,
         model=timing.loaded.model,
         runtime=timing.loaded.runtime,
         precision=timing.loaded.precision,

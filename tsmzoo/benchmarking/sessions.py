@@ -21,21 +21,13 @@ class TorchSession:
         from tsmzoo import registry
         from tsmzoo.inference.reference import resized
         from tsmzoo.models.wrappers import ClipModel, StreamStep, state_shapes
-        from tsmzoo.weights.load import load_network
 
         self.runtime = f"torch {torch.__version__}"
         torch.set_num_threads(job.threads)
-        zoo = registry.load(*map(Path, job.registries))
-        zoo = registry.with_classes(zoo, job.subject, job.classes, job.labels)
-        entry = resized(zoo.find(job.subject), job.frames, job.size)
-        network = load_network(
-            entry,
-            job.weights,
-            seed=job.seed,
-            weights_format=job.weights_format,
-            shift=job.shift,
-            allow_shift_mismatch=job.allow_shift_mismatch,
-        )
+        model = job.model
+        zoo = model.adapted(registry.load(*map(Path, job.registries)))
+        entry = resized(zoo.find(model.model), model.frames, model.size)
+        network = model.load_network(entry)
         online, backbone = entry.mode == "online", network.backbone
         self._form = StreamStep(backbone) if online else ClipModel(backbone, entry.frames, entry.shift_frames)
         shapes = state_shapes(backbone, entry.channels, entry.size) if online else []

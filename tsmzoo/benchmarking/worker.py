@@ -60,7 +60,7 @@ def load(job: Job) -> tuple[Session, Loaded]:
         session = TorchSession(job)
         loaded = session.loaded
     else:
-        path, converter = Path(job.subject), converter_of(Format(job.kind))
+        path, converter = Path(job.name), converter_of(Format(job.kind))
         converter.require("session")
         contract = store.opened(path)  # as late as can be: this is the file that runs
         before = peak()
@@ -89,9 +89,7 @@ def _as_its_contract_says(job: Job) -> Iterator[None]:
     except Exception as error:  # each runtime raises its own kinds
         if job.kind == "torch":
             raise
-        raise ArtifactError(
-            f"{job.subject}: is not what its contract says ({of_error(error)}); export it again"
-        ) from None
+        raise ArtifactError(f"{job.name}: is not what its contract says ({of_error(error)}); export it again") from None
 
 
 def main() -> None:
@@ -109,7 +107,7 @@ def main() -> None:
             os.sched_setaffinity(0, cores(job.threads, os.sched_getaffinity(0)))
     try:
         if job.check:
-            check_file(Path(job.subject))
+            check_file(Path(job.name))
             answer(None)
             return
         with quiet(), _as_its_contract_says(job):

@@ -77,6 +77,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     labels: Labels
     file: WeightsFile
 
+    def __getattr__(self, name: str) -> Any:
+        """Return the entry's attribute, if this struct has none of the name: the keys of the document."""
+        return getattr(self.entry, name)
+
     def document(self) -> dict[str, Any]:
         """Return the JSON document: the keys of the entry, with those of this struct in place of the same ones."""
         own: dict[str, Any] = msgspec.to_builtins(self)

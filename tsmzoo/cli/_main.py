@@ -19,7 +19,7 @@ import typer.main
 
 from tsmzoo import __version__
 from tsmzoo.cli import _terminal as terminal
-from tsmzoo.errors import ZooError
+from tsmzoo.errors import UsageError, ZooError
 from tsmzoo.system import streams
 from tsmzoo.text import one_line
 
@@ -40,6 +40,12 @@ _OF_THE_SYSTEM = {
     errno.EMFILE: "allow more (ulimit -n)",
     errno.ENFILE: "end other programs",
 }
+
+
+def _option(argument: str) -> str:
+    """Return the option that gives an argument of the Python API."""
+    renamed = {"list_file": "list", "layout": "format", "factors": "weights-of-scores"}
+    return "--" + renamed.get(argument, argument).replace("_", "-")
 
 
 @contextmanager
@@ -77,14 +83,17 @@ class _Commands(typer.core.TyperGroup):
             finally:
                 sys.stdout.flush()  # finds a full disk now: Python itself would find it too late to report it
         except ZooError as error:
-            said = str(error)
+            said, code = str(error), 1
+            if isinstance(error, UsageError):
+                said, code = re.sub(r"`(\w+)`", lambda name: _option(name[1]), said), 2
         except OSError as error:
             if error.errno not in _OF_PLACES or not (error.filename or error.errno in _OF_THE_SYSTEM):
                 raise
             where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+            code = 1
             said = f"{where}{error.strerror}; {_OF_THE_SYSTEM.get(error.errno, 'choose another place')}"
         terminal.note(f"error: {said}")
-        sys.exit(1)
+        sys.exit(code)
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         with _short():

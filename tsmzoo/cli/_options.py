@@ -11,7 +11,7 @@ from tsmzoo.errors import VideoError, ZooError
 
 if TYPE_CHECKING:
     from tsmzoo.inference.reference import ModelReference
-    from tsmzoo.registry import Entry, Registry, ShiftName
+    from tsmzoo.registry import Registry
 
 
 def _place(text: str) -> Path:
@@ -103,22 +103,6 @@ def load(registry_file: Path | None) -> Registry:
     return registry.load(*([registry_file] if registry_file else []))
 
 
-def own_checkpoint(weights: str | None, classes: int | None, labels: Path | None, shift: ShiftName | None) -> None:
-    """Refuse options that describe your own checkpoint if the published one is used."""
-    options = {"--classes": classes, "--labels": labels, "--shift": shift}
-    given = [name for name, value in options.items() if value is not None]
-    if weights is None and given:
-        raise typer.BadParameter(
-            f"of a checkpoint of your own: give it with --weights FILE, or leave out {' and '.join(given)}"
-        )
-
-
-def frames_of(entry: Entry, frames: int | None) -> int | None:
-    from tsmzoo.inference import reference
-
-    return reference.frames_of(entry, frames)
-
-
 def names(labels: Path | None, classes: int | None) -> tuple[str, ...] | None:
     """Return the names in --labels. Raises ZooError if --classes is another number."""
     if labels is None:
@@ -131,33 +115,14 @@ def names(labels: Path | None, classes: int | None) -> tuple[str, ...] | None:
     return found
 
 
-def reference(
-    model: str,
-    weights: str | None,
-    seed: int,
-    weights_format: str | None,
-    classes: int | None,
-    labels: Path | None,
-    shift: ShiftName | None,
-    allow_shift_mismatch: bool,
-    frames: int | None = None,
-    size: int | None = None,
-) -> ModelReference:
-    """Return what the options say of a model."""
+def references(models: list[str], labels: Path | None, **own: Any) -> list[ModelReference]:
+    """Return what the options say of each of `models`. Raises typer.BadParameter if one checkpoint is for several."""
     from tsmzoo.inference.reference import ModelReference
 
-    return ModelReference(
-        model,
-        weights,
-        seed,
-        weights_format,
-        shift,
-        allow_shift_mismatch,
-        classes,
-        names(labels, classes),
-        frames,
-        size,
-    )
+    own["labels"] = names(labels, own["classes"])
+    if len(models) > 1 and (own["weights"] not in (None, "random") or own["classes"] or own["labels"] or own["shift"]):
+        raise typer.BadParameter("one checkpoint is not that of several models; leave out --weights, or give random")
+    return [ModelReference(model, **own) for model in models]
 
 
 def number(value: float | None) -> float | None:
@@ -167,19 +132,12 @@ def number(value: float | None) -> float | None:
     return value
 
 
-#: Largest weight of a score: sums of them must stay finite.
-_MOST = 1e6
-
-
 def numbers(option: str, text: str | None) -> list[float]:
     """Parse the value of an option such as `1,1.5`."""
     try:
-        found = [float(part) for part in text.split(",")] if text else []
+        return [float(part) for part in text.split(",")] if text else []
     except ValueError:
-        found = [float("nan")]
-    if not all(abs(number) <= _MOST for number in found):
-        raise typer.BadParameter(f"{text!r} must be numbers with commas between", param_hint=option)
-    return found
+        raise typer.BadParameter(f"{text!r} must be numbers with commas between", param_hint=option) from None
 
 
 def choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:

@@ -20,8 +20,7 @@ from tsmzoo.cli._options import (
     Size,
     Weights,
     WeightsFormat,
-    own_checkpoint,
-    reference,
+    references,
 )
 from tsmzoo.formats import is_artifact
 
@@ -62,16 +61,25 @@ def bench(
     given = [name for name, value in options.items() if value is not None]
     if given and not models:
         raise typer.BadParameter(f"files hold their own; leave out {' and '.join(given)}, or name a model")
-    if len(models) > 1 and (weights not in (None, "random") or classes or labels or shift):
-        raise typer.BadParameter("one checkpoint is not that of several models; leave out --weights, or give random")
-    own_checkpoint(weights, classes, labels, shift)
     from tsmzoo import api
     from tsmzoo.benchmarking import run
 
-    own = (weights, seed, weights_format, classes, labels, shift, allow_shift_mismatch, frames, size)
+    own = references(
+        models,
+        labels,
+        weights=weights,
+        seed=seed,
+        weights_format=weights_format,
+        classes=classes,
+        shift=shift,
+        allow_shift_mismatch=allow_shift_mismatch,
+        frames=frames,
+        size=size,
+    )
+    known = dict(zip(models, own, strict=True))
     with terminal.Display(terminal.steps_bar) as progress:
         rows = api.benchmark(
-            [subject if is_artifact(subject) else reference(subject, *own) for subject in subjects],
+            [known.get(subject, subject) for subject in subjects],
             runs=runs,
             threads=threads,
             profile=profile,

@@ -23,14 +23,12 @@ def data(
     json: Json = False,
 ) -> None:
     """Generate labeled videos in the layout that `eval` and `train` read."""
+    from tsmzoo import api
     from tsmzoo.cli._results import Videos
-    from tsmzoo.data import motion
 
     with terminal.steps_bar() as progress:
-        motion.write(folder, videos, seed, lambda done, total: progress("writing", done, total))
+        classes = api.generate_clips(folder, videos, seed=seed, progress=progress)
     if json:
         terminal.print_json(Videos(task, str(folder), videos, seed))
     else:
-        terminal.say(
-            f"{folder}: {videos} videos of {len(motion.CLASSES)} classes, seed {seed}; annotations.txt lists them"
-        )
+        terminal.say(f"{folder}: {videos} videos of {len(classes)} classes, seed {seed}; annotations.txt lists them")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import Json, RegistryFile, complete_model, load
+from tsmzoo.cli._options import Json, RegistryFile, complete_model
 from tsmzoo.errors import ZooError
-
-if TYPE_CHECKING:
-    from tsmzoo.registry import Entry
 
 
 @app.command("download")
@@ -30,41 +26,33 @@ def download_(
     TSMZOO_MIRROR is the https address of a folder that is tried first: <address>/<id>/<file>, then
     <address>/<file>.
     """
-    from tsmzoo.cli._results import Download
-    from tsmzoo.weights import cache
-
-    zoo = load(registry_file)
     if not models and not all_:
         raise typer.BadParameter("name a model, or give --all")
-    entries = list(zoo.models) if all_ else [zoo.find(name) for name in models or []]
-    if all_ and (without := [entry.id for entry in entries if not entry.has_weights]):
-        terminal.note(f"skipped, since no weights were published: {', '.join(without)}")
-        entries = [entry for entry in entries if entry.has_weights]
+    from tsmzoo import api
+
+    if all_:
+        rows = api.model_table(api.list_models(registry=registry_file), registry=registry_file)
+        models = [row.id for row in rows if row.megabytes is not None]
+        if without := [row.id for row in rows if row.megabytes is None]:
+            terminal.note(f"skipped, since no weights were published: {', '.join(without)}")
+    names = [info.id for info in api.model_table(models or (), registry=registry_file)]  # all are known
     failed: list[str] = []
     done = []
-    for entry in entries:
+    for name in names:
         try:
-            path = fetch(entry)
+            with terminal.Display(terminal.stages) as progress:
+                found = api.download(name, registry=registry_file, progress=progress, notify=terminal.note)
         except ZooError as error:
             # One dead link must not prevent the other downloads.
-            if len(entries) == 1:
+            if len(names) == 1:
                 raise
-            failed.append(entry.id)
+            failed.append(name)
             terminal.note(f"error: {error}")
             continue
-        files = cache.local_paths(entry)
-        size = sum(file.stat().st_size for file in files)
-        done.append(Download(entry.id, str(path), list(map(str, files)), size))
+        done.append(found)
         if not json:
-            terminal.say(f"{entry.id}: {path}")
+            terminal.say(f"{found.id}: {found.path}")
     if json:
         terminal.print_json(done)
     if failed:
-        raise ZooError(f"{len(failed)} of {len(entries)} were not fetched: {', '.join(failed)}; run it again to resume")
-
-
-def fetch(entry: Entry) -> Path:
-    from tsmzoo.weights import download
-
-    with terminal.download_bar(entry.id) as progress:
-        return download.fetch(entry, progress=progress, notify=terminal.note)
+        raise ZooError(f"{len(failed)} of {len(names)} were not fetched: {', '.join(failed)}; run it again to resume")

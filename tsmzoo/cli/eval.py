@@ -25,11 +25,10 @@ from tsmzoo.cli._options import (
     Weights,
     WeightsFormat,
     numbers,
-    own_checkpoint,
     place,
-    reference,
+    references,
 )
-from tsmzoo.errors import ZooError
+from tsmzoo.formats import is_saved
 
 
 @app.command("eval")
@@ -87,37 +86,27 @@ def eval_(
 ) -> None:
     """Measure accuracy on labeled videos under a published protocol, and compare with the published figure."""
     levels, factors = numbers("--observe", observe), numbers("--weights-of-scores", weights_of_scores)
-    if not all(level.is_integer() and 1 <= level <= 100 for level in levels):
-        raise typer.BadParameter(f"{observe!r} must be whole percents, 1…100", param_hint="--observe")
+    if not all(map(float.is_integer, levels)):
+        raise typer.BadParameter(f"{observe!r} must be whole percents", param_hint="--observe")
     from tsmzoo import api
     from tsmzoo.evaluation import report
-    from tsmzoo.evaluation.evaluate import is_saved
-    from tsmzoo.formats import is_artifact
     from tsmzoo.system import processes
 
-    live = [model for model in models if not is_saved(model)]
-    if live and data is None:
-        raise typer.BadParameter("give the folder of the data with --data")
-    asked: dict[str, object] = {"--data": data, "--list": list_file, "--format": layout, "--images": images}
-    asked |= {"--protocol": protocol, "--clips": clips, "--crops": crops, "--frames": frames, "--observe": observe}
-    asked |= {"--predictions": predictions, "--weights": weights, "--weights-format": weights_format}
-    asked |= {"--classes": classes, "--labels": labels, "--shift": shift}
-    asked["--allow-shift-mismatch"] = allow_shift_mismatch or None
-    given = [name for name, value in asked.items() if value is not None]
-    if not live and given:
-        raise typer.BadParameter(f"saved predictions are scored as they are; leave out {' and '.join(given)}")
-    if factors and len(factors) != len(models):
-        raise typer.BadParameter(f"{len(models)} models need as many --weights-of-scores")
-    if len(live) > 1 and (weights not in (None, "random") or classes or labels or shift):
-        raise typer.BadParameter("one checkpoint is not that of several models; predict one by one with --predictions")
-    if not all(map(is_artifact, live)):
-        own_checkpoint(weights, classes, labels, shift)
-    elif live and weights is not None:
-        raise ZooError(f"{live[0]} holds its own weights; leave out --weights, or give a model's id")
-    options = (weights, seed, weights_format, classes, labels, shift, allow_shift_mismatch)
+    live = [model for model in models if not is_saved(model)] or models
+    own = references(
+        live,
+        labels,
+        weights=weights,
+        seed=seed,
+        weights_format=weights_format,
+        classes=classes,
+        shift=shift,
+        allow_shift_mismatch=allow_shift_mismatch,
+    )
+    known = dict(zip(live, own, strict=True))
     with terminal.videos_bar(show=processes.is_first()) as progress:
         result = api.evaluate(
-            [reference(model, *options) if model in live else model for model in models],
+            [known.get(model, model) for model in models],
             data,
             list_file=list_file,
             layout=layout,
@@ -137,6 +126,8 @@ def eval_(
             progress=progress,
             notify=terminal.note,
         )
+    if not processes.is_first():
+        return
     if json:
         terminal.print_json(result)
     else:

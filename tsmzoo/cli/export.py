@@ -26,9 +26,8 @@ from tsmzoo.cli._options import (
     Weights,
     WeightsFormat,
     choice,
-    own_checkpoint,
     place,
-    reference,
+    references,
 )
 from tsmzoo.cli._report import print_report
 from tsmzoo.errors import VerificationError
@@ -120,17 +119,26 @@ def export(
         raise typer.BadParameter("give --to onnx, tflite or coreml, or a --recipe", param_hint="--to")
     if to is not None and recipe_name is not None:
         raise typer.BadParameter("a recipe says which format it writes; leave out --to", param_hint="--to")
-    own_checkpoint(weights, classes, labels, shift)
     start = time.perf_counter()
     from tsmzoo import api
     from tsmzoo.exporting.report import document
 
+    (reference,) = references(
+        [model],
+        labels,
+        weights=weights,
+        seed=seed,
+        weights_format=weights_format,
+        classes=classes,
+        shift=shift,
+        allow_shift_mismatch=allow_shift_mismatch,
+        frames=frames,
+        size=size,
+    )
     with terminal.Display(terminal.stages) as progress:
         try:
             artifact = api.export(
-                reference(
-                    model, weights, seed, weights_format, classes, labels, shift, allow_shift_mismatch, frames, size
-                ),
+                reference,
                 to or recipe_name or "",
                 out,
                 precision=precision,  # type: ignore[arg-type]  # checked above, as are those below

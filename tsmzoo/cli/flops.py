@@ -8,7 +8,7 @@ import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import Frames, Json, OptionalModel, RegistryFile, Size, frames_of, load
+from tsmzoo.cli._options import Frames, Json, OptionalModel, RegistryFile, Size
 
 
 @app.command()
@@ -22,19 +22,25 @@ def flops(
     json: Json = False,
 ) -> None:
     """Count multiply-accumulates and parameters, and compare with the published figures."""
-    from tsmzoo.catalog.flops import COLUMNS, CONVENTION, cells, cost, text
-
     if (model is None) == (not all_):
         raise typer.BadParameter("name a model, or give --all")
-    zoo = load(registry_file)
-    entries = list(zoo.models) if all_ else [zoo.find(model or "")]
+    from tsmzoo import api
+    from tsmzoo.catalog.flops import COLUMNS, CONVENTION, cells, text
+
+    costs = []
     with terminal.stages() as stage:
-        costs = []
-        for entry in entries:
-            stage(f"counting {entry.id}")
-            # The table shows no videos, whose many frames take minutes to count.
-            per_video = json or model is not None
-            costs.append(cost(entry, size, frames_of(entry, frames), per_module=per_module, per_video=per_video))
+        for name in api.list_models(registry=registry_file) if model is None else [model]:
+            stage(f"counting {name}")
+            costs.append(
+                api.count_flops(
+                    name,
+                    frames=frames,
+                    size=size,
+                    per_module=per_module,
+                    per_video=json or not all_,  # the table shows none
+                    registry=registry_file,
+                )
+            )
     if json:
         terminal.print_json(costs if all_ else costs[0])
     elif all_:

@@ -9,7 +9,7 @@ import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import Json, Labels, OptionalModel, RegistryFile, Shift, WeightsFormat, load, names
+from tsmzoo.cli._options import Json, Labels, OptionalModel, RegistryFile, Shift, WeightsFormat
 
 
 @app.command()
@@ -29,12 +29,13 @@ def info(
 
     With --weights, describe your own checkpoint as a registry file; MODEL is then a model with the same input.
     """
-    zoo = load(registry_file)
+    from tsmzoo import api
+
     if weights is not None:
         from tsmzoo.catalog import stub
 
-        found = stub.describe(
-            zoo, weights, model, weights_format=weights_format, shift=shift, names=names(labels, None)
+        found = api.describe_checkpoint(
+            weights, model, weights_format=weights_format, labels=labels, shift=shift, registry=registry_file
         )
         if json:
             terminal.print_json(found)
@@ -45,10 +46,10 @@ def info(
         raise typer.BadParameter("name a model, or a checkpoint with --weights", param_hint="MODEL")
     if weights_format or labels or shift:
         raise typer.BadParameter("--weights-format, --labels and --shift are of a checkpoint: give --weights FILE")
-    from tsmzoo.catalog import info as model_info
+    from tsmzoo.catalog import info as catalog_info
 
-    known = model_info.info(zoo, zoo.find(model))
+    known = api.model_info(model, registry=registry_file)
     if json:
         terminal.print_json(known.document())
     else:
-        terminal.say(model_info.text(known))
+        terminal.say(catalog_info.text(known))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import Json, RegistryFile, load
+from tsmzoo.cli._options import Json, RegistryFile
 
 
 @app.command("list")
@@ -30,13 +30,14 @@ def list_(
     json: Json = False,
 ) -> None:
     """List models: the recommended ones, those that match a pattern, or --all."""
+    from tsmzoo import api
     from tsmzoo.catalog import listing
 
-    zoo = load(registry_file)
-    wanted = {"family": family, "mode": mode, "dataset": dataset, "backbone": backbone, "modality": modality}
-    matching = listing.matching(zoo, pattern, wanted, search=search)
-    chosen = matching if pattern or all_ else [entry for entry in matching if entry.recommended]
-    rows = [listing.row(zoo, entry) for entry in chosen]
+    # Any text: the error of a misspelt one names those that there are.
+    wanted: Any = {"family": family, "mode": mode, "backbone": backbone, "dataset": dataset, "modality": modality}
+    names = api.list_models(pattern, **wanted, search=search, registry=registry_file)
+    matching = api.model_table(names, registry=registry_file)
+    rows = matching if pattern or all_ else [row for row in matching if row.recommended]
     if json:
         terminal.print_json(rows)
         return
@@ -44,5 +45,6 @@ def list_(
         terminal.say("no model fits; `tsmzoo list --all` shows every one")
         return
     terminal.say(terminal.table(listing.COLUMNS, [listing.cells(row) for row in rows]))
-    more = f", {len(matching) - len(chosen)} more with --all" if len(matching) > len(chosen) else ""
-    terminal.say(f"{len(chosen)} models{more}; `tsmzoo info ID` says what is doubtful of one")
+    more = f", {len(matching) - len(rows)} more with --all" if len(matching) > len(rows) else ""
+    count = "1 model" if len(rows) == 1 else f"{len(rows)} models"
+    terminal.say(f"{count}{more}; `tsmzoo info ID` says what is doubtful of one")

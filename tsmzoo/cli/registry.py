@@ -26,10 +26,10 @@ def check(
     Missing values are printed as YAML to paste into the entry. Exit code 1 if anything is missing or not as counted.
     Counting takes a second or two for each architecture.
     """
-    from tsmzoo.catalog import check as catalog_check
+    from tsmzoo import api
 
-    with terminal.stages() as stage:
-        checks = catalog_check.check(file, stage)
+    with terminal.stages() as progress:
+        checks = api.check_registry(file, progress=progress)
     if json:
         terminal.print_json(checks)
     else:

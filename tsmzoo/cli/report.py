@@ -9,7 +9,7 @@ import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import Json, RegistryFile, load
+from tsmzoo.cli._options import Json, RegistryFile
 from tsmzoo.text import joined
 
 
@@ -29,14 +29,13 @@ def report(
 
     Writes SVG and PNG. The area of a bubble is the number of parameters; each accuracy names its protocol.
     """
-    zoo = load(registry_file)
-    from tsmzoo.benchmarking import plots
+    from tsmzoo import api
     from tsmzoo.cli._results import Pictures
 
     notes: list[str] = []
     with terminal.stages() as stage:
         stage("drawing")
-        made = plots.write(zoo, folder, bench or (), note=notes.append)
+        made = api.draw_accuracy(folder, benchmarks=bench or (), registry=registry_file, notify=notes.append)
     for line in notes:
         terminal.note(line)
     if json:

@@ -22,9 +22,7 @@ from tsmzoo.cli._options import (
     WeightsFormat,
     names,
     number,
-    own_checkpoint,
 )
-from tsmzoo.formats import is_artifact
 
 
 @app.command()
@@ -122,8 +120,6 @@ def run(
     and led for some steps; a scene change, or the key r, resets the states. An offline model gives one answer for a
     video, and one every second for a camera. Ctrl-C ends it; a saved video stays complete.
     """
-    if not is_artifact(model):
-        own_checkpoint(weights, classes, labels, shift)
     from contextlib import closing, nullcontext
 
     from tsmzoo import api

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -53,20 +52,19 @@ def train(
     if train_list and list_file:
         raise typer.BadParameter("--list is --train-list; give one of them")
     from tsmzoo import api
-    from tsmzoo.data import layouts
     from tsmzoo.system import processes
 
-    videos = layouts.read(data, train_list or list_file, layout, split, "train", option="--train-list", images=images)
-    held_out = layouts.read(val, val_list, layout, split, "val", option="--val-list", images=images)
-    said = " and ".join(f"{part.list_path} ({len(part)} videos)" for part in (videos, held_out))
-    if processes.is_first() and sys.stderr.isatty():  # elsewhere it stands with the result
-        terminal.note(f"to train and to measure on: {said}")
     with terminal.steps_bar() as progress:
         result = api.train(
             recipe_name,
-            videos,
-            held_out,
+            data,
+            val,
             out,
+            train_list=train_list or list_file,
+            val_list=val_list,
+            layout=layout,
+            split=split,
+            images=images,
             shift=shift,
             allow_shift_mismatch=allow_shift_mismatch,
             strict=strict,
@@ -80,7 +78,10 @@ def train(
         terminal.print_json(result)
         return
     terminal.say(f"{result.model}: {result.val_top1:.2f} % on {result.val_videos} videos after {result.epoch:g} epochs")
-    terminal.say(f"  trained and measured on {said}")
+    terminal.say(
+        f"  trained and measured on {result.train_list} ({result.train_listed} videos) and {result.val_list} "
+        f"({result.val_listed} videos)"
+    )
     if skipped := len(result.skipped_videos):
-        terminal.say(f"  {skipped} of the {len(videos) + len(held_out)} listed videos could not be read")
+        terminal.say(f"  {skipped} of the {result.train_listed + result.val_listed} listed videos could not be read")
     terminal.say(f"use it: tsmzoo export {result.model} --registry {out / 'registry.yaml'} --to tflite")

@@ -6,7 +6,6 @@ import hashlib
 import platform
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +30,7 @@ from tsmzoo.inference.model import Model
 from tsmzoo.inference.reference import ModelReference, resized
 from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.registry import Registry
-from tsmzoo.system import files, processes
+from tsmzoo.system import processes
 
 #: Most worker processes: each holds torch and the model.
 _MOST_WORKERS = 16
@@ -70,9 +69,9 @@ def evaluate(
 ) -> float | None:
     """Write the predictions of `subject` for all of `dataset` to `path`; resume the run that stopped there.
 
-    Under `torchrun` each process scores its share, and rank 0 merges all into `path`. Returns the videos a second of
-    this process and its workers, None if no video was left to score. Raises DataError if model and data do not fit, or
-    if a video cannot be decoded and `strict` is set.
+    Under `torchrun` each process scores its share, rank 0 merges all into `path`, and all wait for it. Returns the
+    videos a second of this process and its workers, None if no video was left to score. Raises DataError if model and
+    data do not fit, or if a video cannot be decoded and `strict` is set.
     """
     if isinstance(subject, ModelReference) and not subject.is_file:
         _check_origin(dataset, zoo.find(subject.model).id, zoo.find(subject.model).dataset)  # before a download
@@ -91,20 +90,26 @@ def evaluate(
         (subject, settings) if isinstance(subject, ModelReference) else (None, replace(settings, workers=0))
     )
     job = predict.Job(reference, settings.registries, followed, settings.observe, settings.strict)
-    with predictions.exclusive(path, rank):
-        with processes.gathered():
-            store = Store(path, header, [[video.name for video in chunk] for chunk in chunks], rank, count)
-            share = range(rank, len(chunks), count)
-            mine = [chunks[number] for number in share if number not in store.done]
-            videos, left = sum(len(chunks[number]) for number in share), sum(map(len, mine))
-            begun, done = time.monotonic(), videos - left
-            for predicted in predict.predict(job, model, mine, _workers(settings, mine)):
-                store.append(predicted)
-                done += len(predicted)
-                progress(contract.model, done, videos)
-            seconds = time.monotonic() - begun
-        if processes.is_first():
-            store.finish()
+    with predictions.exclusive(path, rank), processes.gathered():
+        store = Store(path, header, [[video.name for video in chunk] for chunk in chunks], rank, count)
+        share = range(rank, len(chunks), count)
+        mine = [chunks[number] for number in share if number not in store.done]
+        videos, left = sum(len(chunks[number]) for number in share), sum(map(len, mine))
+        begun, done = time.monotonic(), videos - left
+        for predicted in predict.predict(job, model, mine, _workers(settings, mine)):
+            store.append(predicted)
+            done += len(predicted)
+            progress(contract.model, done, videos)
+        seconds = time.monotonic() - begun
+        processes.gather(None)  # all have written theirs
+        problem = None
+        try:
+            if processes.is_first():
+                store.finish()
+        except DataError as error:
+            problem = error
+        if (problem := processes.gather(problem)[0]) is not None:
+            raise problem
     return left / seconds if left else None
 
 
@@ -219,36 +224,3 @@ def _header(
         split=dataset.split,
         reading=predictions.READING,
     )
-
-
-def places(models: Sequence[str], kept: Path | None, stack: ExitStack) -> list[Path]:
-    """Return the file of predictions of each of `models`; saved predictions name their own.
-
-    Those of several models are FILE.1.jsonl, FILE.2.jsonl …; without `kept` they last until `stack` is closed. Raises
-    DataError if `kept` has another ending, or if several processes have no file to share.
-    """
-    live = [model for model in models if not is_saved(model)]
-    if kept is not None and kept.suffix != ".jsonl":
-        raise DataError(f"{kept}: must end in .jsonl; what the predictions are of is written to {kept.stem}.json")
-    if kept is None and live:
-        if processes.count() > 1:
-            raise DataError("several processes need --predictions FILE.jsonl, in a folder that all of them see")
-        try:
-            kept = stack.enter_context(files.temporary()) / "predictions.jsonl"
-        except OSError as error:
-            place = error.filename or "a folder for temporary files"
-            raise DataError(f"{place}: cannot be made ({error.strerror}); set TMPDIR, or give --predictions") from None
-    found, number = [], 0
-    for model in models:
-        if model not in live:
-            found.append(Path(model))
-            continue
-        assert kept is not None
-        number += 1
-        found.append(kept if len(live) == 1 else kept.with_name(f"{kept.stem}.{number}.jsonl"))
-    return found
-
-
-def is_saved(model: str) -> bool:
-    """Return True if `model` names a file of predictions."""
-    return model.endswith(".jsonl")

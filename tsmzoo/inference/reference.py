@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from tsmzoo.artifact.contract import Contract, check_consistent
 from tsmzoo.artifact.store import read_contract
 from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.checks import check_fields
-from tsmzoo.errors import ZooError
+from tsmzoo.errors import UsageError, ZooError
 from tsmzoo.formats import is_artifact
 from tsmzoo.inference.model import Model, open_file, warnings
-from tsmzoo.registry import Classes, Entry, Registry, ShiftName, with_classes
+from tsmzoo.registry import Classes, Entry, Registry, ShiftName, load, with_classes
 
 if TYPE_CHECKING:
     from tsmzoo.weights.load import Network
@@ -27,9 +29,20 @@ Size = Annotated[int, msgspec.Meta(ge=32)]
 
 @dataclass(frozen=True)
 class ModelReference:
-    """An exported file, or a model's id and its weights, in plain values, so that any process can open it."""
+    """An exported file, or a model's id and its weights, in plain values, so that any process can open it.
+
+    Attributes:
+        model: An id, an alias, or the path of a file that `export` wrote, which takes none of the rest.
+        weights, seed, weights_format, shift, allow_shift_mismatch, classes, labels, frames, size: As in `load`.
+
+    Examples:
+        >>> mine = tsmzoo.ModelReference("tsm_mbv2_motion", weights="random", frames=4)
+        >>> mine.given
+        ['weights', 'frames']
+    """
 
     model: str
+    _: KW_ONLY
     weights: str | None = None
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     weights_format: str | None = None
@@ -44,15 +57,28 @@ class ModelReference:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        own = {"classes": self.classes, "labels": self.labels, "shift": self.shift}
-        given = [name for name, value in own.items() if value is not None]
-        if given and self.weights is None and not self.is_file:
-            names = " and ".join(given)
-            raise ZooError(f"{names}: of a checkpoint of your own; give it as weights, or leave out {names}")
+        own = listed(name for name in self.given if name in ("classes", "labels", "shift"))
+        if own and self.weights is None and not self.is_file:
+            raise UsageError(f"{own}: of a checkpoint of your own; give it as `weights`, or leave out {own}")
 
     @property
     def is_file(self) -> bool:
         return is_artifact(self.model)
+
+    @property
+    def given(self) -> list[str]:
+        """Names of what is given beside the model; a seed says nothing of itself."""
+        return [
+            field.name
+            for field in fields(self)
+            if field.name not in ("model", "seed") and getattr(self, field.name) != field.default
+        ]
+
+    def check_file(self) -> None:
+        """Raise ZooError if more than its path is given of a file."""
+        if self.is_file and self.given:
+            names = " and ".join("--" + name.replace("_", "-") for name in self.given)
+            raise ZooError(f"{self.model} holds its own weights; leave out {names}, or give a model's id")
 
     def adapted(self, zoo: Registry) -> Registry:
         """Return `zoo` with these classes in place of the model's own.
@@ -77,21 +103,8 @@ class ModelReference:
         `notify` gets a line about whatever makes its answers doubtful. Raises ArtifactError, DownloadError or
         CheckpointError, and ZooError if weights or another input are given to a file, which holds its own.
         """
+        self.check_file()
         if self.is_file:
-            given = {
-                "--weights": self.weights,
-                "--weights-format": self.weights_format,
-                "--shift": self.shift,
-                "--allow-shift-mismatch": self.allow_shift_mismatch or None,
-                "--classes": self.classes,
-                "--labels": self.labels,
-                "--frames": self.frames,
-                "--size": self.size,
-            }
-            if names := [name for name, value in given.items() if value is not None]:
-                raise ZooError(
-                    f"{self.model} holds its own weights; leave out {' and '.join(names)}, or give a model's id"
-                )
             model = open_file(Path(self.model), threads)
         else:
             from tsmzoo.inference.torch_runner import torch_model  # torch, which no file needs
@@ -122,6 +135,48 @@ class ModelReference:
             progress=progress,
             notify=notify,
         )
+
+
+def open_reference(
+    reference: ModelReference, registry: Path | None, *, threads: int | None, progress: Progress, notify: Notify
+) -> Model:
+    """Open a model of tsmzoo's registry with the one at `registry` on top, or a file, whose contract says as much.
+
+    Raises RegistryError, and as `ModelReference.open` does.
+    """
+    zoo = Registry() if reference.is_file and registry is None else load(*([registry] if registry else []))
+    if not reference.is_file:
+        frames_of(zoo.find(reference.model), reference.frames)
+    opened = reference.open(zoo, threads=threads, progress=progress, notify=notify)
+    return replace(opened, registry_path=None if registry is None else registry.absolute())
+
+
+def referred(model: str | Path | Model | ModelReference) -> Model | ModelReference:
+    """Return a name or a path as a reference, and anything else as it is."""
+    return ModelReference(str(model)) if isinstance(model, str | Path) else model
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names of arguments as messages have them."""
+    return " and ".join(f"`{name}`" for name in names)
+
+
+def registry_of_file(
+    zoo: Registry, artifact: Path, own: Sequence[Path], notify: Notify = silent, contract: Contract | None = None
+) -> Registry:
+    """Return `zoo`, which holds the user's `own` registries, with the model of an exported file.
+
+    Where there are none, the one that the file was exported with comes before tsmzoo's; `notify` is told of it.
+    `contract` is by default the one beside the file. Raises ArtifactError.
+    """
+    from tsmzoo.weights.load import with_model_of  # torch, which no file needs
+
+    contract = contract or read_contract(artifact)
+    check_consistent(artifact, contract)  # before it is asked whose it is
+    zoo, path = with_model_of(zoo, artifact, contract, replace=not own)
+    if path is not None:
+        notify(f"note: {artifact}: is of {contract.model}, as it stands in {path}")
+    return zoo
 
 
 def frames_of(entry: Entry, frames: int | None) -> int | None:

@@ -85,6 +85,11 @@ def train(
     `shift` is what the recipe's weights were trained with, if their keys do not say it. `out` then holds
     model.safetensors, registry.yaml and metrics.jsonl. Raises TrainingError, CheckpointError or DownloadError.
     """
+    notify = notify if processes.is_first() else silent
+    for line in dict.fromkeys(layouts.notes(videos) + layouts.notes(held_out)):
+        notify(line)
+    lists = " and ".join(f"{part.list_path} ({len(part)} videos)" for part in (videos, held_out))
+    progress(f"to train and to measure on: {lists}", 0, 0)
     train_videos, val_videos = layouts.share_classes(videos, held_out)
     with _key_named(recipe):
         net, entry = _start(zoo, recipe, train_videos, val_videos, progress, notify, shift, allow_shift_mismatch)
