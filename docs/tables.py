@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tsmzoo import registry
 from tsmzoo.registry import recipes
+from tsmzoo.weights.cache import Pin, pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -109,6 +112,48 @@ def recommended() -> str:
         f"{table('id | alias | dataset | frames | GMACs | Mparams | top-1 | protocol', rows, '   rrrr')}\n\n"
         f"{len(ZOO.models)} entries in all; {doubtful} of them have caveats, which `tsmzoo info` states."
     )
+
+
+def places() -> str:
+    """In how many places the checkpoints of each publisher can be had and what they are held to; recommended ones."""
+    groups: dict[str, list[Entry]] = {}
+    for e in ZOO.models:
+        if e.urls:
+            groups.setdefault(e.source, []).append(e)
+    rows = []
+    for source, entries in groups.items():
+        pins = Counter(_pin(e) for e in entries)
+        numbers = [_range(len(_places(e, tested=tested)) for e in entries) for tested in (True, False)]
+        rows.append((ZOO.sources[source].name, len(entries), *numbers, *(pins[pin] or "–" for pin in _PINS)))
+    head = f"publisher | files | places | with untested ones | {' | '.join(f'`{pin}`' for pin in _PINS)}"
+    recommended: dict[str, list[str]] = {"two or more": [], "one, and perhaps a second": [], "one": []}
+    for e in ZOO.models:
+        if e.recommended and e.urls:
+            known, likely = (len(_places(e, tested=tested)) > 1 for tested in (True, False))
+            key = "two or more" if known else "one, and perhaps a second" if likely else "one"
+            recommended[key].append(f"`{e.id}`")
+    by_places = ((key, len(ids), ", ".join(ids)) for key, ids in recommended.items())
+    return f"{table(head, rows, ' rrrrrrr')}\n\n{table('places | recommended models | which', by_places, ' r')}"
+
+
+#: Grades of pins that are the same on every machine.
+_PINS: tuple[Pin, ...] = ("sha256", "git_blob", "prefix", "none")
+
+
+def _pin(e: Entry) -> Pin:
+    return found if (found := pin(e)) in _PINS else "none"
+
+
+def _places(e: Entry, *, tested: bool) -> set[str]:
+    """Return who serves the file of `e`: domains, with the user on GitHub; without untested addresses if `tested`."""
+    urls = [urlsplit(address.url) for address in ZOO.addresses(e) if address.tested or not tested]
+    hosts = [(str(url.hostname), url.path.split("/")[1]) for url in urls]
+    return {host + user if "github" in host else host.split(".", host.count(".") - 1)[-1] for host, user in hosts}
+
+
+def _range(numbers: Iterable[int]) -> str:
+    low, *_, high = sorted([*numbers] * 2)
+    return str(low) if low == high else f"{low}…{high}"
 
 
 def protocols() -> str:

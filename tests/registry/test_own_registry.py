@@ -17,6 +17,7 @@ from tsmzoo.weights import cache
 ZOO = registry.load()
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
+URL = "https://elsewhere.example/mine.pth"
 OWN: dict[str, Any] = {
     "id": "my_tsm",
     "family": "tsm",
@@ -94,6 +95,49 @@ def test_urls_that_are_taken(url: str, tmp_path: Path) -> None:
     """`?dl=1` asks Dropbox for the file and not for its page."""
     zoo = registry.load(write(tmp_path / "own.yaml", {"models": [OWN | {"urls": [url]}]}))
     assert zoo.find("my_tsm").filename == url.rsplit("/", 1)[1].removesuffix("?dl=1")
+
+
+NEAR, FAR = "https://near.example/copies/", "https://far.example/a/b/"
+
+
+@pytest.mark.usefixtures("small")
+def test_mirrors_follow_the_urls_of_an_entry(tmp_path: Path) -> None:
+    """Those of a later registry, which serve the entries of an earlier one, come before those of that."""
+    far = {"from": "https://example.org/files/", "to": [FAR], "tested": False, "note": "perhaps"}
+    one = write(tmp_path / "one.yaml", {"models": [OWN, OWN | {"id": "other", "urls": [URL]}], "mirrors": [far]})
+    zoo = registry.load(one)
+    assert zoo.find("my_tsm").urls == (*OWN["urls"], f"{FAR}mine.pth")
+    assert zoo.find("my_tsm").filename == "mine.pth"
+    assert zoo.find("other").urls == (URL,)
+    assert zoo.addresses(zoo.find("my_tsm")) == (
+        registry.Address(url=OWN["urls"][0]),
+        registry.Address(url=f"{FAR}mine.pth", tested=False, note="perhaps"),
+    )
+    two = write(tmp_path / "two.yaml", {"mirrors": [{"from": "https://example.org/", "to": [NEAR]}]})
+    zoo = registry.load(one, two)
+    urls = (*OWN["urls"], f"{NEAR}files/mine.pth", f"{FAR}mine.pth")
+    assert zoo.find("my_tsm").urls == urls
+    assert [address.tested for address in zoo.addresses(zoo.find("my_tsm"))] == [True, True, False]
+    assert registry.load(one, two, two).find("my_tsm").urls == urls
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"from": "https://example.org/files"},
+        {"from": "ftp://example.org/"},
+        {"to": []},
+        {"to": ["https://near.example"]},
+        {"to": ["https://near.example/?x/"]},
+        {"tested": "no"},
+        {"host": "near.example"},
+    ],
+)
+def test_a_mirror_that_is_none_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    mirror = {"from": "https://example.org/files/", "to": [NEAR]} | change
+    with pytest.raises(RegistryError, match=r"own\.yaml: .*mirrors\[0\]"):
+        registry.load(write(tmp_path / "own.yaml", {"models": [OWN], "mirrors": [mirror]}))
 
 
 FILE: dict[str, Any] = {"urls": [], "file": "weights/mine.safetensors", "sha256": "0" * 64, "format": "tsmzoo"}

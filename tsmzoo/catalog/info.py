@@ -10,9 +10,17 @@ import msgspec
 
 from tsmzoo.catalog.listing import gmacs
 from tsmzoo.errors import DownloadError
-from tsmzoo.registry import Entry, Registry, Result, Source, recipes
+from tsmzoo.registry import Address, Entry, Registry, Result, Source, recipes
 from tsmzoo.text import joined
 from tsmzoo.weights import cache
+
+_PINS: dict[cache.Pin, str] = {
+    "sha256": "the file must have it",
+    "git_blob": "the file must have it, a hash of its size and content",
+    "prefix": "weak, since another file can be made to match it",
+    "recorded": "the sha256 of the first download on this machine",
+    "none": "its sha256 is unknown, recorded on first download",
+}
 
 
 class PublishedResult(Result, frozen=True, kw_only=True):
@@ -72,6 +80,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     #: Parameters, in millions.
     mparams: float
     source: Source
+    #: Where the weights can be had, in the order in which the addresses are tried; empty for a bundled model.
+    addresses: tuple[Address, ...]
+    #: What the weights are held to; see `list`.
+    pin: cache.Pin
     results: list[PublishedResult]
     input: Input
     labels: Labels
@@ -105,6 +117,8 @@ def info(zoo: Registry, entry: Entry) -> ModelInfo:
         shift=entry.shift,
         mparams=round(entry.mparams, 3),
         source=zoo.sources[entry.source],
+        addresses=zoo.addresses(entry),
+        pin=cache.pin(entry),
         results=[_result(entry, result) for result in entry.results],
         input=Input(
             shape=[entry.frames, entry.channels, entry.size, entry.size],
@@ -206,22 +220,27 @@ def _rows(info: ModelInfo) -> list[tuple[str, str]]:
         rows.append(("states", f"{len(entry.states)}, zeros at first: {shapes}"))
     sample = f": {', '.join(labels.names[:3])}, …" if labels.names else "; the names are not at hand"
     rows.append(("labels", f"{labels.classes} ({labels.map}, {labels.order}){sample}"))
-    return rows + _file_rows(entry, info.file)
+    return rows + _file_rows(info)
 
 
-def _file_rows(entry: Entry, file: WeightsFile) -> list[tuple[str, str]]:
+def _file_rows(info: ModelInfo) -> list[tuple[str, str]]:
+    entry, file = info.entry, info.file
     if not entry.has_weights:
         return [("file", "none: no weights were published; train it, or give --weights FILE or random")]
-    rows = [("file", url) for url in entry.urls] or [("file", str(file.path))]
+    rows = [("file", _address(address)) for address in info.addresses] or [("file", str(file.path))]
     rows += [("beside it", name) for name in entry.beside]
     rows.append(("format", entry.format))
     if entry.git_blob_sha1:
         rows.append(("git blob", entry.git_blob_sha1))
     if entry.sha256 or entry.sha256_prefix:
         rows.append(("sha256", entry.sha256 or f"{entry.sha256_prefix}…"))
-    elif not entry.git_blob_sha1:
-        rows.append(("sha256", "unknown, recorded on first download"))
+    rows.append(("pin", f"{info.pin}: {_PINS[info.pin]}"))
     return [*rows, ("cached", str(file.path) if file.cached else "no")]
+
+
+def _address(address: Address) -> str:
+    remarks = "; ".join(filter(None, ("" if address.tested else "untested", address.note)))
+    return f"{address.url} ({remarks})" if remarks else address.url
 
 
 def _numbers(values: Sequence[float]) -> str:

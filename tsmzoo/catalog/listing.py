@@ -6,7 +6,7 @@ import msgspec
 
 from tsmzoo.errors import RegistryError
 from tsmzoo.registry import Entry, Registry
-from tsmzoo.weights.cache import is_cached
+from tsmzoo.weights.cache import Pin, is_cached, pin
 
 COLUMNS = {
     "id": "left",
@@ -66,6 +66,9 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     doubtful: bool
     #: Whether the weights are in the cache.
     cached: bool
+    #: What the weights are held to: all of a sha256, a git blob id, the first digits of a sha256 (weak), the sha256 of
+    #: the first download on this machine, nothing.
+    pin: Pin
 
 
 def matching(zoo: Registry, pattern: str | None, wanted: dict[str, str | None], *, search: str | None) -> list[Entry]:
@@ -112,6 +115,7 @@ def row(zoo: Registry, entry: Entry) -> ModelRow:
         recommended=entry.recommended,
         doubtful=bool(entry.doubt),
         cached=is_cached(entry),
+        pin=pin(entry),
     )
 
 

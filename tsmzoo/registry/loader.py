@@ -51,11 +51,21 @@ def _on_top(zoo: Registry, path: Path, folder: Path, *, incomplete: bool = False
         models=tuple({entry.id: entry for entry in (*zoo.models, *layer.models)}.values()),
         aliases=zoo.aliases | layer.aliases,
         sources=zoo.sources | layer.sources,
+        mirrors=(*layer.mirrors, *zoo.mirrors),
         normalisations=zoo.normalisations | layer.normalisations,
         labels=zoo.labels | layer.labels,
     )
+    merged = msgspec.structs.replace(merged, models=tuple(_with_mirrors(merged, entry) for entry in merged.models))
     _check(merged, path, incomplete=incomplete)
     return merged
+
+
+def _with_mirrors(zoo: Registry, entry: Entry) -> Entry:
+    """Return `entry` with the addresses that the mirrors of `zoo` give, after its own."""
+    mirrors = zoo.mirrored(entry.urls)
+    if not mirrors:
+        return entry
+    return msgspec.structs.replace(entry, urls=(*(url for url in entry.urls if url not in mirrors), *mirrors))
 
 
 def with_entry(zoo: Registry, other: Registry, model: str) -> Registry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Iterable
 from functools import cached_property
 from math import isqrt
 from pathlib import Path
@@ -73,6 +74,10 @@ Url = Annotated[
         pattern=r"^(https|http|hf)://[^\s?#\x00-\x1f\x7f]+/(?!\.\.?(@|\?|\Z))[^/\s?#\x00-\x1f\x7f]{1,200}(\?dl=1)?\Z",
         max_length=2000,
     ),
+]
+#: The address of a folder, with the slash at its end.
+FolderUrl = Annotated[
+    str, msgspec.Meta(pattern=r"^(https|http|hf)://[^\s?#\x00-\x1f\x7f/][^\s?#\x00-\x1f\x7f]*/\Z", max_length=1000)
 ]
 #: A path, which the system cannot know with control characters or in any length.
 FilePath = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]+\Z", max_length=1000)]
@@ -165,6 +170,28 @@ class Source(_Record, frozen=True, kw_only=True):
     licence_note: str | None = None
 
 
+class Mirror(_Record, frozen=True, kw_only=True):
+    """Folders that hold what is published in another, under the same paths."""
+
+    #: The publisher's folder.
+    from_: FolderUrl = msgspec.field(name="from")
+    to: Annotated[tuple[FolderUrl, ...], msgspec.Meta(min_length=1)]
+    #: Whether the files are known to be there; false for an address that is only likely.
+    tested: bool = True
+    #: Whose the folders are, and what is doubtful of them.
+    note: str = ""
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """An address of a checkpoint."""
+
+    url: str
+    #: Whether the file is known to be there; false for an address that is only likely.
+    tested: bool = True
+    #: Of a mirror: whose it is, and what is doubtful of it.
+    note: str = ""
+
+
 class Entry(_Record, frozen=True, kw_only=True):
     """One published checkpoint and all that is needed to use it as its publisher did.
 
@@ -221,7 +248,8 @@ class Entry(_Record, frozen=True, kw_only=True):
     format: WeightsFormat
     #: Key of the table `sources`.
     source: str
-    #: Where the file is published; none for one that lies beside the registry.
+    #: Where the file is published, in the order in which the addresses are tried; none for one that lies beside the
+    #: registry. Loading appends those that the registry's `mirrors` give.
     urls: tuple[Url, ...] = ()
     #: Further files of the same checkpoint, by name, in the folder of each of `urls`.
     beside: tuple[FileName, ...] = ()
@@ -329,6 +357,8 @@ class Registry(_Record, frozen=True, dict=True):
     models: tuple[Entry, ...] = ()
     aliases: dict[str, str] = {}
     sources: dict[str, Source] = {}
+    #: Further addresses of the entries whose `urls` they match. A later registry's come before an earlier one's.
+    mirrors: tuple[Mirror, ...] = ()
     normalisations: dict[str, Normalisation] = {}
     labels: dict[Id, LabelMap] = {}
 
@@ -361,6 +391,31 @@ class Registry(_Record, frozen=True, dict=True):
     def names(self, entry: Entry) -> list[str]:
         """Return the aliases of `entry`."""
         return [alias for alias, target in self.aliases.items() if target == entry.id]
+
+    def mirrored(self, urls: Iterable[str]) -> dict[str, Mirror]:
+        """Return the addresses that `mirrors` give for `urls`, and the mirror of each."""
+        return {
+            folder + url.removeprefix(mirror.from_): mirror
+            for mirror in self.mirrors
+            for folder in mirror.to
+            for url in urls
+            if url.startswith(mirror.from_)
+        }
+
+    def addresses(self, entry: Entry) -> tuple[Address, ...]:
+        """Return the addresses of `entry` in the order in which they are tried: the publisher's, then mirrors.
+
+        >>> zoo = load()
+        >>> [address.tested for address in zoo.addresses(zoo.find("tsn_r101_k400"))]
+        [True, False, False]
+        """
+        mirrors = self.mirrored(entry.urls)
+        return tuple(
+            Address(url=url, tested=mirror.tested, note=mirror.note)
+            if (mirror := mirrors.get(url))
+            else Address(url=url)
+            for url in entry.urls
+        )
 
     def text(self, entry: Entry) -> str:
         """Return all of `entry` that a search goes through."""

@@ -33,7 +33,7 @@ from tsmzoo.errors import CheckpointError, DownloadError
 from tsmzoo.system import files
 from tsmzoo.text import of_error
 from tsmzoo.weights import hub
-from tsmzoo.weights.cache import local_paths
+from tsmzoo.weights.cache import local_paths, pin
 from tsmzoo.weights.http import (
     NO_ROOM,
     Refused,
@@ -291,6 +291,12 @@ def _accept(file: _PublishedFile, arrived: Path, sha256: str, notify: Notify) ->
     if arrived != file.path:
         os.replace(arrived, file.path)
         companion(arrived, ".json").unlink(missing_ok=True)
+        if file.entry is not None and pin(file.entry) == "prefix":
+            digits = str(file.sha256)
+            notify(
+                f"{file.id}: weakly pinned: of its sha256 only the first {4 * len(digits)} bits ({digits}) are "
+                f"published; all of it is {sha256}"
+            )
     return None
 
 
