@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tsmzoo.api import (
         benchmark,
         count_flops,
+        download,
         evaluate,
         export,
         list_models,
@@ -71,6 +72,7 @@ __all__ = [
     "__version__",
     "benchmark",
     "count_flops",
+    "download",
     "evaluate",
     "export",
     "list_models",

@@ -122,6 +122,39 @@ def open_registry(path: PathLike | None = None) -> Registry:
     return registries.load(*([Path(path)] if path is not None else []))
 
 
+def download(
+    model: str,
+    *,
+    source: PathLike | None = None,
+    registry: PathLike | None = None,
+    progress: Progress = silent,
+    notify: Notify = _log,
+) -> Path:
+    """Return the path of the verified checkpoint of a model, downloaded if the cache does not hold it.
+
+    Args:
+        model: An id or alias.
+        source: Where to take it from in place of the published addresses: an https:// or hf:// address, or a local
+            file, which is copied. It is held to the same digest. The other files of a checkpoint of several files are
+            looked for beside it.
+        registry: A registry file of your own, on top of tsmzoo's.
+        progress: Called with what is downloaded, the bytes so far and their total (0 if unknown).
+        notify: Called with each warning, a line; default: the logger `tsmzoo`.
+
+    Raises:
+        RegistryError: No model has this name.
+        DownloadError: No address has the published file, or there is none.
+
+    Examples:
+        >>> tsmzoo.download("tsm_mbv2_motion").name
+        'tsm_mbv2_motion.safetensors'
+    """
+    from tsmzoo.weights.download import fetch
+
+    entry = open_registry(registry).find(model)
+    return fetch(entry, source=source, progress=_bytes(progress, entry.id), notify=notify)
+
+
 def count_flops(
     model: str,
     *,

@@ -13,7 +13,7 @@ import pytest
 
 from tsmzoo.weights import cache, download, http
 
-from .conftest import BODY, CHECKPOINT, NAME, OTHER, Reply, Server, git_blob_sha1, leftovers, refusal, sha256
+from .conftest import BODY, CHECKPOINT, NAME, OTHER, PINS, Reply, Server, leftovers, refusal, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,12 +88,6 @@ def broken(
     return f"{host}/a/{NAME}", f": {HOSTS[outage]}"
 
 
-PINS: dict[str, dict[str, str | None]] = {
-    "sha256": {"sha256": sha256(CHECKPOINT)},
-    "prefix": {"sha256": None, "sha256_prefix": sha256(CHECKPOINT)[:8]},
-    "git blob": {"sha256": None, "git_blob_sha1": git_blob_sha1(CHECKPOINT)},
-    "none": {"sha256": None},
-}
 outages = pytest.mark.parametrize("broken", [*ANSWERS, *HOSTS], indirect=True)
 
 

@@ -22,6 +22,13 @@ def download_(
         list[str] | None, typer.Argument(help="Model ids or aliases.", autocompletion=complete_model)
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Download every model of the registry.")] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|FILE",
+            help="Take the published file of one model from here: https://, hf:// or a local file, which is copied.",
+        ),
+    ] = None,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
@@ -36,6 +43,8 @@ def download_(
     zoo = load(registry_file)
     if not models and not all_:
         raise typer.BadParameter("name a model, or give --all")
+    if source is not None and (all_ or len(models or []) != 1):
+        raise typer.BadParameter("--source is where the file of one model is: name that model alone")
     entries = list(zoo.models) if all_ else [zoo.find(name) for name in models or []]
     if all_ and (without := [entry.id for entry in entries if not entry.has_weights]):
         terminal.note(f"skipped, since no weights were published: {', '.join(without)}")
@@ -44,7 +53,7 @@ def download_(
     done = []
     for entry in entries:
         try:
-            path = fetch(entry)
+            path = fetch(entry, source)
         except ZooError as error:
             # One dead link must not prevent the other downloads.
             if len(entries) == 1:
@@ -63,8 +72,8 @@ def download_(
         raise ZooError(f"{len(failed)} of {len(entries)} were not fetched: {', '.join(failed)}; run it again to resume")
 
 
-def fetch(entry: Entry) -> Path:
+def fetch(entry: Entry, source: str | None) -> Path:
     from tsmzoo.weights import download
 
     with terminal.download_bar(entry.id) as progress:
-        return download.fetch(entry, progress=progress, notify=terminal.note)
+        return download.fetch(entry, source=source, progress=progress, notify=terminal.note)

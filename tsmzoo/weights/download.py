@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from tsmzoo.callbacks import Notify, silent
 from tsmzoo.errors import CheckpointError, DownloadError
 from tsmzoo.system import files
-from tsmzoo.text import of_error
+from tsmzoo.text import of_error, one_line
 from tsmzoo.weights import hub
 from tsmzoo.weights.cache import local_paths
 from tsmzoo.weights.http import (
@@ -75,6 +75,8 @@ class _PublishedFile:
     #: All or the first digits.
     sha256: str | None = None
     git_blob_sha1: str | None = None
+    #: Whether the user said where it is.
+    given: bool = False
 
 
 def fetch(
@@ -95,17 +97,20 @@ def fetch(
             f"{entry.id}: no weights were published for it; train it (`tsmzoo train`), or give --weights FILE or random"
         )
     path, *others = local_paths(entry)
+    given = source is not None
     if entry.file is not None:
-        if source is not None:
+        if given:
             raise DownloadError(f"{entry.id}: its weights lie at {path} and are not downloaded; leave out the source")
         return _verify_beside_registry(entry, path)
     # Small files beside the checkpoint come first: without them the large one is useless.
     for other in others:
         addresses = _addresses(entry, other.name, source)
-        _fetch_file(_PublishedFile(entry.id, other, addresses, entry.max_bytes), progress, notify)
+        _fetch_file(_PublishedFile(entry.id, other, addresses, entry.max_bytes, given=given), progress, notify)
     addresses = _addresses(entry, path.name, source)
     digests = (entry.sha256 or entry.sha256_prefix, entry.git_blob_sha1)
-    _fetch_file(_PublishedFile(entry.id, path, addresses, entry.max_bytes, entry, *digests), progress, notify)
+    _fetch_file(
+        _PublishedFile(entry.id, path, addresses, entry.max_bytes, entry, *digests, given=given), progress, notify
+    )
     return path
 
 
@@ -121,6 +126,8 @@ def _fetch_file(file: _PublishedFile, progress: DownloadProgress | None, notify:
             if wrong is None:
                 with suppress(OSError):  # a cache that can only be read serves as well
                     _record_digest(file, digest, notify)
+                if file.given:
+                    notify(f"{file.id}: {path.name} is in the cache and verified; the source was not read")
                 return
         local = isinstance(file.addresses[0], Path)
         if os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0") and not local:
@@ -183,7 +190,7 @@ def _fetch_locked(file: _PublishedFile, progress: DownloadProgress | None, notif
                 return
         except Refused as error:
             reason = str(error)
-        failures.append(f"{without_credentials(str(address))}: {reason}")
+        failures.append(f"{one_line(without_credentials(str(address)))}: {reason}")
     raise DownloadError(
         f"{file.id}: {path.name} could not be fetched ({'; '.join(failures)}); if you have it from elsewhere: "
         f"`tsmzoo download {file.id} --source URL|FILE`, or set TSMZOO_MIRROR to the https address of a folder that "
@@ -197,8 +204,8 @@ def _copy(given: Path, part: Path, file: _PublishedFile) -> str:
         if given.stat().st_size > file.max_bytes:
             raise too_large(file.max_bytes)
         wrong = _mismatch(file, given, files.sha256(given).hexdigest())
-    except (OSError, ValueError) as error:
-        raise Refused(f"cannot be read ({of_error(error)})") from None
+    except OSError as error:
+        raise Refused(f"cannot be read ({files.reason(error)})") from None
     if wrong is not None:
         raise Refused(wrong)
     discard(part)
@@ -210,7 +217,7 @@ def _copy(given: Path, part: Path, file: _PublishedFile) -> str:
 def _addresses(entry: Entry, name: str, source: str | Path | None) -> list[str] | list[Path]:
     """Return where to look for one of the files of `entry`: at `source`, else the mirror first."""
     if source is not None and "://" not in str(source):
-        return [Path(source) if name == entry.filename else Path(source).with_name(name)]
+        return [Path(source) if name == entry.filename else Path(source).parent / name]
     if source is not None:
         return [str(source) if name == entry.filename else _sibling(str(source), name)]
     mirrored = []
