@@ -96,6 +96,7 @@ def test_the_wrong_file_is_refused(
     source = found(kind, OTHER)
     message = refusal(invoke([entry], "download", "tsm_tiny", "--source", source))
     assert message.startswith(f"tsm_tiny: {NAME} could not be fetched ({source}: it")
+    assert "; use another with --weights FILE" in message
     assert not cache.is_cached(entry)
     assert f"/a/{NAME}" not in server.paths()  # only the source was asked for
     if kind == "file":  # the user has it already

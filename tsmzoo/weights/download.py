@@ -191,11 +191,14 @@ def _fetch_locked(file: _PublishedFile, progress: DownloadProgress | None, notif
         except Refused as error:
             reason = str(error)
         failures.append(f"{one_line(without_credentials(str(address)))}: {reason}")
-    raise DownloadError(
-        f"{file.id}: {path.name} could not be fetched ({'; '.join(failures)}); if you have it from elsewhere: "
-        f"`tsmzoo download {file.id} --source URL|FILE`, or set TSMZOO_MIRROR to the https address of a folder that "
-        "has it"
-    )
+    if file.given:
+        what = "the source must be the published file; use another with --weights FILE, of run, eval and export"
+    else:
+        what = (
+            f"if you have it from elsewhere: `tsmzoo download {file.id} --source URL|FILE`, or set TSMZOO_MIRROR to "
+            "the https address of a folder that has it"
+        )
+    raise DownloadError(f"{file.id}: {path.name} could not be fetched ({'; '.join(failures)}); {what}")
 
 
 def _copy(given: Path, part: Path, file: _PublishedFile) -> str:
