@@ -45,6 +45,11 @@ def expired() -> Iterator[Server]:
 ANSWERS: dict[str, tuple[Reply, str]] = {
     "parked": (Reply(PAGE, headers=HTML), f": answered with {PARKED}"),
     "parked, as a file": (Reply(PAGE), f": it is a web page, not a checkpoint: {PARKED.removeprefix('a web page: ')}"),
+    "parked, elsewhere": (
+        Reply(b"", 302, {"Location": "http://ww25.parked.invalid/"}),
+        ": redirected elsewhere (only https:// and hf:// addresses are used, not http://ww25.parked.invalid/): "
+        "the domain may be parked",
+    ),
     "log-in": (Reply(b"", 302, {"Location": "/login?next=x"}), "/login: the domain may be parked or ask for a log-in"),
     "log-in on a host that is gone": (
         Reply(b"", 302, {"Location": "https://login.invalid/"}),

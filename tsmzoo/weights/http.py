@@ -183,6 +183,8 @@ def _open_response(client: httpx2.Client, address: str, headers: dict[str, str])
             response = client.send(request, stream=True)
         except UnicodeError as error:  # of a host that no resolver can be asked for
             raise Refused(f"leads to no address ({of_error(error)})") from None
+        except Refused as error:
+            raise Refused(f"redirected elsewhere ({error}): {PARKED}" if followed else str(error)) from None
         request = response.next_request
         if request is not None:  # The client, asked to follow it, would first read the body of the redirect to its end.
             response.close()
