@@ -14,11 +14,12 @@ import msgspec
 
 from tsmzoo.benchmarking.run import BenchmarkRow
 from tsmzoo.catalog.check import EntryCheck
+from tsmzoo.catalog.download import Download
 from tsmzoo.catalog.flops import Cost
 from tsmzoo.catalog.info import ModelInfo
 from tsmzoo.catalog.listing import ModelRow
 from tsmzoo.catalog.stub import CheckpointInfo
-from tsmzoo.cli._results import Download, Pictures, Videos
+from tsmzoo.cli._results import Pictures, Videos
 from tsmzoo.cli._story import Demo
 from tsmzoo.evaluation.report import EvaluationResult
 from tsmzoo.exporting.report import Artifact

@@ -26,6 +26,7 @@ ERRORS = {name for name in tsmzoo.__all__ if name.endswith("Error")}
 RETURNED = {
     "BenchmarkRow": "benchmark",
     "Cost": "count_flops",
+    "Download": "download",
     "EvaluationResult": "evaluate",
     "ModelEntry": "model_info",
     "TrainingResult": "train",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         verify,
     )
     from tsmzoo.benchmarking.run import BenchmarkRow
+    from tsmzoo.catalog.download import Download
     from tsmzoo.catalog.flops import Cost
     from tsmzoo.errors import (
         ArtifactError,
@@ -55,6 +56,7 @@ __all__ = [
     "CheckpointError",
     "Cost",
     "DataError",
+    "Download",
     "DownloadError",
     "EvaluationResult",
     "ExportError",
@@ -91,6 +93,7 @@ _MODULES = {
     "Artifact": "exporting.report",
     "BenchmarkRow": "benchmarking.run",
     "Cost": "catalog.flops",
+    "Download": "catalog.download",
     "EvaluationResult": "evaluation.report",
     "Model": "inference.model",
     "ModelEntry": "registry",

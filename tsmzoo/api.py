@@ -19,6 +19,7 @@ from tsmzoo.errors import ExportError, ZooError
 if TYPE_CHECKING:
     from tsmzoo.artifact.contract import Contract, Preprocess, State
     from tsmzoo.benchmarking.run import BenchmarkRow
+    from tsmzoo.catalog.download import Download
     from tsmzoo.catalog.flops import Cost
     from tsmzoo.data.dataset import Dataset
     from tsmzoo.evaluation.report import EvaluationResult
@@ -129,8 +130,8 @@ def download(
     registry: PathLike | None = None,
     progress: Progress = silent,
     notify: Notify = _log,
-) -> Path:
-    """Return the path of the verified checkpoint of a model, downloaded if the cache does not hold it.
+) -> Download:
+    """Download the weights of a model into the cache, if it does not hold them, and verify them.
 
     Args:
         model: An id or alias.
@@ -143,16 +144,15 @@ def download(
 
     Raises:
         RegistryError: No model has this name.
-        DownloadError: No address has the published file, or there is none.
+        DownloadError: No weights were published, they could not be downloaded, or are not those that were published.
 
     Examples:
-        >>> tsmzoo.download("tsm_mbv2_motion").name
-        'tsm_mbv2_motion.safetensors'
+        >>> tsmzoo.download("tsm_mbv2_motion").bytes > 0
+        True
     """
-    from tsmzoo.weights.download import fetch
+    from tsmzoo.catalog.download import fetch
 
-    entry = open_registry(registry).find(model)
-    return fetch(entry, source=source, progress=_bytes(progress, entry.id), notify=notify)
+    return fetch(open_registry(registry).find(model), source=source, progress=progress, notify=notify)
 
 
 def count_flops(

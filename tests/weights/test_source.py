@@ -209,9 +209,9 @@ def test_python_has_it_too(
     own, seen = tmp_path / "own.yaml", list[tuple[str, int, int]]()
     with pytest.raises(tsmzoo.DownloadError, match="HTTP 404"):
         tsmzoo.download("tsm_tiny", registry=own)
-    path = tsmzoo.download("tsm_tiny", source=Path(found("file", CHECKPOINT)), registry=own)
-    assert path.read_bytes() == CHECKPOINT
-    path.unlink()
+    done = tsmzoo.download("tsm_tiny", source=Path(found("file", CHECKPOINT)), registry=own)
+    assert Path(done.path).read_bytes() == CHECKPOINT
+    Path(done.path).unlink()
     address = found("address", CHECKPOINT)
-    assert tsmzoo.download("tsm_tiny", source=address, registry=own, progress=lambda *at: seen.append(at)) == path
+    assert tsmzoo.download("tsm_tiny", source=address, registry=own, progress=lambda *at: seen.append(at)) == done
     assert seen[-1] == ("downloading tsm_tiny", len(CHECKPOINT), len(CHECKPOINT))

@@ -5,18 +5,6 @@ from __future__ import annotations
 import msgspec
 
 
-class Download(msgspec.Struct, frozen=True):
-    """A downloaded model."""
-
-    id: str
-    #: The checkpoint.
-    path: str
-    #: All files of the checkpoint: some have several.
-    files: list[str]
-    #: Size of all files.
-    bytes: int
-
-
 class Videos(msgspec.Struct, frozen=True):
     """Videos that `data` wrote."""
 

@@ -37,7 +37,7 @@ def download_(
     TSMZOO_MIRROR is the https address of a folder that is tried first: <address>/<id>/<file>, then
     <address>/<file>.
     """
-    from tsmzoo.cli._results import Download
+    from tsmzoo.catalog.download import Download
     from tsmzoo.weights import cache
 
     zoo = load(registry_file)
