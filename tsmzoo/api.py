@@ -216,12 +216,20 @@ def _names(labels: PathLike | Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def download(
-    model: str, *, registry: PathLike | None = None, progress: Progress = silent, notify: Notify = _log
+    model: str,
+    *,
+    source: PathLike | None = None,
+    registry: PathLike | None = None,
+    progress: Progress = silent,
+    notify: Notify = _log,
 ) -> Download:
     """Download the weights of a model into the cache, if it does not hold them, and verify them.
 
     Args:
         model: An id or alias.
+        source: Where to take it from in place of the published addresses: an https:// or hf:// address, or a local
+            file, which is copied. It is held to the same digest. The other files of a checkpoint of several files are
+            looked for beside it.
         registry: A registry file of your own, on top of tsmzoo's.
         progress: Called with what is downloaded, the bytes so far and their total (0 if unknown).
         notify: Called with each warning, a line; default: the logger `tsmzoo`.
@@ -236,7 +244,7 @@ def download(
     """
     from tsmzoo.catalog.download import fetch
 
-    return fetch(_zoo(registry).find(str(model)), progress=progress, notify=notify)
+    return fetch(_zoo(registry).find(str(model)), source=source, progress=progress, notify=notify)
 
 
 def count_flops(

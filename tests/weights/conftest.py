@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -21,8 +22,10 @@ import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner, Result
 
 from tsmzoo import models, registry
+from tsmzoo.cli import app
 from tsmzoo.errors import CheckpointError, DownloadError
 from tsmzoo.registry import Entry
 from tsmzoo.weights import cache, checkpoint, download, http
@@ -43,6 +46,19 @@ NAME = "tsm_tiny.pth"
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def git_blob_sha1(data: bytes) -> str:
+    return hashlib.sha1(b"blob " + str(len(data)).encode() + b"\0" + data).hexdigest()
+
+
+#: Kinds of pins of CHECKPOINT.
+PINS: dict[str, dict[str, str | None]] = {
+    "sha256": {"sha256": sha256(CHECKPOINT)},
+    "prefix": {"sha256": None, "sha256_prefix": sha256(CHECKPOINT)[:8]},
+    "git blob": {"sha256": None, "git_blob_sha1": git_blob_sha1(CHECKPOINT)},
+    "none": {"sha256": None},
+}
 
 
 @dataclass
@@ -186,6 +202,19 @@ def second(server: Server, make_entry: Callable[..., Entry]) -> Entry:
     return make_entry(f"{server.url}/a/{NAME}", f"{server.url}/b/{NAME}")
 
 
+@pytest.fixture
+def invoke(tmp_path: Path) -> Callable[..., Result]:
+    """Give a function that runs a command with a registry on top that holds some entries."""
+
+    def invoke(entries: list[Entry], *arguments: str) -> Result:
+        known = {"labels": "jester_sorted", "classes": 27, "source": "mit"}
+        own = tmp_path / "own.yaml"
+        own.write_text(json.dumps({"models": [msgspec.to_builtins(entry) | known for entry in entries]}))
+        return CliRunner().invoke(app, [*arguments, "--registry", str(own)])
+
+    return invoke
+
+
 def refusal(entry: Entry) -> str:
     """Return the one line that `fetch` ends in, having checked that it is one, and that no file came of it."""
     with pytest.raises(DownloadError) as caught:
@@ -226,10 +255,6 @@ def start() -> Iterator[Callable[[Entry], subprocess.Popen[str]]]:
     for process in running:
         process.kill()
         process.communicate()
-
-
-def git_blob_sha1(data: bytes) -> str:
-    return hashlib.sha1(b"blob " + str(len(data)).encode() + b"\0" + data).hexdigest()
 
 
 @pytest.fixture

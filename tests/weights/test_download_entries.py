@@ -161,19 +161,6 @@ def test_several_files_on_the_hub(make_entry: Callable[..., Entry], monkeypatch:
 # The commands
 
 
-@pytest.fixture
-def invoke(tmp_path: Path) -> Callable[..., Result]:
-    """Give a function that runs a command with a registry on top that holds some entries."""
-
-    def invoke(entries: list[Entry], *arguments: str) -> Result:
-        known = {"labels": "jester_sorted", "classes": 27, "source": "mit"}
-        own = tmp_path / "own.yaml"
-        own.write_text(json.dumps({"models": [msgspec.to_builtins(entry) | known for entry in entries]}))
-        return CliRunner().invoke(app, [*arguments, "--registry", str(own)])
-
-    return invoke
-
-
 def test_the_commands_know_several_files(pair: Entry, invoke: Callable[..., Result]) -> None:
     path = cache.local_path(pair)
     result = invoke([pair], "download", "tsm_tiny", "--json")

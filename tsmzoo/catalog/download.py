@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from tsmzoo.callbacks import Notify, Progress, silent
@@ -21,8 +23,13 @@ class Download(msgspec.Struct, frozen=True):
     bytes: int
 
 
-def fetch(entry: Entry, *, progress: Progress = silent, notify: Notify = silent) -> Download:
-    """Download what the cache does not have of the weights of `entry`, and verify it. Raises DownloadError."""
-    path = download.fetch(entry, progress=progress, notify=notify)
+def fetch(
+    entry: Entry, *, source: str | Path | None = None, progress: Progress = silent, notify: Notify = silent
+) -> Download:
+    """Download what the cache does not have of the weights of `entry`, and verify it. Raises DownloadError.
+
+    `source` is an address or a local file to take it from, in place of the published addresses.
+    """
+    path = download.fetch(entry, source=source, progress=progress, notify=notify)
     files = cache.local_paths(entry)
     return Download(entry.id, str(path), list(map(str, files)), sum(file.stat().st_size for file in files))

@@ -18,6 +18,13 @@ def download_(
         list[str] | None, typer.Argument(help="Model ids or aliases.", autocompletion=complete_model)
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Download every model of the registry.")] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|FILE",
+            help="Take the published file of one model from here: https://, hf:// or a local file, which is copied.",
+        ),
+    ] = None,
     registry_file: RegistryFile = None,
     json: Json = False,
 ) -> None:
@@ -28,6 +35,8 @@ def download_(
     """
     if not models and not all_:
         raise typer.BadParameter("name a model, or give --all")
+    if source is not None and (all_ or len(models or []) != 1):
+        raise typer.BadParameter("--source is where the file of one model is: name that model alone")
     from tsmzoo import api
 
     if all_:
@@ -41,7 +50,9 @@ def download_(
     for name in names:
         try:
             with terminal.Display(terminal.stages) as progress:
-                found = api.download(name, registry=registry_file, progress=progress, notify=terminal.note)
+                found = api.download(
+                    name, source=source, registry=registry_file, progress=progress, notify=terminal.note
+                )
         except ZooError as error:
             # One dead link must not prevent the other downloads.
             if len(names) == 1:

@@ -21,6 +21,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,16 +32,19 @@ from typing import TYPE_CHECKING
 from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.errors import CheckpointError, DownloadError
 from tsmzoo.system import files
-from tsmzoo.text import of_error
+from tsmzoo.text import of_error, one_line
 from tsmzoo.weights import hub
 from tsmzoo.weights.cache import local_paths, pin
 from tsmzoo.weights.http import (
+    BLANK,
     NO_ROOM,
+    PARKED,
     Refused,
     companion,
     discard,
     fetch_to,
     remove_unless_regular,
+    too_large,
     without_credentials,
 )
 
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
 
 #: In the smallest type in which weights are stored.
 _BYTES_PER_PARAMETER = 2
+#: Uploads that break off, or meet a limit, end at a multiple of so many bytes.
+_UPLOADED_BLOCK = 2**20
 #: The last bytes of the index of a TensorFlow checkpoint, as of all LevelDB tables.
 _INDEX_MAGIC = bytes.fromhex("57fb808b247547db")
 #: Suffixes of text files, which may begin like an error page.
@@ -61,34 +67,49 @@ class _PublishedFile:
 
     id: str
     path: Path
-    addresses: list[str]
+    #: Addresses, or the user's own copy.
+    addresses: list[str] | list[Path]
     max_bytes: int
     #: The model whose weights it holds; None for files beside the weights.
     entry: Entry | None = None
     #: All or the first digits.
     sha256: str | None = None
     git_blob_sha1: str | None = None
+    #: Whether the user said where it is.
+    given: bool = False
 
 
-def fetch(entry: Entry, *, progress: Progress = silent, notify: Notify = silent) -> Path:
+def fetch(
+    entry: Entry,
+    *,
+    source: str | Path | None = None,
+    progress: Progress = silent,
+    notify: Notify = silent,
+) -> Path:
     """Return the verified local file of `entry`, downloading what the cache does not have of it.
 
-    For a checkpoint of several files return the one that `urls` names. Raises DownloadError, in one line, if no address
-    has the right file, the cache cannot hold it, or no weights were published.
+    `source` is an address or a local file to take it from, in place of the published addresses. For a checkpoint of
+    several files return the one that `urls` names; the others lie beside it, at `source` too. Raises DownloadError, in
+    one line, if no address has the right file, the cache cannot hold it, or no weights were published.
     """
     if not entry.has_weights:
         raise DownloadError(
             f"{entry.id}: no weights were published for it; train it (`tsmzoo train`), or give --weights FILE or random"
         )
     path, *others = local_paths(entry)
+    given = source is not None
     if entry.file is not None:
+        if given:
+            raise DownloadError(f"{entry.id}: its weights lie at {path} and are not downloaded; leave out the source")
         return _verify_beside_registry(entry, path)
     # Small files beside the checkpoint come first: without them the large one is useless.
     for other in others:
-        _fetch_file(_PublishedFile(entry.id, other, _addresses(entry, other.name), entry.max_bytes), progress, notify)
+        addresses = _addresses(entry, other.name, source)
+        _fetch_file(_PublishedFile(entry.id, other, addresses, entry.max_bytes, given=given), progress, notify)
+    addresses = _addresses(entry, path.name, source)
     digests = (entry.sha256 or entry.sha256_prefix, entry.git_blob_sha1)
     _fetch_file(
-        _PublishedFile(entry.id, path, _addresses(entry, path.name), entry.max_bytes, entry, *digests), progress, notify
+        _PublishedFile(entry.id, path, addresses, entry.max_bytes, entry, *digests, given=given), progress, notify
     )
     return path
 
@@ -105,8 +126,11 @@ def _fetch_file(file: _PublishedFile, progress: Progress, notify: Notify) -> Non
             if wrong is None:
                 with suppress(OSError):  # a cache that can only be read serves as well
                     _record_digest(file, digest, notify)
+                if file.given:
+                    notify(f"{file.id}: {path.name} is in the cache and verified; the source was not read")
                 return
-        if os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0"):
+        local = isinstance(file.addresses[0], Path)
+        if os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0") and not local:
             raise DownloadError(
                 f"{file.id}: {path.name} is missing ({wrong}) and TSMZOO_OFFLINE is set; put the published file at "
                 f"{path}, or give it to export or run with --weights FILE"
@@ -153,28 +177,53 @@ def _fetch_locked(file: _PublishedFile, progress: Progress, notify: Notify) -> N
     failures = []
     for address in file.addresses:
         try:
-            if address.startswith("hf://"):
+            if isinstance(address, Path):
+                digest = _copy(address, part, file)
+            elif address.startswith("hf://"):
                 digest = hub.fetch_from_hub(address, part, file.max_bytes)
             else:
-                known = bool(_expected_sha256(file) or file.git_blob_sha1)
-                digest, joined = fetch_to(address, part, file.max_bytes, known, report)
+                digest, joined = fetch_to(address, part, file.max_bytes, report)
                 if joined and _mismatch(file, part, digest):  # perhaps only what an earlier run left of it
                     discard(part)
-                    digest, _ = fetch_to(address, part, file.max_bytes, known, report)
+                    digest, _ = fetch_to(address, part, file.max_bytes, report)
             reason = _accept(file, part, digest, notify)
             if reason is None:
                 return
         except Refused as error:
             reason = str(error)
-        failures.append(f"{without_credentials(address)}: {reason}")
-    raise DownloadError(
-        f"{file.id}: {path.name} could not be fetched ({'; '.join(failures)}); set TSMZOO_MIRROR to the address of "
-        "a folder that has it (https), or give the file to export or run with --weights FILE"
-    )
+        failures.append(f"{one_line(without_credentials(str(address)))}: {reason}")
+    if file.given:
+        what = "the source must be the published file; use another with --weights FILE, of run, eval and export"
+    else:
+        what = (
+            f"if you have it from elsewhere: `tsmzoo download {file.id} --source URL|FILE`, or set TSMZOO_MIRROR to "
+            "the https address of a folder that has it"
+        )
+    raise DownloadError(f"{file.id}: {path.name} could not be fetched ({'; '.join(failures)}); {what}")
 
 
-def _addresses(entry: Entry, name: str) -> list[str]:
-    """Return the addresses of one of the files of `entry`, the mirror first."""
+def _copy(given: Path, part: Path, file: _PublishedFile) -> str:
+    """Copy the user's own `given` to `part`, if it is the right file, and return its sha256. Raises Refused."""
+    try:
+        if given.stat().st_size > file.max_bytes:
+            raise too_large(file.max_bytes)
+        wrong = _mismatch(file, given, files.sha256(given).hexdigest())
+    except OSError as error:
+        raise Refused(f"cannot be read ({files.reason(error)})") from None
+    if wrong is not None:
+        raise Refused(wrong)
+    discard(part)
+    shutil.copyfile(given, part)
+    files.sync(part)
+    return files.sha256(part).hexdigest()
+
+
+def _addresses(entry: Entry, name: str, source: str | Path | None) -> list[str] | list[Path]:
+    """Return where to look for one of the files of `entry`: at `source`, else the mirror first."""
+    if source is not None and "://" not in str(source):
+        return [Path(source) if name == entry.filename else Path(source).parent / name]
+    if source is not None:
+        return [str(source) if name == entry.filename else _sibling(str(source), name)]
     mirrored = []
     if mirror := os.environ.get("TSMZOO_MIRROR", "").rstrip("/"):
         mirrored.append(f"{mirror}/{entry.id}/{name}")
@@ -223,45 +272,36 @@ def _mismatch(file: _PublishedFile, arrived: Path, sha256: str) -> str | None:
         return _why_no_checkpoint(file, arrived)
     if expected is not None and not sha256.startswith(expected):
         if file.sha256:
-            return (
-                f"its sha256 is {sha256}, the published one {'is' if len(expected) == 64 else 'begins with'} {expected}"
+            begins = "is" if len(expected) == 64 else "begins with"
+            wrong = f"its sha256 is {sha256}, the published one {begins} {expected}"
+        else:
+            wrong = (
+                f"its sha256 is {sha256}, on the first download it was {expected} (to accept the new file delete "
+                f"{companion(file.path, '.sha256')})"
             )
-        record = companion(file.path, ".sha256")
-        return (
-            f"its sha256 is {sha256}, on the first download it was {expected} (to accept the new file delete {record})"
-        )
-    if file.git_blob_sha1 and (found := _git_blob_sha1(arrived)) != file.git_blob_sha1:
-        return f"its git_blob_sha1 is {found}, the published one is {file.git_blob_sha1}"
-    return None
+    elif file.git_blob_sha1 and (found := _git_blob_sha1(arrived)) != file.git_blob_sha1:
+        wrong = f"its git_blob_sha1 is {found}, the published one is {file.git_blob_sha1}"
+    else:
+        return None
+    seen = _why_no_checkpoint_at_sight(file, arrived)
+    size = arrived.stat().st_size
+    if seen is None and size % _UPLOADED_BLOCK == 0:
+        seen = f"it has exactly {size:,} bytes: perhaps a truncated upload"
+    return f"{seen}; {wrong}" if seen else wrong
 
 
 def _why_no_checkpoint(file: _PublishedFile, arrived: Path) -> str | None:
     """Return why `arrived` is not a checkpoint to be trusted: an error page, a part of a file; None if it is one."""
-    name = file.path.name
-    with files.opened(arrived) as content:
-        start = content.read(512)
-        size = content.seek(0, os.SEEK_END)
-        content.seek(max(0, size - len(_INDEX_MAGIC)))
-        end = content.read()
-    if not start:
-        return "it is empty"
-    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if not name.endswith(_TEXT_SUFFIXES):
-        if text.startswith(b"<"):
-            return "it is a web page, not a checkpoint"
-        if text.startswith((b"{", b"[")):
-            return "it is JSON, not a checkpoint"
-        if start.startswith(b"\x1f\x8b"):
-            return "it is compressed (gzip), not a checkpoint"
+    if wrong := _why_no_checkpoint_at_sight(file, arrived):
+        return wrong
     from tsmzoo.weights import tensorflow
 
+    name = file.path.name
     if name.endswith(tensorflow.INDEX):
-        return None if end == _INDEX_MAGIC else "it is no index of a TensorFlow checkpoint"
-    if file.entry is None:  # nothing here reads it
-        return None
-    if size < file.entry.params * _BYTES_PER_PARAMETER:
-        return f"it has {size} bytes, too few for the model's weights"
-    if name.endswith(tensorflow.DATA):
+        with files.opened(arrived) as content:
+            content.seek(-min(len(_INDEX_MAGIC), arrived.stat().st_size), os.SEEK_END)
+            return None if content.read() == _INDEX_MAGIC else "it is no index of a TensorFlow checkpoint"
+    if file.entry is None or name.endswith(tensorflow.DATA):  # nothing here reads it
         return None
     from tsmzoo.weights import checkpoint, checkpoint_file
 
@@ -269,6 +309,27 @@ def _why_no_checkpoint(file: _PublishedFile, arrived: Path) -> str | None:
         checkpoint.check(file.entry, checkpoint_file.read(arrived))
     except CheckpointError as error:
         return f"it {error}"
+    return None
+
+
+def _why_no_checkpoint_at_sight(file: _PublishedFile, arrived: Path) -> str | None:
+    """Return why the size or the first bytes of `arrived` cannot be a checkpoint's; None if they may be."""
+    size = arrived.stat().st_size
+    with files.opened(arrived) as content:
+        start = content.read(512)
+    if not start:
+        return "it is empty"
+    if not file.path.name.endswith(_TEXT_SUFFIXES):
+        text = start.lstrip(BLANK)
+        if text.startswith(b"<"):
+            return f"it is a web page, not a checkpoint: {PARKED}"
+        if text.startswith((b"{", b"[")):
+            return "it is JSON, not a checkpoint"
+        if start.startswith(b"\x1f\x8b"):
+            return "it is compressed (gzip), not a checkpoint"
+    if file.entry is not None and size < file.entry.params * _BYTES_PER_PARAMETER:
+        cut = ": a truncated upload" if size % _UPLOADED_BLOCK == 0 else ""
+        return f"it has {size:,} bytes, too few for the model's weights{cut}"
     return None
 
 

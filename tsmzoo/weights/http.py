@@ -11,11 +11,12 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from tsmzoo.system import files
-from tsmzoo.text import of_error
+from tsmzoo.text import CELL, ERROR, of_error, one_line
 
 if TYPE_CHECKING:
     import httpx2
@@ -28,10 +29,14 @@ SLOWEST = 16 * 1024
 #: Requests to one address, and seconds before the second; the pause doubles each time.
 ATTEMPTS = 4
 BACKOFF = 0.5
+MAX_REDIRECTS = 20
 
 #: Errors of a full disk.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+#: What a text may begin with: a byte order mark, space.
+BLANK = b"\xef\xbb\xbf \t\r\n"
+PARKED = "the domain may be parked or ask for a log-in"
 
 
 class Refused(Exception):
@@ -42,23 +47,22 @@ class _Interrupted(Exception):
     """The transfer was interrupted; the same address may give the rest."""
 
 
-def fetch_to(
-    address: str, part: Path, max_bytes: int, known: bool, progress: Callable[[int, int], None]
-) -> tuple[str, bool]:
+def fetch_to(address: str, part: Path, max_bytes: int, progress: Callable[[int, int], None]) -> tuple[str, bool]:
     """Download to `part`, continuing what it already holds; return the sha256, and whether it was continued.
 
-    `max_bytes` limits the size. `known` says that a digest is known, so that a web page needs no check. `progress`
-    is called with the bytes so far, and those of the whole file, or 0 if the server does not say. Raises Refused.
+    `max_bytes` limits the size. `progress` is called with the bytes so far, and those of the whole file, or 0 if the
+    server does not say. Raises Refused.
     """
     import httpx2
+
+    from tsmzoo.weights import unreachable
 
     try:
         client = httpx2.Client(
             timeout=httpx2.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT),
-            follow_redirects=True,
             # Ranges, lengths and digests are those of the file, not of a compressed transfer of it.
             headers={"Accept-Encoding": "identity"},
-            event_hooks={"request": [_check_scheme]},  # called for each redirect, too
+            event_hooks={"request": [_check_scheme]},
         )
     except (httpx2.InvalidURL, ValueError, ImportError, OSError) as error:
         raise Refused(f"the proxy or certificate settings of the environment fail ({of_error(error)})") from None
@@ -68,12 +72,16 @@ def fetch_to(
             if attempt:
                 time.sleep(BACKOFF * 2 ** (attempt - 1))
             try:
-                return _stream(client, address, part, max_bytes, known, progress)
+                return _stream(client, address, part, max_bytes, progress)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                url = error.request.url
+                to = "" if url.host == httpx2.URL(address).host else f" to {one_line(url.host, CELL)}"
+                reason = f"no connection{to} ({unreachable.reason(error, str(url))})"
+                # A server that cannot be reached is not worth the wait; one that answered may come back.
+                if attempt == 0:
+                    raise Refused(reason) from None
             except (_Interrupted, httpx2.TransportError) as error:
                 reason = of_error(error)
-                # A server that cannot be reached is not worth the wait; one that answered may come back.
-                if attempt == 0 and isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
-                    raise Refused(f"no connection ({reason})") from None
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
                 raise Refused(of_error(error)) from None
     raise Refused(f"gave up after {ATTEMPTS} attempts ({reason})")
@@ -86,9 +94,11 @@ def _check_scheme(request: httpx2.Request) -> None:
 
 
 def _stream(
-    client: httpx2.Client, address: str, part: Path, max_bytes: int, known: bool, progress: Callable[[int, int], None]
+    client: httpx2.Client, address: str, part: Path, max_bytes: int, progress: Callable[[int, int], None]
 ) -> tuple[str, bool]:
     """Request once what `part` lacks. Raises _Interrupted, Refused, httpx2.HTTPError."""
+    import httpx2
+
     digest = hashlib.sha256()
     size = 0
     validator = _read_validator(part, address)
@@ -111,8 +121,12 @@ def _stream(
             raise _Interrupted(f"HTTP {status} {response.reason_phrase[:100]}")
         if status not in (200, 206):
             raise Refused(f"HTTP {status} {response.reason_phrase[:100]}")
-        if not known and response.headers.get("Content-Type", "").startswith("text/html"):
-            raise Refused("answered with a web page, not with a file")
+        blocks = response.iter_raw()
+        first = next(blocks, b"")
+        if first.lstrip(BLANK).startswith(b"<") and response.headers.get("Content-Type", "").startswith("text/html"):
+            url = response.url.copy_with(userinfo=b"", query=None, fragment=None)
+            from_where = one_line(f" at {url}", ERROR) if response.url != httpx2.URL(address) else ""
+            raise Refused(f"answered with a web page{from_where}: {PARKED}")
 
         arriving = _response_validator(response)
         # Of a chunked transfer, the chunks give the length.
@@ -133,7 +147,7 @@ def _stream(
             if status == 200:  # only now that the old bytes are gone may their description change
                 _write_validator(part, address, arriving)
             began, before = time.monotonic(), size
-            for block in response.iter_raw():
+            for block in chain([first], blocks):
                 size += len(block)
                 if size > max_bytes:
                     file.truncate(0)
@@ -156,13 +170,22 @@ def _stream(
 
 @contextmanager
 def _open_response(client: httpx2.Client, address: str, headers: dict[str, str]) -> Iterator[httpx2.Response]:
-    """Send the request and give the response, whose body is not read yet."""
-    try:
-        response = client.send(client.build_request("GET", address, headers=headers), stream=True)
-    except (
-        UnicodeError
-    ) as error:  # of a host, of this address or one that it leads to, that no resolver can be asked for
-        raise Refused(f"leads to no address ({of_error(error)})") from None
+    """Send the request, follow redirects and give the response, whose body is not read yet."""
+    request: httpx2.Request | None = client.build_request("GET", address, headers=headers)
+    followed = 0
+    while request is not None:
+        if followed > MAX_REDIRECTS:
+            raise Refused(f"more than {MAX_REDIRECTS} redirects")
+        try:
+            response = client.send(request, stream=True)
+        except UnicodeError as error:  # of a host that no resolver can be asked for
+            raise Refused(f"leads to no address ({of_error(error)})") from None
+        except Refused as error:
+            raise Refused(f"redirected elsewhere ({error}): {PARKED}" if followed else str(error)) from None
+        request = response.next_request
+        if request is not None:  # The client, asked to follow it, would first read the body of the redirect to its end.
+            response.close()
+            followed += 1
     try:
         yield response
     finally:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tsmzoo.system import files
-from tsmzoo.text import of_error
 from tsmzoo.weights.http import NO_ROOM, Refused, companion, discard, too_large
 
 
@@ -41,7 +40,11 @@ def fetch_from_hub(address: str, part: Path, max_bytes: int) -> str:
     except Exception as error:  # the library and its transfer back ends raise a dozen unrelated types
         if isinstance(error, Refused) or (isinstance(error, OSError) and error.errno in NO_ROOM):
             raise
-        raise Refused(of_error(error)) from None
+        from huggingface_hub.constants import ENDPOINT
+
+        from tsmzoo.weights import unreachable
+
+        raise Refused(unreachable.reason(error, ENDPOINT)) from None
     discard(part)
     os.replace(found, part)  # the blob that the link points to: moved, so that no second copy stays
     shutil.rmtree(store, ignore_errors=True)
