@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import Json, RegistryFile
+from tsmzoo.cli._options import Json, RegistryFile, load
 
 
 @app.command("list")
@@ -30,13 +30,11 @@ def list_(
     json: Json = False,
 ) -> None:
     """List models: the recommended ones, those that match a pattern, or --all."""
-    from tsmzoo import api
-    from tsmzoo.catalog import listing
+    from tsmzoo.catalog import listing  # not by tsmzoo.api, which takes a sixth longer
 
-    # Any text: the error of a misspelt one names those that there are.
-    wanted: Any = {"family": family, "mode": mode, "backbone": backbone, "dataset": dataset, "modality": modality}
-    names = api.list_models(pattern, **wanted, search=search, registry=registry_file)
-    matching = api.model_table(names, registry=registry_file)
+    zoo = load(registry_file)
+    wanted = {"family": family, "mode": mode, "backbone": backbone, "dataset": dataset, "modality": modality}
+    matching = [listing.row(zoo, entry) for entry in listing.matching(zoo, pattern, wanted, search=search)]
     rows = matching if pattern or all_ else [row for row in matching if row.recommended]
     if json:
         terminal.print_json(rows)
