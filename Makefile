@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
+# Tests start hundreds of processes: each would compile the package anew where bytecode is not kept.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test test-core slow coverage check docs bench models
 
 demo: $(VENV)/.ready
