@@ -54,7 +54,8 @@ class _Interrupted(Exception):
 class Head(NamedTuple):
     """What a server answers about a file without sending it."""
 
-    status: int
+    #: None if there was no answer, or not over HTTP.
+    status: int | None
     #: Bytes of the file; None if the server does not say, or has no such file.
     size: int | None
     #: Why the file is not there; None if it is.
@@ -116,8 +117,9 @@ def head(client: httpx2.Client, address: str) -> Head:
 
     try:
         answer = _ask(client, address, "HEAD", {})
+        status = answer.status or 0
         no_size = answer.reason is None and answer.size is None
-        if no_size or answer.status in (403, 405, 408, 429) or answer.status >= 500:
+        if no_size or status in (403, 405, 408, 429) or status >= 500:
             answer = _ask(client, address, "GET", {"Range": "bytes=0-0"})
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         raise _no_connection(error, address) from None
