@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,7 @@ def test_hosts_are_asked_side_by_side_and_each_one_thing_at_a_time(
             at_once += 1
             most = max(most, at_once)
         both.wait()  # for the other host
+        time.sleep(0.1)  # for another request to the same one, which must not come
         with lock:
             at_once -= 1
 
