@@ -110,6 +110,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     #: Packages without which tsmzoo does not work.
     packages: list[Package]
+    #: What may be installed beside them.
     extras: list[Extra]
     cache: CacheFolder
     #: Environment variables that are set and matter, passwords hidden.
@@ -148,10 +149,11 @@ def examine(progress: Progress = silent) -> Diagnosis:
             Extra(
                 name=name,
                 purpose=EXTRAS[name],
-                complete=bool(packages) and all(each.installed and not each.problem for each in packages),
+                complete=all(each.installed and not each.problem for each in packages),
                 packages=packages,
             )
             for name, packages in groups.items()
+            if packages
         ],
         cache=cache,
         variables={name: _hidden(os.environ[name]) for name in _VARIABLES if name in os.environ},
@@ -173,7 +175,8 @@ def text(diagnosis: Diagnosis) -> list[str]:
     ]
     for extra in diagnosis.extras:
         lacking = [package.name for package in extra.packages if not package.installed]
-        state = "complete" if extra.complete else f"lacks {', '.join(lacking)}" if lacking else "broken"
+        install = f"lacks {', '.join(lacking)}; pip install 'tsmzoo[{extra.name}]'"
+        state = "complete" if extra.complete else install if lacking else "broken"
         lines.append(f"extra {extra.name}, for {extra.purpose}: {state}")
     packages = [*diagnosis.packages, *(package for extra in diagnosis.extras for package in extra.packages)]
     other = [each.name for each in packages if each.installed and each.installed.partition("+")[0] != each.known_good]
