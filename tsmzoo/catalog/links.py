@@ -129,10 +129,10 @@ def _ask_all(hosts: list[list[str]], progress: Progress) -> dict[str, Head]:
     urls = [url for each in hosts for url in each]
     answers = dict.fromkeys(urls, Head(None, None, f"no answer in the {SECONDS_IN_ALL:g} s for all addresses"))
     arriving: SimpleQueue[tuple[str, Head] | Exception] = SimpleQueue()
+    end = time.monotonic() + SECONDS_IN_ALL
     for each in hosts:
         # Daemons: a server that holds a connection open must not hold up the end of the program.
-        Thread(target=_ask_host, args=(client, each, arriving), daemon=True).start()
-    end = time.monotonic() + SECONDS_IN_ALL
+        Thread(target=_ask_host, args=(client, each, end, arriving), daemon=True).start()
     with suppress(Empty):
         for done in range(len(urls)):
             progress("asking for files", done, len(urls))
@@ -143,11 +143,15 @@ def _ask_all(hosts: list[list[str]], progress: Progress) -> dict[str, Head]:
     return answers
 
 
-def _ask_host(client: httpx2.Client, urls: list[str], arriving: SimpleQueue[tuple[str, Head] | Exception]) -> None:
-    """Ask the addresses of a host one after another; if it cannot be reached, that is the answer of the others too."""
+def _ask_host(
+    client: httpx2.Client, urls: list[str], end: float, arriving: SimpleQueue[tuple[str, Head] | Exception]
+) -> None:
+    """Ask the addresses of a host in turn till `end`; if it cannot be reached, that is the answer of the others too."""
     late = 0
     gone: Head | None = None
     for url in urls:
+        if time.monotonic() > end:
+            return
         answer = gone
         if answer is None:
             asked: Future[Head] = Future()
