@@ -14,9 +14,11 @@ import msgspec
 
 from tsmzoo.benchmarking.run import BenchmarkRow
 from tsmzoo.catalog.check import EntryCheck
+from tsmzoo.catalog.doctor import Diagnosis
 from tsmzoo.catalog.download import Download
 from tsmzoo.catalog.flops import Cost
 from tsmzoo.catalog.info import ModelInfo
+from tsmzoo.catalog.links import LinkCheck
 from tsmzoo.catalog.listing import ModelRow
 from tsmzoo.catalog.stub import CheckpointInfo
 from tsmzoo.cli._results import Pictures, Videos
@@ -44,6 +46,8 @@ RESULTS: dict[str, Any] = {
     "run": Iterator[AnswerRecord],
     "demo": Demo,
     "registry check": list[EntryCheck],
+    "doctor": Diagnosis,
+    "doctor --links": list[LinkCheck],
 }
 #: A comment on a key, and the name of its field.
 _COMMENT = re.compile(r"((?:^ +#: .*\n)+)^ +(\w+):", re.MULTILINE)

@@ -30,15 +30,17 @@ RETURNED = {
     "BenchmarkRow": "benchmark",
     "CheckpointInfo": "describe_checkpoint",
     "Cost": "count_flops",
+    "Diagnosis": "doctor",
     "Download": "download",
     "EntryCheck": "check_registry",
     "EvaluationResult": "evaluate",
+    "LinkCheck": "check_links",
     "ModelInfo": "model_info",
     "ModelRow": "model_table",
     "TrainingResult": "train",
 }
-#: Their examples convert, train or time a network.
-SLOW = {"Artifact", "benchmark", "export", "train", "verify"}
+#: Their examples convert, train or time a network, or import every library.
+SLOW = {"Artifact", "benchmark", "doctor", "export", "train", "verify"}
 QUICK = {"name": "quick", "model": "tsm_mbv2_motion", "weights": "random", "schedule": "cosine"}
 QUICK |= {"epochs": 1, "batch": 7, "lr": 0.01, "frames": 4, "dropout": 0.0, "scales": [1.0], "hflip": False}
 

@@ -50,7 +50,8 @@ def test_wheel_holds_all_and_nothing_else(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
-    sources = run("git", "ls-files", "tsmzoo", "converters", "recipes", "registry.yaml", cwd=ROOT).splitlines()
+    packed = ("tsmzoo", "converters", "recipes", "registry.yaml", "constraints.txt")
+    sources = run("git", "ls-files", *packed, cwd=ROOT).splitlines()
     assert "tsmzoo/py.typed" in sources
     assert sorted(names) == sorted(f"tsmzoo/{path.removeprefix('tsmzoo/')}" for path in sources)
 

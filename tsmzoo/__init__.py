@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tsmzoo.api import (
         benchmark,
+        check_links,
         check_registry,
         count_flops,
         describe_checkpoint,
+        doctor,
         download,
         draw_accuracy,
         evaluate,
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
     )
     from tsmzoo.benchmarking.run import BenchmarkRow
     from tsmzoo.catalog.check import EntryCheck
+    from tsmzoo.catalog.doctor import Diagnosis
     from tsmzoo.catalog.download import Download
     from tsmzoo.catalog.flops import Cost
     from tsmzoo.catalog.info import ModelInfo
+    from tsmzoo.catalog.links import LinkCheck
     from tsmzoo.catalog.listing import ModelRow
     from tsmzoo.catalog.stub import CheckpointInfo
     from tsmzoo.errors import (
@@ -68,11 +72,13 @@ __all__ = [
     "CheckpointInfo",
     "Cost",
     "DataError",
+    "Diagnosis",
     "Download",
     "DownloadError",
     "EntryCheck",
     "EvaluationResult",
     "ExportError",
+    "LinkCheck",
     "Model",
     "ModelEntry",
     "ModelInfo",
@@ -90,9 +96,11 @@ __all__ = [
     "ZooError",
     "__version__",
     "benchmark",
+    "check_links",
     "check_registry",
     "count_flops",
     "describe_checkpoint",
+    "doctor",
     "download",
     "draw_accuracy",
     "evaluate",
@@ -116,9 +124,11 @@ _MODULES = {
     "BenchmarkRow": "benchmarking.run",
     "CheckpointInfo": "catalog.stub",
     "Cost": "catalog.flops",
+    "Diagnosis": "catalog.doctor",
     "Download": "catalog.download",
     "EntryCheck": "catalog.check",
     "EvaluationResult": "evaluation.report",
+    "LinkCheck": "catalog.links",
     "Model": "inference.model",
     "ModelEntry": "registry",
     "ModelInfo": "catalog.info",

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from tsmzoo.artifact.contract import Preprocess, State
     from tsmzoo.benchmarking.run import BenchmarkRow
     from tsmzoo.catalog.check import EntryCheck
+    from tsmzoo.catalog.doctor import Diagnosis
     from tsmzoo.catalog.download import Download
     from tsmzoo.catalog.flops import Cost
     from tsmzoo.catalog.info import ModelInfo
+    from tsmzoo.catalog.links import LinkCheck
     from tsmzoo.catalog.listing import ModelRow
     from tsmzoo.catalog.stub import CheckpointInfo
     from tsmzoo.evaluation.report import EvaluationResult
@@ -245,6 +247,62 @@ def download(
     from tsmzoo.catalog.download import fetch
 
     return fetch(_zoo(registry).find(str(model)), source=source, progress=progress, notify=notify)
+
+
+def check_links(
+    pattern: str | None = None, *, registry: PathLike | None = None, progress: Progress = silent
+) -> list[LinkCheck]:
+    """Ask every address of a model's checkpoint whether the file is there; nothing is downloaded.
+
+    An address has ten seconds to answer, all of them ten minutes. Addresses of one host are asked one at a time.
+
+    Args:
+        pattern: An id, an alias, or a shell wildcard; default: all models.
+        registry: A registry file of your own, on top of tsmzoo's.
+        progress: Called with what is being done, and how many addresses of how many have answered.
+
+    Returns:
+        A result for each address of each model. A model that comes with tsmzoo has none.
+
+    Raises:
+        RegistryError: `pattern` is no wildcard and no name of a model.
+        DownloadError: TSMZOO_OFFLINE is set, or no connection can be made with the proxy or certificate settings.
+
+    Examples:
+        >>> [link.url for link in tsmzoo.check_links("tsm_mbv2_motion*") if not link.alive]
+        []
+    """
+    from tsmzoo.catalog import links
+    from tsmzoo.catalog.listing import matching
+
+    zoo = _zoo(registry)
+    return links.check(zoo, matching(zoo, pattern, {}, search=None), progress)
+
+
+def doctor(*, progress: Progress = silent) -> Diagnosis:
+    """Examine the installation: versions, imports, extras, cache, proxies, GPUs.
+
+    Each installed package is imported in a process of its own, which takes half a minute with all extras.
+
+    Args:
+        progress: Called with what is being done.
+
+    Returns:
+        What was found. `problems` says what is broken and what to do about it; it is empty if all is well.
+
+    Raises:
+        ZooError: The package `packaging` is missing, without which versions cannot be compared.
+
+    Examples:
+        >>> found = tsmzoo.doctor()
+        >>> [problem.what for problem in found.problems]
+        []
+        >>> [extra.name for extra in found.extras]
+        ['onnx', 'tflite', 'coreml', 'plots', 'tensorflow']
+    """
+    from tsmzoo.catalog.doctor import examine
+
+    return examine(progress)
 
 
 def count_flops(

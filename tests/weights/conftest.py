@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -34,14 +35,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-BODY = os.urandom(300_000)
-OTHER = os.urandom(300_000)
+# Not of os.urandom alone, which begins as text, one time in a hundred.
+BODY = b"\0" + os.urandom(299_999)
+OTHER = b"\0" + os.urandom(299_999)
 with io.BytesIO() as _stream:
     # What tells a ResNet-50 of mit-han-lab's with a shift.
     _state = {"base_model.layer1.0.conv1.net.weight": torch.arange(1000.0), "layer3.5.conv3.weight": torch.ones(1)}
     torch.save(_state, _stream)
     CHECKPOINT = _stream.getvalue()
 NAME = "tsm_tiny.pth"
+#: A certificate that expired on 2025-08-12, and its key.
+EXPIRED = Path(__file__).with_name("expired.pem")
 
 
 def sha256(data: bytes) -> str:
@@ -73,10 +77,12 @@ class Reply:
     ranges: str = "yes"
     #: Close the connection after this many bytes of the body.
     cut: int | None = None
-    #: Called after `cut` bytes, or before the body.
+    #: Called after `cut` bytes, or before the body; before the answer to HEAD.
     hold: Callable[[], object] = lambda: None
     #: Seconds between single bytes.
     trickle: float = 0
+    #: Status of the answer to HEAD, if it is another.
+    head: int | None = None
 
 
 class Server(ThreadingHTTPServer):
@@ -110,24 +116,37 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: Any) -> None:
         pass
 
-    def do_GET(self) -> None:
+    def _reply(self) -> Reply:
         self.server.requests.append((self.path, dict(self.headers)))
         replies = self.server.replies.get(self.path, [Reply(b"", 404)])
-        reply = replies.pop(0) if len(replies) > 1 else replies[0]
-        body, status = reply.body, reply.status
-        headers = {"Content-Length": str(len(body))} | ({"ETag": reply.etag} if reply.etag else {})
-        if status == 200 and (wanted := self.headers.get("Range")):
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            fits = self.headers["If-Range"] == (reply.etag or reply.headers.get("Last-Modified"))
-            if reply.ranges == "always" or (reply.ranges == "yes" and fits):
-                body, status = body[start:], 206
-                headers["Content-Length"] = str(len(body))
-                headers["Content-Range"] = f"bytes {start}-{len(reply.body) - 1}/{len(reply.body)}"
+        return replies.pop(0) if len(replies) > 1 else replies[0]
+
+    def _start(self, reply: Reply, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, value in (headers | reply.headers).items():
+        for name, value in (headers | ({"ETag": reply.etag} if reply.etag else {}) | reply.headers).items():
             if value:
                 self.send_header(name, value)
         self.end_headers()
+
+    def do_HEAD(self) -> None:
+        reply = self._reply()
+        reply.hold()
+        self._start(reply, reply.head or reply.status, {"Content-Length": str(len(reply.body))})
+
+    def do_GET(self) -> None:
+        reply = self._reply()
+        body, status = reply.body, reply.status
+        headers = {"Content-Length": str(len(body))}
+        if status == 200 and (wanted := self.headers.get("Range")):
+            first, last = wanted.removeprefix("bytes=").split("-")
+            start = int(first)
+            fits = self.headers["If-Range"] == (reply.etag or reply.headers.get("Last-Modified"))
+            if reply.ranges == "always" or (reply.ranges == "yes" and fits):
+                end = int(last) + 1 if last else len(body)
+                body, status = body[start:end], 206
+                headers["Content-Length"] = str(len(body))
+                headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(reply.body)}"
+        self._start(reply, status, headers)
         self.wfile.write(body[: reply.cut or 0])
         self.wfile.flush()
         reply.hold()
@@ -143,6 +162,21 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def expired() -> Iterator[Server]:
+    """A server whose certificate expired on 2025-08-12, and that has the file."""
+    with Server() as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(EXPIRED)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.add(f"/a/{NAME}", Reply(CHECKPOINT))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield server

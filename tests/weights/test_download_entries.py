@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # A checkpoint of several files
 
 INDEX = "tsm_tiny.index"
-LIST = os.urandom(1000) + bytes.fromhex("57fb808b247547db")
+LIST = b"\0" + os.urandom(1000) + bytes.fromhex("57fb808b247547db")
 
 
 @pytest.fixture

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
-import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,32 +10,16 @@ import pytest
 
 from tsmzoo.weights import cache, download, http
 
-from .conftest import BODY, CHECKPOINT, NAME, OTHER, PINS, Reply, Server, leftovers, refusal, sha256
+from .conftest import BODY, CHECKPOINT, EXPIRED, NAME, OTHER, PINS, Reply, Server, leftovers, refusal, sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tsmzoo.registry import Entry
 
-EXPIRED = Path(__file__).with_name("expired.pem")
 PAGE = b"<!DOCTYPE html><html><title>Sign in</title></html>" * 100
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 PARKED = "a web page: the domain may be parked or ask for a log-in"
-
-
-@pytest.fixture
-def expired() -> Iterator[Server]:
-    """A server whose certificate expired on 2025-08-12, and that has the file."""
-    with Server() as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(EXPIRED)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        server.add(f"/a/{NAME}", Reply(CHECKPOINT))
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 #: Outage to the answers of its address, and what is said of it.
@@ -59,7 +40,10 @@ ANSWERS: dict[str, tuple[Reply, str]] = {
         Reply(bytes(10**6), 302, {"Location": "/login"}, trickle=0.01),
         "/login: the domain may be parked or ask for a log-in",
     ),
-    "truncated at 1 MiB": (Reply(os.urandom(2**20)), ": it has exactly 1,048,576 bytes: perhaps a truncated upload; "),
+    "truncated at 1 MiB": (
+        Reply(b"\0" + os.urandom(2**20 - 1)),
+        ": it has exactly 1,048,576 bytes: perhaps a truncated upload; ",
+    ),
     "trickle": (Reply(trickle=0.02), ": gave up after 4 attempts (too slow, "),
     "another file of this size": (
         Reply(OTHER[: len(CHECKPOINT)]),

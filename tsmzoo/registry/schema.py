@@ -105,7 +105,9 @@ _MOST_PIXELS_NON_LOCAL = 2**22
 
 #: The dataset, and the source, of what is the user's own.
 OWN = "own"
-#: Bytes that a checkpoint may hold a parameter: weights, momentum and as much again, in float32.
+#: Bytes that a checkpoint may hold a parameter: from the smallest type in which weights are stored, to weights,
+#: momentum and as much again in float32.
+_LEAST_PER_PARAMETER = 2
 _BYTES_PER_PARAMETER = 16
 _BYTES_OF_METADATA = 16 * 2**20
 
@@ -338,6 +340,11 @@ class Entry(_Record, frozen=True, kw_only=True):
         url = self.urls[0]
         name = urlsplit(url).path.rsplit("/", 1)[-1]
         return name.partition("@")[0] if url.startswith("hf://") else name
+
+    @property
+    def min_bytes(self) -> int:
+        """A file smaller than this is not all of this checkpoint."""
+        return self.params * _LEAST_PER_PARAMETER
 
     @property
     def max_bytes(self) -> int:

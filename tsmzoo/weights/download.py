@@ -51,8 +51,6 @@ from tsmzoo.weights.http import (
 if TYPE_CHECKING:
     from tsmzoo.registry import Entry
 
-#: In the smallest type in which weights are stored.
-_BYTES_PER_PARAMETER = 2
 #: Uploads that break off, or meet a limit, end at a multiple of so many bytes.
 _UPLOADED_BLOCK = 2**20
 #: The last bytes of the index of a TensorFlow checkpoint, as of all LevelDB tables.
@@ -327,7 +325,7 @@ def _why_no_checkpoint_at_sight(file: _PublishedFile, arrived: Path) -> str | No
             return "it is JSON, not a checkpoint"
         if start.startswith(b"\x1f\x8b"):
             return "it is compressed (gzip), not a checkpoint"
-    if file.entry is not None and size < file.entry.params * _BYTES_PER_PARAMETER:
+    if file.entry is not None and size < file.entry.min_bytes:
         cut = ": a truncated upload" if size % _UPLOADED_BLOCK == 0 else ""
         return f"it has {size:,} bytes, too few for the model's weights{cut}"
     return None

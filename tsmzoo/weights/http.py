@@ -1,4 +1,4 @@
-"""Download one file over https: resumed, limited in size, and hashed while it streams."""
+"""Download one file over https: resumed, limited in size, and hashed while it streams; or ask only for its size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from tsmzoo.system import files
 from tsmzoo.text import CELL, ERROR, of_error, one_line
@@ -43,8 +43,41 @@ class Refused(Exception):
     """This address does not have the file; the next one may."""
 
 
+class Unreachable(Refused):
+    """No connection to the server of this address; its other files cannot be had now either."""
+
+
 class _Interrupted(Exception):
     """The transfer was interrupted; the same address may give the rest."""
+
+
+class Head(NamedTuple):
+    """What a server answers about a file without sending it."""
+
+    #: None if there was no answer, or not over HTTP.
+    status: int | None
+    #: Bytes of the file; None if the server does not say, or has no such file.
+    size: int | None
+    #: Why the file is not there; None if it is.
+    reason: str | None
+
+
+def new_client(timeout: float, connect: float) -> httpx2.Client:
+    """Return a client for downloads, which waits so many seconds for the next bytes, and for a connection.
+
+    Raises Refused if the settings of the environment allow none.
+    """
+    import httpx2
+
+    try:
+        return httpx2.Client(
+            timeout=httpx2.Timeout(timeout, connect=connect),
+            # Ranges, lengths and digests are those of the file, not of a compressed transfer of it.
+            headers={"Accept-Encoding": "identity"},
+            event_hooks={"request": [_check_scheme]},
+        )
+    except (httpx2.InvalidURL, ValueError, ImportError, OSError) as error:
+        raise Refused(f"the proxy or certificate settings of the environment fail ({of_error(error)})") from None
 
 
 def fetch_to(address: str, part: Path, max_bytes: int, progress: Callable[[int, int], None]) -> tuple[str, bool]:
@@ -55,36 +88,69 @@ def fetch_to(address: str, part: Path, max_bytes: int, progress: Callable[[int, 
     """
     import httpx2
 
-    from tsmzoo.weights import unreachable
-
-    try:
-        client = httpx2.Client(
-            timeout=httpx2.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT),
-            # Ranges, lengths and digests are those of the file, not of a compressed transfer of it.
-            headers={"Accept-Encoding": "identity"},
-            event_hooks={"request": [_check_scheme]},
-        )
-    except (httpx2.InvalidURL, ValueError, ImportError, OSError) as error:
-        raise Refused(f"the proxy or certificate settings of the environment fail ({of_error(error)})") from None
     reason = ""
-    with client:
+    with new_client(TIMEOUT, CONNECT_TIMEOUT) as client:
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(BACKOFF * 2 ** (attempt - 1))
             try:
                 return _stream(client, address, part, max_bytes, progress)
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-                url = error.request.url
-                to = "" if url.host == httpx2.URL(address).host else f" to {one_line(url.host, CELL)}"
-                reason = f"no connection{to} ({unreachable.reason(error, str(url))})"
+                refused = _no_connection(error, address)
                 # A server that cannot be reached is not worth the wait; one that answered may come back.
                 if attempt == 0:
-                    raise Refused(reason) from None
+                    raise refused from None
+                reason = str(refused)
             except (_Interrupted, httpx2.TransportError) as error:
                 reason = of_error(error)
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
                 raise Refused(of_error(error)) from None
     raise Refused(f"gave up after {ATTEMPTS} attempts ({reason})")
+
+
+def head(client: httpx2.Client, address: str) -> Head:
+    """Ask for status and size of a file. Raises Refused if there is no answer, Unreachable if there is no connection.
+
+    A server that refuses HEAD, does not say the size or is busy is asked once more, for the first byte.
+    """
+    import httpx2
+
+    try:
+        answer = _ask(client, address, "HEAD", {})
+        status = answer.status or 0
+        no_size = answer.reason is None and answer.size is None
+        if no_size or status in (403, 405, 408, 429) or status >= 500:
+            answer = _ask(client, address, "GET", {"Range": "bytes=0-0"})
+    except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+        raise _no_connection(error, address) from None
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise Refused(of_error(error)) from None
+    return answer
+
+
+def _ask(client: httpx2.Client, address: str, method: str, headers: dict[str, str]) -> Head:
+    with _open_response(client, address, headers, method) as response:
+        status = response.status_code
+        if status not in (200, 206):
+            return Head(status, None, f"HTTP {status} {response.reason_phrase[:100]}")
+        if _is_html(response):
+            return Head(status, None, _web_page(response, address))
+        if status == 206:
+            return Head(status, _number(response.headers.get("Content-Range", "").rpartition("/")[2]), None)
+        return Head(status, _length(response), None)
+
+
+def _no_connection(error: httpx2.TransportError, address: str) -> Refused:
+    """Return what to say of an error on the way to the server of `address`, or to one that it redirects to."""
+    import httpx2
+
+    from tsmzoo.weights import unreachable
+
+    url = error.request.url
+    why = unreachable.reason(error, str(url))
+    if url.host == httpx2.URL(address).host:
+        return Unreachable(f"no connection ({why})")
+    return Refused(f"no connection to {one_line(url.host, CELL)} ({why})")
 
 
 def _check_scheme(request: httpx2.Request) -> None:
@@ -97,8 +163,6 @@ def _stream(
     client: httpx2.Client, address: str, part: Path, max_bytes: int, progress: Callable[[int, int], None]
 ) -> tuple[str, bool]:
     """Request once what `part` lacks. Raises _Interrupted, Refused, httpx2.HTTPError."""
-    import httpx2
-
     digest = hashlib.sha256()
     size = 0
     validator = _read_validator(part, address)
@@ -123,14 +187,11 @@ def _stream(
             raise Refused(f"HTTP {status} {response.reason_phrase[:100]}")
         blocks = response.iter_raw()
         first = next(blocks, b"")
-        if first.lstrip(BLANK).startswith(b"<") and response.headers.get("Content-Type", "").startswith("text/html"):
-            url = response.url.copy_with(userinfo=b"", query=None, fragment=None)
-            from_where = one_line(f" at {url}", ERROR) if response.url != httpx2.URL(address) else ""
-            raise Refused(f"answered with a web page{from_where}: {PARKED}")
+        if first.lstrip(BLANK).startswith(b"<") and _is_html(response):
+            raise Refused(_web_page(response, address))
 
         arriving = _response_validator(response)
-        # Of a chunked transfer, the chunks give the length.
-        total = None if "Transfer-Encoding" in response.headers else _number(response.headers.get("Content-Length"))
+        total = _length(response)
         if status == 206:
             # Some servers send a range whatever If-Range says: the bytes must be the next ones, and of the same file.
             span = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)", response.headers.get("Content-Range", ""))
@@ -169,9 +230,11 @@ def _stream(
 
 
 @contextmanager
-def _open_response(client: httpx2.Client, address: str, headers: dict[str, str]) -> Iterator[httpx2.Response]:
+def _open_response(
+    client: httpx2.Client, address: str, headers: dict[str, str], method: str = "GET"
+) -> Iterator[httpx2.Response]:
     """Send the request, follow redirects and give the response, whose body is not read yet."""
-    request: httpx2.Request | None = client.build_request("GET", address, headers=headers)
+    request: httpx2.Request | None = client.build_request(method, address, headers=headers)
     followed = 0
     while request is not None:
         if followed > MAX_REDIRECTS:
@@ -190,6 +253,24 @@ def _open_response(client: httpx2.Client, address: str, headers: dict[str, str])
         yield response
     finally:
         response.close()
+
+
+def _is_html(response: httpx2.Response) -> bool:
+    return bool(response.headers.get("Content-Type", "").startswith("text/html"))
+
+
+def _web_page(response: httpx2.Response, address: str) -> str:
+    """Return what to say of a web page where a file should be."""
+    import httpx2
+
+    url = response.url.copy_with(userinfo=b"", query=None, fragment=None)
+    from_where = one_line(f" at {url}", ERROR) if response.url != httpx2.URL(address) else ""
+    return f"answered with a web page{from_where}: {PARKED}"
+
+
+def _length(response: httpx2.Response) -> int | None:
+    """Return the bytes of the body; None if they are not known before: of a chunked transfer, the chunks give them."""
+    return None if "Transfer-Encoding" in response.headers else _number(response.headers.get("Content-Length"))
 
 
 # A partial file: `.part` holds the bytes, `.part.json` their address and version

@@ -1,4 +1,4 @@
-"""Download a file from the Hugging Face hub."""
+"""Download a file from the Hugging Face hub, or ask only for its size."""
 
 from __future__ import annotations
 
@@ -19,11 +19,7 @@ def fetch_from_hub(address: str, part: Path, max_bytes: int) -> str:
 
     The hub's library resumes, retries and shows its own progress.
     """
-    where, _, revision = address.removeprefix("hf://").partition("@")
-    pieces = where.split("/", 2)
-    if len(pieces) < 3:
-        raise Refused("an address on the hub is hf://owner/repo/path")
-    owner, repo, name = pieces
+    repo, name, revision = _parse(address)
     from huggingface_hub import hf_hub_download
 
     store = companion(part, ".hub")
@@ -31,24 +27,49 @@ def fetch_from_hub(address: str, part: Path, max_bytes: int) -> str:
         files.remove(store)
     try:
         with _quiet_hub():
-            about = hf_hub_download(f"{owner}/{repo}", name, revision=revision or None, cache_dir=store, dry_run=True)
+            about = hf_hub_download(repo, name, revision=revision, cache_dir=store, dry_run=True)
             if about.file_size is not None and about.file_size > max_bytes:
                 raise too_large(max_bytes)
-            found = Path(hf_hub_download(f"{owner}/{repo}", name, revision=revision or None, cache_dir=store)).resolve()
+            found = Path(hf_hub_download(repo, name, revision=revision, cache_dir=store)).resolve()
         if found.stat().st_size > max_bytes:
             raise too_large(max_bytes)
     except Exception as error:  # the library and its transfer back ends raise a dozen unrelated types
         if isinstance(error, Refused) or (isinstance(error, OSError) and error.errno in NO_ROOM):
             raise
-        from huggingface_hub.constants import ENDPOINT
-
-        from tsmzoo.weights import unreachable
-
-        raise Refused(unreachable.reason(error, ENDPOINT)) from None
+        raise _refused(error) from None
     discard(part)
     os.replace(found, part)  # the blob that the link points to: moved, so that no second copy stays
     shutil.rmtree(store, ignore_errors=True)
     return files.sha256(part).hexdigest()
+
+
+def size(address: str) -> int | None:
+    """Return the bytes of a file on the hub; None if the hub does not say. Raises Refused."""
+    repo, name, revision = _parse(address)
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    try:
+        with _quiet_hub():
+            return get_hf_file_metadata(hf_hub_url(repo, name, revision=revision)).size
+    except Exception as error:  # as above
+        raise _refused(error) from None
+
+
+def _parse(address: str) -> tuple[str, str, str | None]:
+    """Return repository, path and revision of an address. Raises Refused."""
+    where, _, revision = address.removeprefix("hf://").partition("@")
+    pieces = where.split("/", 2)
+    if len(pieces) < 3:
+        raise Refused("an address on the hub is hf://owner/repo/path")
+    return "/".join(pieces[:2]), pieces[2], revision or None
+
+
+def _refused(error: Exception) -> Refused:
+    from huggingface_hub.constants import ENDPOINT
+
+    from tsmzoo.weights import unreachable
+
+    return Refused(unreachable.reason(error, ENDPOINT))
 
 
 def _leads_elsewhere(store: Path) -> bool:
