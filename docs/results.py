@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from tsmzoo.benchmarking.run import BenchmarkRow
+from tsmzoo.catalog.cached import CachedFile
 from tsmzoo.catalog.check import EntryCheck
 from tsmzoo.catalog.download import Download
 from tsmzoo.catalog.flops import Cost
@@ -43,6 +44,9 @@ RESULTS: dict[str, Any] = {
     "report": Pictures,
     "run": Iterator[AnswerRecord],
     "demo": Demo,
+    "cache list": list[CachedFile],
+    "cache verify": list[CachedFile],
+    "cache prune": list[CachedFile],
     "registry check": list[EntryCheck],
 }
 #: A comment on a key, and the name of its field.

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-BODY = os.urandom(300_000)
-OTHER = os.urandom(300_000)
+#: Random, but for the first byte, by which a web page or JSON would be known.
+BODY = b"\x80" + os.urandom(299_999)
+OTHER = b"\x80" + os.urandom(299_999)
 with io.BytesIO() as _stream:
     # What tells a ResNet-50 of mit-han-lab's with a shift.
     _state = {"base_model.layer1.0.conv1.net.weight": torch.arange(1000.0), "layer3.5.conv3.weight": torch.ones(1)}
@@ -227,8 +228,9 @@ def refusal(entry: Entry) -> str:
 
 
 def leftovers(entry: Entry) -> set[str]:
-    """What lies beside the file, less the lock."""
-    return {path.name.removeprefix(NAME) for path in cache.local_path(entry).parent.iterdir()} - {"", ".lock"}
+    """What lies beside the file, less the lock and the reasons of quarantines."""
+    beside = {path.name.removeprefix(NAME) for path in cache.local_path(entry).parent.iterdir()} - {"", ".lock"}
+    return {name for name in beside if not name.endswith(".bad.txt")}
 
 
 RUN = """

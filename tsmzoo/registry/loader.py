@@ -18,7 +18,7 @@ from tsmzoo.text import of_error
 _MAX_LABEL_BYTES = 16 * 2**20
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: Endings that `download` gives to what it keeps beside a file.
-_COMPANIONS = (".part", ".part.json", ".part.hub", ".sha256", ".lock", ".bad")
+_COMPANIONS = (".part", ".part.json", ".part.hub", ".sha256", ".lock", ".bad", ".bad.txt")
 #: What `tsmzoo registry check` counts, and what stands in its place until then.
 _UNCOUNTED = {"params": 1, "gmacs": 0.0}
 
