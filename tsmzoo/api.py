@@ -220,6 +220,7 @@ def download(
     model: str,
     *,
     source: PathLike | None = None,
+    record: PathLike | None = None,
     registry: PathLike | None = None,
     progress: Progress = silent,
     notify: Notify = _log,
@@ -231,12 +232,13 @@ def download(
         source: Where to take it from in place of the published addresses: an https:// or hf:// address, or a local
             file, which is copied. It is held to the same digest. The other files of a checkpoint of several files are
             looked for beside it.
+        record: A file to which the sha256 and the size of the checkpoint are added: a registry of pins, for `registry`.
         registry: A registry file of your own, on top of tsmzoo's.
         progress: Called with what is downloaded, the bytes so far and their total (0 if unknown).
         notify: Called with each warning, a line; default: the logger `tsmzoo`.
 
     Raises:
-        RegistryError: No model has this name.
+        RegistryError: No model has this name; or `record` is a file that holds anything but pins.
         DownloadError: No weights were published, they could not be downloaded, or are not those that were published.
 
     Examples:
@@ -245,7 +247,8 @@ def download(
     """
     from tsmzoo.catalog.download import fetch
 
-    return fetch(_zoo(registry).find(str(model)), source=source, progress=progress, notify=notify)
+    entry = _zoo(registry).find(str(model))
+    return fetch(entry, source=source, record=_path(record), progress=progress, notify=notify)
 
 
 def list_cache(pattern: str | None = None, *, registry: PathLike | None = None) -> list[CachedFile]:

@@ -34,9 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-#: Random, but for the first byte, by which a web page or JSON would be known.
-BODY = b"\x80" + os.urandom(299_999)
-OTHER = b"\x80" + os.urandom(299_999)
+def noise(size: int) -> bytes:
+    """Return random bytes; the first is not one by which a web page or JSON would be known."""
+    return b"\x80" + os.urandom(size - 1)
+
+
+BODY = noise(300_000)
+OTHER = noise(300_000)
 with io.BytesIO() as _stream:
     # What tells a ResNet-50 of mit-han-lab's with a shift.
     _state = {"base_model.layer1.0.conv1.net.weight": torch.arange(1000.0), "layer3.5.conv3.weight": torch.ones(1)}

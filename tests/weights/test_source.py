@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import pytest
 import tsmzoo
 from tsmzoo.weights import cache, hub
 
-from .conftest import CHECKPOINT, NAME, OTHER, PINS, Reply, Server, leftovers, sha256
+from .conftest import CHECKPOINT, NAME, OTHER, PINS, Reply, Server, leftovers, noise, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from tsmzoo.registry import Entry
 
 INDEX = "tsm_tiny.index"
-LIST = os.urandom(1000) + bytes.fromhex("57fb808b247547db")
+LIST = noise(1000) + bytes.fromhex("57fb808b247547db")
 
 
 @pytest.fixture
