@@ -88,14 +88,25 @@ def test_a_file_of_no_model_is_an_orphan(zoo: Invoke) -> None:
     path = cache.cache_dir() / "checkpoints" / "forgotten" / "model.pth"
     path.parent.mkdir()
     path.write_bytes(b"1234")
-    assert states(zoo("cache", "list", "--json")) == ALL | {("forgotten", "model.pth", "orphan")}
+    other = path.with_name("notes")
+    other.mkdir()
+    notes = path.parent.with_name("whole") / "notes.txt"
+    notes.write_text("mine")
+    mine = cache.cache_dir() / "compiled" / "mine.json"
+    mine.write_text("{}")
+    orphans = {("forgotten", "model.pth", "orphan"), ("forgotten", "notes", "orphan"), ("whole", "notes.txt", "orphan")}
+    assert states(zoo("cache", "list", "--json")) == ALL | orphans
     assert "no model of the registry is called so" in zoo("cache", "list", "forgotten").stdout
     # It may be of a registry that was not given: only its name removes it.
     zoo("cache", "prune")
     zoo("cache", "prune", "--all")
     assert path.exists()
-    assert states(zoo("cache", "prune", "forgotten", "--json")) == {("forgotten", "model.pth", "orphan")}
+    assert notes.exists()
+    assert states(zoo("cache", "prune", "forgotten", "--json")) == {row for row in orphans if row[0] == "forgotten"}
     assert not path.exists()
+    assert not other.exists()
+    assert states(zoo("cache", "prune", "whole", "--json")) == {("whole", "notes.txt", "orphan")}
+    assert mine.exists()  # whatever else somebody keeps in this folder
 
 
 def test_a_name_that_nothing_has(zoo: Invoke) -> None:

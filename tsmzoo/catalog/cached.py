@@ -68,7 +68,8 @@ def find(zoo: Registry, pattern: str | None = None) -> list[CachedFile]:
         found = [file for folder in _folders(zoo, pattern) for file in _in_folder(zoo.by_id.get(folder.name), folder)]
         if pattern is None:
             for copy in sorted((cache_dir() / "compiled").glob("*.json")):
-                found += _described(copy, None, "copy" if compiled.is_current(copy) else "stale")
+                if (current := compiled.is_current(copy)) is not None:
+                    found += _described(copy, None, "copy" if current else "stale")
     return found
 
 
@@ -87,9 +88,14 @@ def prune(
 ) -> list[CachedFile]:
     """Remove what nobody misses; with `pattern` all files of these models. Return what was removed, or would be.
 
-    Models with a download in progress are left alone, and linked folders: they lie elsewhere. Raises as `find` does.
+    Orphans are removed if `pattern` is the name of their folder: they may be of a registry that was not given. Left
+    alone are models with a download in progress, and linked folders, which lie elsewhere. Raises as `find` does.
     """
-    chosen = [file for file in find(zoo, pattern) if pattern is not None or file.state in _USELESS]
+    chosen = [
+        file
+        for file in find(zoo, pattern)
+        if file.state in _USELESS or (pattern is not None and (file.state != "orphan" or file.id == pattern))
+    ]
     removed: list[CachedFile] = []
     for folder, group in groupby(chosen, lambda file: Path(file.path).parent):
         if folder.is_symlink():
@@ -110,7 +116,6 @@ def _folders(zoo: Registry, pattern: str | None) -> list[Path]:
         folders = []
     if pattern is None:
         return folders
-    # Wildcards are for models of the registry: whoever removes `*` may have other folders there.
     ids = {entry.id for entry in zoo.match(pattern)}
     chosen = [folder for folder in folders if folder.name in ids or folder.name == pattern]
     if not chosen and not ids and not set("*?[") & set(pattern):

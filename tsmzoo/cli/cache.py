@@ -72,7 +72,7 @@ def prune(
 ) -> None:
     """Remove interrupted downloads, quarantined files and outdated copies; with PATTERN all files of these models.
 
-    Files of no known model are removed if PATTERN is the name of their folder.
+    Files of no known model, or that are none of the model's, are removed if PATTERN is the name of their folder.
     """
     if pattern and all_:
         raise typer.BadParameter("--all is every model: leave out the pattern")

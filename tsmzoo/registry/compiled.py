@@ -50,12 +50,16 @@ def load(path: Path, kind: type[T], read: Callable[[], T]) -> T:
     return value
 
 
-def is_current(copy: Path) -> bool:
-    """Say whether the files that `copy` was made of are as they were."""
-    with suppress(OSError, ValueError, msgspec.MsgspecError):
+def is_current(copy: Path) -> bool | None:
+    """Say whether the files that `copy` was made of are as they were; None if it is no copy."""
+    try:
         compiled = msgspec.json.decode(copy.read_bytes(), type=_Compiled[Any])
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return None
+    try:
         return all(_state(Path(source[0])) == source for source in compiled.sources)
-    return False
+    except (OSError, ValueError):
+        return False
 
 
 def _state(path: Path) -> tuple[str, int, int]:
