@@ -238,13 +238,24 @@ def test_bundled_models_are_not_in_the_cache() -> None:
     assert tsmzoo.download("tsm_mbv2_motion").bytes > 0
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
-def test_a_cache_that_cannot_be_read(zoo: Invoke) -> None:
-    folder = cache.cache_dir() / "checkpoints"
-    folder.chmod(0)
-    try:
-        result = zoo("cache", "list")
-    finally:
-        folder.chmod(0o700)
+def test_a_cache_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoints").write_text("no folder")
+    monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path))
+    for command in ("list", "verify", "prune"):
+        result = CliRunner().invoke(app, ["cache", command])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"error: the cache {tmp_path} cannot be read (Not a directory)")
+
+
+def test_the_files_of_one_checkpoint(server: Server, make_entry: Callable[..., Entry], invoke: Invoke) -> None:
+    """The one that `urls` names has the published digest, the other that of the first download."""
+    entry = make_entry(f"{server.url}/a/{NAME}", beside=("tsm_tiny.index",))
+    server.add(f"/a/{NAME}", Reply())
+    server.add("/a/tsm_tiny.index", Reply(b"\x80" * 100 + bytes.fromhex("57fb808b247547db")))
+    assert invoke([entry], "download", entry.id).exit_code == 0
+    checked = rows(invoke([entry], "cache", "verify", "--json"))
+    assert [(row["state"], row["pin"]) for row in checked] == [("whole", "recorded"), ("whole", "sha256")]
+    cache.local_path(entry).with_name("tsm_tiny.index").write_bytes(b"x")
+    result = invoke([entry], "cache", "verify", "--json")
     assert result.exit_code == 1
-    assert "cannot be read" in result.stderr
+    assert [row["state"] for row in rows(result)] == ["wrong", "whole"]
