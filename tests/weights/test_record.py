@@ -85,6 +85,13 @@ def test_a_file_of_something_else_is_kept(
     assert server.paths() == []
 
 
+def test_what_lies_beside_a_registry_is_not_recorded(tmp_path: Path) -> None:
+    """A later version of the package may hold another file."""
+    record = tmp_path / "pins.yaml"
+    assert tsmzoo.download("tsm_mbv2_motion", record=record).bytes > 0
+    assert not record.exists()
+
+
 def test_a_record_that_cannot_be_written(
     server: Server, weak: Entry, invoke: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ def fetch(
     if record is not None:
         _pins(record)  # before gigabytes are downloaded
     path = download.fetch(entry, source=source, progress=progress, notify=notify)
-    if record is not None:
+    if record is not None and entry.file is None:  # what lies beside a registry is pinned there, and may be replaced
         _add_pin(record, entry.id, path)
     paths = cache.local_paths(entry)
     return Download(entry.id, str(path), list(map(str, paths)), sum(file.stat().st_size for file in paths))
