@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 from pathlib import Path
@@ -18,7 +19,7 @@ from tsmzoo.errors import DownloadError
 from tsmzoo.registry import Entry
 from tsmzoo.weights import cache, download, hub
 
-from .conftest import BODY, NAME, OTHER, Reply, Server, git_blob_sha1, noise, refusal, sha256
+from .conftest import BODY, NAME, OTHER, Reply, Server, git_blob_sha1, refusal, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 # A checkpoint of several files
 
 INDEX = "tsm_tiny.index"
-LIST = noise(1000) + bytes.fromhex("57fb808b247547db")
+LIST = b"\0" + os.urandom(1000) + bytes.fromhex("57fb808b247547db")
 
 
 @pytest.fixture

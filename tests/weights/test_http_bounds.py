@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KNOWN = registry.load().find("tsm_r50_sthv2")
-BODY = b"\x80" + os.urandom(49_999)
+BODY = b"\0" + os.urandom(49_999)
 LENGTH = f"Content-Length: {len(BODY)}".encode()
 Answer = bytes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import threading
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tsmzoo.weights import cache, download, http
 
-from .conftest import BODY, CHECKPOINT, NAME, OTHER, PINS, Reply, Server, leftovers, noise, refusal, sha256
+from .conftest import BODY, CHECKPOINT, NAME, OTHER, PINS, Reply, Server, leftovers, refusal, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +59,10 @@ ANSWERS: dict[str, tuple[Reply, str]] = {
         Reply(bytes(10**6), 302, {"Location": "/login"}, trickle=0.01),
         "/login: the domain may be parked or ask for a log-in",
     ),
-    "truncated at 1 MiB": (Reply(noise(2**20)), ": it has exactly 1,048,576 bytes: perhaps a truncated upload; "),
+    "truncated at 1 MiB": (
+        Reply(b"\0" + os.urandom(2**20 - 1)),
+        ": it has exactly 1,048,576 bytes: perhaps a truncated upload; ",
+    ),
     "trickle": (Reply(trickle=0.02), ": gave up after 4 attempts (too slow, "),
     "another file of this size": (
         Reply(OTHER[: len(CHECKPOINT)]),
