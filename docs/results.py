@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from tsmzoo.benchmarking.run import BenchmarkRow
+from tsmzoo.catalog.cached import CachedFile
 from tsmzoo.catalog.check import EntryCheck
 from tsmzoo.catalog.doctor import Diagnosis
 from tsmzoo.catalog.download import Download
@@ -45,6 +46,9 @@ RESULTS: dict[str, Any] = {
     "report": Pictures,
     "run": Iterator[AnswerRecord],
     "demo": Demo,
+    "cache list": list[CachedFile],
+    "cache verify": list[CachedFile],
+    "cache prune": list[CachedFile],
     "registry check": list[EntryCheck],
     "doctor": Diagnosis,
     "doctor --links": list[LinkCheck],

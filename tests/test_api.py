@@ -28,6 +28,7 @@ ERRORS = {name for name in tsmzoo.__all__ if name.endswith("Error")}
 #: Results whose example is that of the function that returns them.
 RETURNED = {
     "BenchmarkRow": "benchmark",
+    "CachedFile": "list_cache",
     "CheckpointInfo": "describe_checkpoint",
     "Cost": "count_flops",
     "Diagnosis": "doctor",

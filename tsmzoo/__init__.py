@@ -24,14 +24,18 @@ if TYPE_CHECKING:
         evaluate,
         export,
         generate_clips,
+        list_cache,
         list_models,
         load,
         model_info,
         model_table,
+        prune_cache,
         train,
         verify,
+        verify_cache,
     )
     from tsmzoo.benchmarking.run import BenchmarkRow
+    from tsmzoo.catalog.cached import CachedFile
     from tsmzoo.catalog.check import EntryCheck
     from tsmzoo.catalog.doctor import Diagnosis
     from tsmzoo.catalog.download import Download
@@ -68,6 +72,7 @@ __all__ = [
     "Artifact",
     "ArtifactError",
     "BenchmarkRow",
+    "CachedFile",
     "CheckpointError",
     "CheckpointInfo",
     "Cost",
@@ -106,12 +111,15 @@ __all__ = [
     "evaluate",
     "export",
     "generate_clips",
+    "list_cache",
     "list_models",
     "load",
     "model_info",
     "model_table",
+    "prune_cache",
     "train",
     "verify",
+    "verify_cache",
 ]
 
 # In a checkout, converters/ and recipes/ lie beside this folder; once installed, inside it (pyproject.toml).
@@ -122,6 +130,7 @@ if not os.path.exists(os.path.join(__path__[0], "registry.yaml")):
 _MODULES = {
     "Artifact": "exporting.report",
     "BenchmarkRow": "benchmarking.run",
+    "CachedFile": "catalog.cached",
     "CheckpointInfo": "catalog.stub",
     "Cost": "catalog.flops",
     "Diagnosis": "catalog.doctor",

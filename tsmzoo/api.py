@@ -16,6 +16,7 @@ from tsmzoo.errors import UsageError
 if TYPE_CHECKING:
     from tsmzoo.artifact.contract import Preprocess, State
     from tsmzoo.benchmarking.run import BenchmarkRow
+    from tsmzoo.catalog.cached import CachedFile
     from tsmzoo.catalog.check import EntryCheck
     from tsmzoo.catalog.doctor import Diagnosis
     from tsmzoo.catalog.download import Download
@@ -221,6 +222,7 @@ def download(
     model: str,
     *,
     source: PathLike | None = None,
+    record: PathLike | None = None,
     registry: PathLike | None = None,
     progress: Progress = silent,
     notify: Notify = _log,
@@ -232,12 +234,13 @@ def download(
         source: Where to take it from in place of the published addresses: an https:// or hf:// address, or a local
             file, which is copied. It is held to the same digest. The other files of a checkpoint of several files are
             looked for beside it.
+        record: A file to which the sha256 and the size of the checkpoint are added: a registry of pins, for `registry`.
         registry: A registry file of your own, on top of tsmzoo's.
         progress: Called with what is downloaded, the bytes so far and their total (0 if unknown).
         notify: Called with each warning, a line; default: the logger `tsmzoo`.
 
     Raises:
-        RegistryError: No model has this name.
+        RegistryError: No model has this name; or `record` is a file that holds anything but pins.
         DownloadError: No weights were published, they could not be downloaded, or are not those that were published.
 
     Examples:
@@ -246,7 +249,90 @@ def download(
     """
     from tsmzoo.catalog.download import fetch
 
-    return fetch(_zoo(registry).find(str(model)), source=source, progress=progress, notify=notify)
+    entry = _zoo(registry).find(str(model))
+    return fetch(entry, source=source, record=_path(record), progress=progress, notify=notify)
+
+
+def list_cache(pattern: str | None = None, *, registry: PathLike | None = None) -> list[CachedFile]:
+    """List the files of the cache.
+
+    Args:
+        pattern: An id, an alias, or a shell wildcard; or the name of a folder of the cache, of a model that is no
+            longer known.
+        registry: A registry file of your own, on top of tsmzoo's. Without it, files of its models are orphans.
+
+    Raises:
+        RegistryError: `pattern` is no wildcard, and nothing has this name.
+        DownloadError: The cache cannot be read.
+
+    Examples:
+        >>> [file.path for file in tsmzoo.list_cache() if file.state == "quarantined"]
+        []
+    """
+    from tsmzoo.catalog import cached
+
+    return cached.find(_zoo(registry), pattern)
+
+
+def verify_cache(
+    pattern: str | None = None, *, registry: PathLike | None = None, progress: Progress = silent
+) -> list[CachedFile]:
+    """Hold the downloaded files to their digests again.
+
+    Args:
+        pattern: As for `list_cache`.
+        registry: As for `list_cache`.
+        progress: Called with what is being done.
+
+    Returns:
+        The files that have their published name, with `sha256`, `pin`, and `state`: `"whole"` or `"wrong"`.
+
+    Raises:
+        RegistryError: `pattern` is no wildcard, and nothing has this name.
+        DownloadError: The cache cannot be read.
+
+    Examples:
+        >>> [file.id for file in tsmzoo.verify_cache() if file.state == "wrong"]
+        []
+    """
+    from tsmzoo.catalog import cached
+
+    return cached.verify(_zoo(registry), pattern, progress)
+
+
+def prune_cache(
+    pattern: str | None = None,
+    *,
+    dry_run: bool = False,
+    registry: PathLike | None = None,
+    notify: Notify = _log,
+) -> list[CachedFile]:
+    """Remove interrupted downloads, quarantined files and outdated copies of YAML files from the cache.
+
+    Models that are being downloaded are left alone; links are not followed. The record of the digest of a first
+    download stays, so that the next one is held to it.
+
+    Args:
+        pattern: Remove all files of these models instead: an id, an alias, or a shell wildcard; or the name of a folder
+            of the cache, of a model that is no longer known.
+        dry_run: Remove nothing.
+        registry: As for `list_cache`.
+        notify: Called with a line about each model that was left alone; default: the logger `tsmzoo`.
+
+    Returns:
+        What was removed, or would be.
+
+    Raises:
+        RegistryError: `pattern` is no wildcard, and nothing has this name.
+        DownloadError: The cache cannot be read.
+
+    Examples:
+        >>> sum(file.bytes for file in tsmzoo.prune_cache("tsm_r50_sthv2", dry_run=True))
+        0
+    """
+    from tsmzoo.catalog import cached
+
+    return cached.prune(_zoo(registry), pattern, dry_run=dry_run, notify=notify)
 
 
 def check_links(

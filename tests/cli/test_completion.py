@@ -15,6 +15,7 @@ import pytest
         ("exp", {"export"}),
         ("info tsm_mbv2_onl", {"tsm_mbv2_online"}),
         ("flops --siz", {"--size"}),
+        ("cache ver", {"verify"}),
         ("registry ch", {"check"}),
     ],
 )

@@ -261,8 +261,9 @@ def refusal(entry: Entry) -> str:
 
 
 def leftovers(entry: Entry) -> set[str]:
-    """What lies beside the file, less the lock."""
-    return {path.name.removeprefix(NAME) for path in cache.local_path(entry).parent.iterdir()} - {"", ".lock"}
+    """What lies beside the file, less the lock and the reasons of quarantines."""
+    beside = {path.name.removeprefix(NAME) for path in cache.local_path(entry).parent.iterdir()} - {"", ".lock"}
+    return {name for name in beside if not name.endswith(".bad.txt")}
 
 
 RUN = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,6 +25,10 @@ def download_(
             metavar="URL|FILE",
             help="Take the published file of one model from here: https://, hf:// or a local file, which is copied.",
         ),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Add sha256 and size of each file to this registry of pins (--registry)."),
     ] = None,
     registry_file: RegistryFile = None,
     json: Json = False,
@@ -51,7 +56,12 @@ def download_(
         try:
             with terminal.Display(terminal.stages) as progress:
                 found = api.download(
-                    name, source=source, registry=registry_file, progress=progress, notify=terminal.note
+                    name,
+                    source=source,
+                    record=record,
+                    registry=registry_file,
+                    progress=progress,
+                    notify=terminal.note,
                 )
         except ZooError as error:
             # One dead link must not prevent the other downloads.

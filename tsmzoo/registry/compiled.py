@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -48,6 +48,18 @@ def load(path: Path, kind: type[T], read: Callable[[], T]) -> T:
             copy.parent.mkdir(parents=True, exist_ok=True)
             files.write(copy, msgspec.json.encode(_Compiled(sources, value)))
     return value
+
+
+def is_current(copy: Path) -> bool | None:
+    """Say whether the files that `copy` was made of are as they were; None if it is no copy."""
+    try:
+        compiled = msgspec.json.decode(copy.read_bytes(), type=_Compiled[Any])
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return None
+    try:
+        return all(_state(Path(source[0])) == source for source in compiled.sources)
+    except (OSError, ValueError):
+        return False
 
 
 def _state(path: Path) -> tuple[str, int, int]:

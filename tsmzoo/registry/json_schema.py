@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from tsmzoo.registry.schema import Entry, LabelMap, Mirror, Normalisation, Published, Registry, Result, Source
+from tsmzoo.registry.schema import Entry, LabelMap, Mirror, Normalisation, Pinned, Published, Registry, Result, Source
 
 #: The comment on a field, and the field's name.
 _COMMENTED = re.compile(r"((?:^ +#: .*\n)+)^ +(\w+):", re.MULTILINE)
@@ -21,7 +21,7 @@ _COMMENTED = re.compile(r"((?:^ +#: .*\n)+)^ +(\w+):", re.MULTILINE)
 def text() -> str:
     """Return the content of schema.json."""
     definitions = msgspec.json.schema(Registry)["$defs"]
-    for kind in (Entry, LabelMap, Mirror, Normalisation, Published, Result, Source):
+    for kind in (Entry, LabelMap, Mirror, Normalisation, Pinned, Published, Result, Source):
         definition = definitions[kind.__name__]
         definition["description"] = inspect.getdoc(kind)
         keys = {field.name: field.encode_name for field in msgspec.structs.fields(kind)}

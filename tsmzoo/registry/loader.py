@@ -12,13 +12,13 @@ import msgspec
 
 from tsmzoo.errors import RegistryError
 from tsmzoo.registry import compiled, paths
-from tsmzoo.registry.schema import OWN, SHIFT_PLACES, Entry, LabelMap, Registry
+from tsmzoo.registry.schema import OWN, SHIFT_PLACES, Entry, LabelMap, Pinned, Registry
 from tsmzoo.text import of_error
 
 _MAX_LABEL_BYTES = 16 * 2**20
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: Endings that `download` gives to what it keeps beside a file.
-_COMPANIONS = (".part", ".part.json", ".part.hub", ".sha256", ".lock", ".bad")
+_COMPANIONS = (".part", ".part.json", ".part.hub", ".sha256", ".lock", ".bad", ".bad.txt")
 #: What `tsmzoo registry check` counts, and what stands in its place until then.
 _UNCOUNTED = {"params": 1, "gmacs": 0.0}
 
@@ -55,9 +55,26 @@ def _on_top(zoo: Registry, path: Path, folder: Path, *, incomplete: bool = False
         normalisations=zoo.normalisations | layer.normalisations,
         labels=zoo.labels | layer.labels,
     )
-    merged = msgspec.structs.replace(merged, models=tuple(_with_mirrors(merged, entry) for entry in merged.models))
+    merged = msgspec.structs.replace(
+        merged,
+        models=tuple(_with_mirrors(merged, _pinned(entry, layer.pins, path)) for entry in merged.models),
+    )
+    if unknown := next((name for name in layer.pins if name not in merged.by_id), None):
+        raise RegistryError(f"{path}: pins {unknown!r}, which no registry has; add the registry that has it")
     _check(merged, path, incomplete=incomplete)
     return merged
+
+
+def _pinned(entry: Entry, pins: dict[str, Pinned], path: Path) -> Entry:
+    """Return `entry` with the whole digest of its file. Raises RegistryError if another was published."""
+    pin = pins.get(entry.id)
+    if pin is None:
+        return entry
+    published = entry.sha256 or entry.sha256_prefix or ""
+    if not entry.has_weights or not pin.sha256.startswith(published):
+        why = f"the published sha256 begins with {published}" if entry.has_weights else "no weights were published"
+        raise RegistryError(f"{path}: pins {entry.id!r} to {pin.sha256}, but {why}")
+    return msgspec.structs.replace(entry, sha256=pin.sha256)
 
 
 def _with_mirrors(zoo: Registry, entry: Entry) -> Entry:

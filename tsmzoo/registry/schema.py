@@ -82,6 +82,8 @@ FolderUrl = Annotated[
 #: A path, which the system cannot know with control characters or in any length.
 FilePath = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]+\Z", max_length=1000)]
 
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
 # Bounds of numbers: far beyond what was ever trained, and such that what they allow can still be built. A bound above
 # refuses infinity as well, one on either side NaN.
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -184,6 +186,14 @@ class Mirror(_Record, frozen=True, kw_only=True):
     note: str = ""
 
 
+class Pinned(_Record, frozen=True, kw_only=True):
+    """What a file was found to be that somebody has downloaded; `tsmzoo download --record` writes it."""
+
+    sha256: Sha256
+    #: Size of the file.
+    bytes: Annotated[int, msgspec.Meta(ge=1, le=10**15)]
+
+
 class Address(msgspec.Struct, frozen=True, kw_only=True):
     """An address of a checkpoint."""
 
@@ -257,7 +267,7 @@ class Entry(_Record, frozen=True, kw_only=True):
     beside: tuple[FileName, ...] = ()
     #: A file that needs no download: its path from the registry's folder, in tsmzoo's own registry from the package.
     file: FilePath | None = None
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Sha256 | None = None
     #: The first hex digits of the sha256, as they stand in the published file name.
     sha256_prefix: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8,64}$")] | None = None
     #: What git calls the file, if it is published in a repository: the sha1 of its size and content.
@@ -366,6 +376,8 @@ class Registry(_Record, frozen=True, dict=True):
     sources: dict[str, Source] = {}
     #: Further addresses of the entries whose `urls` they match. A later registry's come before an earlier one's.
     mirrors: tuple[Mirror, ...] = ()
+    #: Whole digests of entries of this registry, or of one below it, by id: each becomes the `sha256` of its entry.
+    pins: dict[Id, Pinned] = {}
     normalisations: dict[str, Normalisation] = {}
     labels: dict[Id, LabelMap] = {}
 

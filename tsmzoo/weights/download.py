@@ -6,6 +6,7 @@
         <file>.part, <file>.part.json    an interrupted download, and its address and version
         <file>.part.hub/             the same, from the hub
         <file>.<digest>.bad          was downloaded, but is not the published file
+        <file>.<digest>.bad.txt      why, in one line
         <file>.lock                  held by the process that downloads
 
 A link or a pipe in the place of one of these is removed, not followed. The files of a checkpoint of several files lie
@@ -95,21 +96,31 @@ def fetch(
             f"{entry.id}: no weights were published for it; train it (`tsmzoo train`), or give --weights FILE or random"
         )
     path, *others = local_paths(entry)
-    given = source is not None
     if entry.file is not None:
-        if given:
+        if source is not None:
             raise DownloadError(f"{entry.id}: its weights lie at {path} and are not downloaded; leave out the source")
         return _verify_beside_registry(entry, path)
     # Small files beside the checkpoint come first: without them the large one is useless.
-    for other in others:
-        addresses = _addresses(entry, other.name, source)
-        _fetch_file(_PublishedFile(entry.id, other, addresses, entry.max_bytes, given=given), progress, notify)
-    addresses = _addresses(entry, path.name, source)
-    digests = (entry.sha256 or entry.sha256_prefix, entry.git_blob_sha1)
-    _fetch_file(
-        _PublishedFile(entry.id, path, addresses, entry.max_bytes, entry, *digests, given=given), progress, notify
-    )
+    for each in (*others, path):
+        _fetch_file(_published(entry, each, source), progress, notify)
     return path
+
+
+def mismatch(entry: Entry, path: Path, sha256: str) -> str | None:
+    """Return why `path`, a file in the cache with this sha256, is not the published file of `entry`; None if it is.
+
+    Raises DownloadError if the record of its first download cannot be used, OSError if `path` cannot be read.
+    """
+    return _mismatch(_published(entry, path), path, sha256)
+
+
+def _published(entry: Entry, path: Path, source: str | Path | None = None) -> _PublishedFile:
+    """Return the file of `entry` that has its place in the cache at `path`."""
+    addresses, given = _addresses(entry, path.name, source), source is not None
+    if path.name != entry.filename:
+        return _PublishedFile(entry.id, path, addresses, entry.max_bytes, given=given)
+    digests = (entry.sha256 or entry.sha256_prefix, entry.git_blob_sha1)
+    return _PublishedFile(entry.id, path, addresses, entry.max_bytes, entry, *digests, given=given)
 
 
 def _fetch_file(file: _PublishedFile, progress: Progress, notify: Notify) -> None:
@@ -345,6 +356,12 @@ def _accept(file: _PublishedFile, arrived: Path, sha256: str, notify: Notify) ->
     if wrong := _mismatch(file, arrived, sha256):
         bad = companion(file.path, f".{sha256[:8]}.bad")
         os.replace(arrived, bad)
+        if arrived != file.path:
+            companion(arrived, ".json").unlink(missing_ok=True)
+        with suppress(OSError):  # without it, `cache list` cannot say why
+            why = companion(bad, ".txt")
+            remove_unless_regular(why)
+            files.write(why, one_line(wrong) + "\n")
         return f"{wrong}; kept as {bad.name}"
     _record_digest(file, sha256, notify)
     if arrived != file.path:
