@@ -50,10 +50,9 @@ def _walk(path: str, value: Any, deep: int = 0) -> Iterator[tuple[str, Any]]:
 def _array(value: Any) -> Array | None:
     """Return an array as NumPy would: its state is version, shape, type, whether the first axis is innermost, bytes."""
     match value:
-        case NumpyObject(state=(_, tuple(shape), NumpyObject() as dtype, bool(fortran), bytes(data))):
-            match dtype:
-                case NumpyObject(args=("f2" | "f4" | "f8" as code, *_), state=(_, "<", *_)) if all(
-                    type(length) is int for length in shape
-                ):
-                    return np.frombuffer(data, f"<{code}").reshape(shape, order="F" if fortran else "C")
+        case NumpyObject(
+            state=(_, tuple(shape), NumpyObject(args=(code, *_), state=(_, "<", *_)), fortran, bytes(data))
+        ):
+            if code in ("f2", "f4", "f8") and all(type(length) is int for length in shape):
+                return np.frombuffer(data, f"<{code}").reshape(shape, order="F" if fortran else "C")
     return None
