@@ -55,9 +55,10 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _sort(graph: onnx.GraphProto) -> None:
-    """Put each node behind those that write what it reads."""
+    """Put each node behind those that write what it reads, and keep one of those that write the same."""
     known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
-    waiting = list(graph.node)
+    # The converter casts a tensor anew for each node that stays in float32, under the same name.
+    waiting = list({tuple(node.output): node for node in graph.node}.values())
     del graph.node[:]
     while waiting:
         ready = [node for node in waiting if known.issuperset(node.input)]

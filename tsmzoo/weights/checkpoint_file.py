@@ -1,7 +1,7 @@
 """Read checkpoint files of any format into tensors by name, memory-mapped if possible.
 
-Nothing in a file is executed: files of torch.save are interpreted here (`unpickling.py`), safetensors and TensorFlow
-files are read by libraries that read tensors alone.
+Nothing in a file is executed: pickles, torch.save's and plain ones, are interpreted here (`unpickling.py`), safetensors
+and TensorFlow files are read by libraries that read tensors alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 from tsmzoo.errors import CheckpointError
 from tsmzoo.system import files
 from tsmzoo.text import of_error
-from tsmzoo.weights import tensorflow, unpickling
+from tsmzoo.weights import flax, tensorflow, unpickling
 from tsmzoo.weights.unpickling import TensorRef
 from tsmzoo.weights.unwrapping import NetworkState, find_network, strip_prefixes
 
@@ -142,7 +142,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, metadata if isinstance(metadata, dict) else {}
 
 
-# --- torch.save's files --------------------------------------------------------------------------------------------
+# --- torch.save's files, and plain pickles ----------------------------------------------------------------------------
 
 
 def _read_torch(file: BinaryIO, first: bytes) -> NetworkState:
@@ -153,6 +153,8 @@ def _read_torch(file: BinaryIO, first: bytes) -> NetworkState:
             # Copy on write: torch does not take read-only memory.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             content, storage = _read_archive(file, mapped) if first.startswith(b"PK\x03\x04") else _read_legacy(mapped)
+            if storage is None:
+                return NetworkState({key: torch.from_numpy(array) for key, array in content.items()})
             state, notes = find_network(content)
             tensors = {key: _make_tensor(stored, storage) for key, stored in state.items()}
     # Errors of damaged files; none comes from our own code, which works on plain data.
@@ -245,13 +247,19 @@ def _data_offset(mapped: mmap.mmap, member: zipfile.ZipInfo) -> int:
     return int(member.header_offset + 30 + name + extra)
 
 
-def _read_legacy(mapped: mmap.mmap) -> tuple[Any, _Storages]:
-    """Return the unpickled content of a file of torch.save before zip archives, and its storages."""
+def _read_legacy(mapped: mmap.mmap) -> tuple[Any, _Storages | None]:
+    """Return the unpickled content of a file of torch.save before zip archives, and its storages.
+
+    Of a plain pickle that holds NumPy arrays, return these by name, and None.
+    """
     if mapped[257:262] == b"ustar":
         raise CheckpointError("is a tar archive, as torch wrote until 2017 at most; save it again with torch.save")
     stream: Any = mapped  # it reads as a file does
     try:
-        if (unpickling.load(stream)[0], unpickling.load(stream)[0]) != _MAGIC:
+        first, _ = unpickling.load(stream)
+        if arrays := flax.variables(first):
+            return arrays, None
+        if (first, unpickling.load(stream)[0]) != _MAGIC:
             raise ValueError
     except (ValueError, IndexError, KeyError, OverflowError):
         raise CheckpointError("is not a file written by torch.save; give a checkpoint file") from None

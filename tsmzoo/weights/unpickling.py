@@ -1,9 +1,10 @@
-"""Read the pickles of torch.save as plain data: nothing in them is imported, looked up or called.
+"""Read pickles as plain data: nothing in them is imported, looked up or called.
 
 The opcodes of a pickle are interpreted on a stack of our own. Numbers, texts, lists and dicts stay as they are, a
-tensor becomes a `TensorRef`, a class or function a `Global`, and an object of a class an empty `OpaqueObject`. Names
-that no data needs (most of Python's library; functions of other libraries, if they are called) are refused, since an
-honest checkpoint has none. The number of opcodes is bounded, and so is the work of each: none iterates over the memo.
+tensor becomes a `TensorRef`, an array of NumPy or its type a `NumpyObject`, a class or function a `Global`, and an
+object of any other class an empty `OpaqueObject`. Names that no data needs (most of Python's library; functions of
+other libraries, if they are called) are refused, since an honest checkpoint has none. The number of opcodes is bounded,
+and so is the work of each: none iterates over the memo.
 """
 
 from __future__ import annotations
@@ -41,6 +42,14 @@ class OpaqueObject:
     """Stands for an object of the class `name`."""
 
     name: str
+
+
+@dataclass(slots=True, eq=False)
+class NumpyObject:
+    """Stands for an array of NumPy, or for the type of one: the arguments that make it, and its state as saved."""
+
+    args: tuple[Any, ...]
+    state: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,7 @@ _TENSORS: dict[str, Callable[[tuple[Any, ...]], TensorRef]] = {
     "torch._utils._rebuild_wrapper_subclass": _of_size(2),
     "torch._utils._rebuild_sparse_tensor": _sparse,
 }
+_NUMPY = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.dtype")
 
 
 # --- the machine ---------------------------------------------------------------------------------------------------
@@ -205,8 +215,10 @@ class _Machine:
             value, key = stack.pop(), stack.pop()
             self._set([key, value])
         elif name == "BUILD":
-            stack.pop()
-            if not isinstance(stack[-1], OpaqueObject | dict):
+            state = stack.pop()
+            if isinstance(stack[-1], NumpyObject):
+                stack[-1].state = state
+            elif not isinstance(stack[-1], OpaqueObject | dict):
                 raise MalformedPickle("it gives attributes to what has none")
         elif name == "POP":
             if stack:
@@ -296,6 +308,8 @@ class _Machine:
             return _TENSORS[name](args)
         if name.startswith("torch._utils._rebuild_"):  # nested ones, those of other devices
             return TensorRef((0,))
+        if name in _NUMPY:
+            return NumpyObject(args)
         if name in DICTS:
             return self._dict(args)
         if name == "torch.Size":

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tsmzoo.errors import CheckpointError
 from tsmzoo.weights.key_maps import short_name, some_names
-from tsmzoo.weights.unpickling import OpaqueObject, TensorRef
+from tsmzoo.weights.unpickling import NumpyObject, OpaqueObject, TensorRef
 
 #: Keys under which trainers put the network.
 WRAPPERS = (
@@ -75,7 +75,8 @@ def find_network(content: Any) -> tuple[dict[str, TensorRef], tuple[str, ...]]:
                 f"holds a whole {content.name!r}{trail}, which is code; refused, save its state_dict() instead"
             )
         if not isinstance(content, dict):
-            kind = "Tensor" if isinstance(content, TensorRef) else type(content).__name__
+            kinds = {TensorRef: "Tensor", NumpyObject: "NumPy array"}
+            kind = kinds.get(type(content), type(content).__name__)
             raise CheckpointError(f"holds a {kind}{trail}, not named tensors; give a checkpoint file")
         name = _network_key(content, notes)
         if name is None:
