@@ -110,6 +110,7 @@ def test_a_record_that_cannot_be_written(
         ("tsm_tiny", sha256(OTHER), "the published sha256 begins with"),
         ("tsm_tniy", sha256(BODY), "no registry has"),
     ],
+    ids=["contradicts", "unknown"],  # the digests are others in each process of pytest
 )
 def test_pins_of_another_file_are_refused(
     id: str, digest: str, why: str, weak: Entry, invoke: Callable[..., Result], tmp_path: Path
