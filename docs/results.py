@@ -25,6 +25,7 @@ from tsmzoo.evaluation.report import EvaluationResult
 from tsmzoo.exporting.report import Artifact
 from tsmzoo.live.answer import AnswerRecord
 from tsmzoo.training.train import TrainingResult
+from tsmzoo.weights.mirror import Mirrored
 
 #: What each command prints, in the order of `tsmzoo --help`.
 RESULTS: dict[str, Any] = {
@@ -44,6 +45,7 @@ RESULTS: dict[str, Any] = {
     "run": Iterator[AnswerRecord],
     "demo": Demo,
     "registry check": list[EntryCheck],
+    "mirror": list[Mirrored],
 }
 #: A comment on a key, and the name of its field.
 _COMMENT = re.compile(r"((?:^ +#: .*\n)+)^ +(\w+):", re.MULTILINE)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         generate_clips,
         list_models,
         load,
+        mirror,
         model_info,
         model_table,
         train,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from tsmzoo.inference.stream import Stream
     from tsmzoo.registry import Entry as ModelEntry
     from tsmzoo.training.train import TrainingResult
+    from tsmzoo.weights.mirror import Mirrored
 
 __version__ = "0.2.0"
 
@@ -73,6 +75,7 @@ __all__ = [
     "EntryCheck",
     "EvaluationResult",
     "ExportError",
+    "Mirrored",
     "Model",
     "ModelEntry",
     "ModelInfo",
@@ -100,6 +103,7 @@ __all__ = [
     "generate_clips",
     "list_models",
     "load",
+    "mirror",
     "model_info",
     "model_table",
     "train",
@@ -119,6 +123,7 @@ _MODULES = {
     "Download": "catalog.download",
     "EntryCheck": "catalog.check",
     "EvaluationResult": "evaluation.report",
+    "Mirrored": "weights.mirror",
     "Model": "inference.model",
     "ModelEntry": "registry",
     "ModelInfo": "catalog.info",

@@ -11,7 +11,7 @@ from msgspec import Meta
 from tsmzoo import registry as registries
 from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.checks import check
-from tsmzoo.errors import UsageError
+from tsmzoo.errors import RegistryError, UsageError
 
 if TYPE_CHECKING:
     from tsmzoo.artifact.contract import Preprocess, State
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tsmzoo.registry.recipes import Crops, Precision
     from tsmzoo.registry.schema import Backbone, Family, Modality, Mode
     from tsmzoo.training.train import TrainingResult
+    from tsmzoo.weights.mirror import Mirrored
 
 #: A file or folder.
 PathLike = str | Path
@@ -245,6 +246,55 @@ def download(
     from tsmzoo.catalog.download import fetch
 
     return fetch(_zoo(registry).find(str(model)), source=source, progress=progress, notify=notify)
+
+
+def mirror(
+    folder: PathLike,
+    models: str | Iterable[str],
+    *,
+    url: str | None = None,
+    original: bool = False,
+    registry: PathLike | None = None,
+    progress: Progress = silent,
+    notify: Notify = _log,
+) -> list[Mirrored]:
+    """Lay out checkpoints in a folder of your own that a web server or a repository of the hub can serve.
+
+    Each becomes a safetensors file of the same tensors, and `registry.yaml` names it by its sha256. Give that registry
+    to whoever is to use the mirror: it is what they trust, in place of the publisher's digest.
+
+    Args:
+        folder: The folder; it is made, or added to.
+        models: Ids, aliases or shell wildcards.
+        url: Where the folder will be served: `https://…` or `hf://USER/REPO`; default: the registry names the files
+            beside it, for a shared disk.
+        original: Keep the published bytes, which `TSMZOO_MIRROR` serves under the publisher's digests; no registry is
+            written.
+        registry: A registry file of your own, on top of tsmzoo's.
+        progress: Called with what is downloaded, the bytes so far and their total (0 if unknown).
+        notify: Called with each warning, a line; default: the logger `tsmzoo`.
+
+    Raises:
+        RegistryError: Nothing has such a name and published weights, or `url` is no address.
+        DownloadError: A checkpoint could not be downloaded, or is not the one that was published.
+        CheckpointError: A checkpoint cannot be read.
+
+    Examples:
+        >>> (one,) = tsmzoo.mirror("mirror", "tsm_mbv2_motion")
+        >>> tsmzoo.download("tsm_mbv2_motion", registry="mirror/registry.yaml").path == one.path
+        True
+    """
+    from tsmzoo.catalog.listing import matching
+    from tsmzoo.weights import mirror as mirrors
+
+    if original and url is not None:
+        raise UsageError("`url` goes into a registry, which `original` does not write; leave out one")
+    zoo = _zoo(registry)
+    found = {each.id: each for one in _each(models) for each in matching(zoo, str(one), {}, search=None)}
+    entries = [each for each in found.values() if each.has_weights]
+    if not entries:
+        raise RegistryError("no weights were published for these models; there is nothing to mirror")
+    return mirrors.mirror(zoo, entries, Path(folder), url=url, original=original, progress=progress, notify=notify)
 
 
 def count_flops(
