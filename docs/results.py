@@ -22,6 +22,7 @@ from tsmzoo.catalog.stub import CheckpointInfo
 from tsmzoo.cli._results import Pictures, Videos
 from tsmzoo.cli._story import Demo
 from tsmzoo.evaluation.report import EvaluationResult
+from tsmzoo.exporting.card import Pushed
 from tsmzoo.exporting.report import Artifact
 from tsmzoo.live.answer import AnswerRecord
 from tsmzoo.training.train import TrainingResult
@@ -46,6 +47,7 @@ RESULTS: dict[str, Any] = {
     "demo": Demo,
     "registry check": list[EntryCheck],
     "mirror": list[Mirrored],
+    "push": Pushed,
 }
 #: A comment on a key, and the name of its field.
 _COMMENT = re.compile(r"((?:^ +#: .*\n)+)^ +(\w+):", re.MULTILINE)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tsmzoo.api import (
         benchmark,
+        card,
         check_registry,
         count_flops,
         describe_checkpoint,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         mirror,
         model_info,
         model_table,
+        push,
         train,
         verify,
     )
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
         ZooError,
     )
     from tsmzoo.evaluation.report import EvaluationResult
+    from tsmzoo.exporting.card import Pushed
     from tsmzoo.exporting.report import Artifact
     from tsmzoo.inference.model import Model, Prediction
     from tsmzoo.inference.reference import ModelReference
@@ -82,6 +85,7 @@ __all__ = [
     "ModelReference",
     "ModelRow",
     "Prediction",
+    "Pushed",
     "RegistryError",
     "Smoothing",
     "Stream",
@@ -93,6 +97,7 @@ __all__ = [
     "ZooError",
     "__version__",
     "benchmark",
+    "card",
     "check_registry",
     "count_flops",
     "describe_checkpoint",
@@ -106,6 +111,7 @@ __all__ = [
     "mirror",
     "model_info",
     "model_table",
+    "push",
     "train",
     "verify",
 ]
@@ -130,6 +136,7 @@ _MODULES = {
     "ModelReference": "inference.reference",
     "ModelRow": "catalog.listing",
     "Prediction": "inference.model",
+    "Pushed": "exporting.card",
     "Smoothing": "inference.smoothing",
     "Stream": "inference.stream",
     "TrainingResult": "training.train",

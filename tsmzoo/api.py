@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tsmzoo.catalog.listing import ModelRow
     from tsmzoo.catalog.stub import CheckpointInfo
     from tsmzoo.evaluation.report import EvaluationResult
+    from tsmzoo.exporting.card import Pushed
     from tsmzoo.exporting.report import Artifact
     from tsmzoo.formats import Format
     from tsmzoo.inference.model import Model
@@ -363,7 +365,8 @@ def load(
     torch nor the weights it was made from.
 
     Args:
-        model: An id, an alias, or the path of a file that `export` wrote.
+        model: An id, an alias, the path of a file that `export` wrote, or its address on the Hugging Face hub,
+            `hf://USER/REPO/FILE[@REVISION]`.
         weights: A checkpoint of your own in place of the published one, or `"random"`.
         seed: Seed of random weights.
         weights_format: Format of the checkpoint; default: detected from its keys.
@@ -396,10 +399,10 @@ def load(
     """
     if device != "cpu":
         raise UsageError(f"{device!r} is no `device` that tsmzoo runs on yet; leave it out, or give 'cpu'")
-    from tsmzoo.inference.reference import ModelReference, open_reference
+    from tsmzoo.inference.reference import ModelReference, here, open_reference
 
     reference = ModelReference(
-        str(model),
+        here(str(model)),
         weights=None if weights is None else str(weights),
         seed=seed,
         weights_format=weights_format,
@@ -514,7 +517,8 @@ def verify(
     """Compare an exported file with the network it was made from: every output and state, over streams or clips.
 
     Args:
-        path: A file that `export` wrote, its contract beside it.
+        path: A file that `export` wrote, its contract beside it; or its address on the hub,
+            `hf://USER/REPO/FILE[@REVISION]`.
         weights: The checkpoint, if it was your own and has moved since.
         shift: `uni` or `bi`: the shift it was trained with, if neither the contract nor its keys show it.
         steps: Frames of each stream; default: as in the export.
@@ -535,10 +539,11 @@ def verify(
         True
     """
     from tsmzoo.exporting.run import verify_file
+    from tsmzoo.inference.reference import here
 
     return verify_file(
         _zoo(registry),
-        Path(path),
+        Path(here(str(path))),
         weights=None if weights is None else str(weights),
         shift=shift,
         steps=check("steps", steps, Annotated[int, Meta(ge=2, le=10_000)] | None),
@@ -548,6 +553,66 @@ def verify(
         progress=progress,
         notify=notify,
     )
+
+
+def card(path: PathLike, *, registry: PathLike | None = None) -> str:
+    """Return the model card of an exported file, in Markdown with the Hugging Face hub's front matter.
+
+    It says what the file is, its input, states and outputs, the published accuracy of its network, how it was verified,
+    its licence, what is doubtful, and how to run it.
+
+    Args:
+        path: A file that `export` wrote, its contract beside it; or its address on the hub.
+        registry: A registry of your own that holds the model.
+
+    Raises:
+        ArtifactError: The file is missing, damaged, was changed since its export, or is not one that `export` wrote.
+
+    Examples:
+        >>> tsmzoo.card("gestures.tflite").splitlines()[:3]
+        ['---', 'license: apache-2.0', 'library_name: tsmzoo']
+    """
+    from tsmzoo.exporting import card as cards
+    from tsmzoo.inference.reference import here
+
+    return cards.text(_zoo(registry), Path(here(str(path))))
+
+
+def push(
+    path: PathLike,
+    to: str,
+    *,
+    private: bool = False,
+    allow_random: bool = False,
+    registry: PathLike | None = None,
+    notify: Notify = _log,
+) -> Pushed:
+    """Send an exported file, its contract and its model card to a repository of the Hugging Face hub, in one commit.
+
+    The repository is created if there is none. A README.md that tsmzoo did not write stays as it is. The token is the
+    one of `hf auth login`, or `HF_TOKEN`.
+
+    Args:
+        path: A file that `export` wrote, its contract beside it.
+        to: `hf://USER/REPO`.
+        private: Create the repository as a private one, and send nothing to a public one.
+        allow_random: Send a file with random weights, whose answers mean nothing.
+        registry: A registry of your own that holds the model.
+        notify: Called with each warning, a line; default: the logger `tsmzoo`.
+
+    Raises:
+        ArtifactError: The file is missing, was changed since its export, or its weights are random.
+        DownloadError: There is no token, the hub refuses it, or cannot be reached.
+
+    Examples:
+        >>> tsmzoo.push("gestures.tflite", "me/gestures")
+        Traceback (most recent call last):
+        ...
+        tsmzoo.errors.DownloadError: me/gestures: is no repository on the hub; give hf://USER/REPO
+    """
+    from tsmzoo.exporting import card as cards
+
+    return cards.push(_zoo(registry), Path(path), to, private=private, allow_random=allow_random, notify=notify)
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
@@ -752,7 +817,7 @@ def benchmark(
     """
     from tsmzoo.benchmarking import run
     from tsmzoo.formats import is_artifact
-    from tsmzoo.inference.reference import ModelReference
+    from tsmzoo.inference.reference import ModelReference, here
 
     runs = check("runs", runs, Annotated[int, Meta(ge=1, le=100_000)])
     threads = check("threads", threads, Threads)
@@ -761,9 +826,9 @@ def benchmark(
         if not isinstance(each, str | Path | ModelReference):
             raise UsageError(f"{each!r}: is run in a process of its own; give its name or file, not what load returned")
         if isinstance(each, ModelReference):
-            references.append(each)
+            references.append(replace(each, model=here(each.model)))
         elif is_artifact(str(each)):
-            references.append(ModelReference(str(each)))
+            references.append(ModelReference(here(str(each))))
         else:
             references.append(ModelReference(str(each), frames=frames, size=size))
     if not references:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract, check_consistent
 from tsmzoo.artifact.store import read_contract
 from tsmzoo.callbacks import Notify, Progress, silent
@@ -152,8 +153,27 @@ def open_reference(
 
 
 def referred(model: str | Path | Model | ModelReference) -> Model | ModelReference:
-    """Return a name or a path as a reference, and anything else as it is."""
-    return ModelReference(str(model)) if isinstance(model, str | Path) else model
+    """Return a name, a path or an address on the hub as a reference to what is here, and a model as it is.
+
+    Raises DownloadError if the hub does not give the file.
+    """
+    if isinstance(model, str | Path):
+        return ModelReference(here(str(model)))
+    return replace(model, model=here(model.model)) if isinstance(model, ModelReference) else model
+
+
+def here(name: str) -> str:
+    """Return the local path of `hf://USER/REPO/FILE[@REVISION]`, fetched if need be; any other name as it is.
+
+    Raises DownloadError, or ArtifactError if the file is not that of its contract.
+    """
+    if not name.startswith("hf://"):
+        return name
+    from tsmzoo.weights import hub
+
+    path = hub.fetch_artifact(name)
+    store.opened(path)
+    return str(path)
 
 
 def listed(names: Iterable[str]) -> str:
