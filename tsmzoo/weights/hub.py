@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -174,14 +175,21 @@ def _leads_elsewhere(store: Path) -> bool:
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Keep the library from reporting each retry: the user sees its last error."""
+    """Keep the library from reporting each retry: the user sees its last error. Its bars are for a terminal alone."""
+    from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
     from huggingface_hub.utils import logging as of_hub
 
     before = of_hub.get_verbosity()
     of_hub.set_verbosity(logging.CRITICAL)
+    barred = not sys.stderr.isatty() and HF_HUB_DISABLE_PROGRESS_BARS is None
+    if barred:
+        disable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         of_hub.set_verbosity(before)
+        if barred:
+            enable_progress_bars()
