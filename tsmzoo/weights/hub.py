@@ -177,8 +177,8 @@ def _leads_elsewhere(store: Path) -> bool:
 def _quiet_hub() -> Iterator[None]:
     """Keep the library from reporting each retry: the user sees its last error. Its bars are for a terminal alone."""
     from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
     from huggingface_hub.utils import logging as of_hub
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     before = of_hub.get_verbosity()
     of_hub.set_verbosity(logging.CRITICAL)
