@@ -191,3 +191,15 @@ def test_a_file_that_was_changed_on_the_hub_is_not_run(hub: Hub, toy: Path, fram
 def test_what_the_hub_lacks_is_one_line(command: str, address: str, said: str, toy: Path, frames: Path) -> None:
     pushed(toy)
     assert said in refusal(command, address, *([frames] if command == "run" else []))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("hub")
+def test_verify_and_eval_take_files_of_the_hub(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    tsmzoo.export("tsm_mbv2_motion_online", to="onnx", output=tmp_path / "g.onnx")
+    address = tsmzoo.push(tmp_path / "g.onnx", REPO).address
+    assert tsmzoo.verify(address, steps=4).passed
+    tsmzoo.generate_clips(tmp_path / "clips", 14, seed=4)
+    here, there = (tsmzoo.evaluate(model, tmp_path / "clips") for model in (tmp_path / "g.onnx", address))
+    assert (there.top1, there.videos) == (here.top1, 14)
