@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from tsmzoo.artifact import store
 from tsmzoo.artifact.contract import Contract, check_consistent
 from tsmzoo.artifact.store import read_contract
 from tsmzoo.callbacks import Notify, Progress, silent
@@ -165,15 +164,13 @@ def referred(model: str | Path | Model | ModelReference) -> Model | ModelReferen
 def here(name: str) -> str:
     """Return the local path of `hf://USER/REPO/FILE[@REVISION]`, fetched if need be; any other name as it is.
 
-    Raises DownloadError, or ArtifactError if the file is not that of its contract.
+    Whoever opens it compares it with its contract's digest. Raises DownloadError.
     """
     if not name.startswith("hf://"):
         return name
     from tsmzoo.weights import hub
 
-    path = hub.fetch_artifact(name)
-    store.opened(path)
-    return str(path)
+    return str(hub.fetch_artifact(name))
 
 
 def listed(names: Iterable[str]) -> str:
