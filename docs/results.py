@@ -25,9 +25,11 @@ from tsmzoo.catalog.stub import CheckpointInfo
 from tsmzoo.cli._results import Pictures, Videos
 from tsmzoo.cli._story import Demo
 from tsmzoo.evaluation.report import EvaluationResult
+from tsmzoo.exporting.card import Pushed
 from tsmzoo.exporting.report import Artifact
 from tsmzoo.live.answer import AnswerRecord
 from tsmzoo.training.train import TrainingResult
+from tsmzoo.weights.mirror import Mirrored
 
 #: What each command prints, in the order of `tsmzoo --help`.
 RESULTS: dict[str, Any] = {
@@ -52,6 +54,8 @@ RESULTS: dict[str, Any] = {
     "registry check": list[EntryCheck],
     "doctor": Diagnosis,
     "doctor --links": list[LinkCheck],
+    "mirror": list[Mirrored],
+    "push": Pushed,
 }
 #: A comment on a key, and the name of its field.
 _COMMENT = re.compile(r"((?:^ +#: .*\n)+)^ +(\w+):", re.MULTILINE)

@@ -36,12 +36,14 @@ RETURNED = {
     "EntryCheck": "check_registry",
     "EvaluationResult": "evaluate",
     "LinkCheck": "check_links",
+    "Mirrored": "mirror",
     "ModelInfo": "model_info",
     "ModelRow": "model_table",
+    "Pushed": "push",
     "TrainingResult": "train",
 }
 #: Their examples convert, train or time a network, or import every library.
-SLOW = {"Artifact", "benchmark", "doctor", "export", "train", "verify"}
+SLOW = {"Artifact", "benchmark", "card", "doctor", "export", "push", "train", "verify"}
 QUICK = {"name": "quick", "model": "tsm_mbv2_motion", "weights": "random", "schedule": "cosine"}
 QUICK |= {"epochs": 1, "batch": 7, "lr": 0.01, "frames": 4, "dropout": 0.0, "scales": [1.0], "hflip": False}
 
@@ -96,9 +98,9 @@ def examples(name: str) -> list[doctest.DocTest]:
 def test_examples(
     name: str, folder: Path, artifact: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    if name in ("Artifact", "benchmark", "export", "verify"):
+    if name in ("Artifact", "benchmark", "card", "export", "push", "verify"):
         pytest.importorskip("litert_torch")
-    if name in ("Artifact", "benchmark", "verify"):
+    if name in ("Artifact", "benchmark", "card", "push", "verify"):
         artifact()
     monkeypatch.chdir(folder)
     tests = examples(name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tsmzoo.api import (
         benchmark,
+        card,
         check_links,
         check_registry,
         count_flops,
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
         list_cache,
         list_models,
         load,
+        mirror,
         model_info,
         model_table,
         prune_cache,
+        push,
         train,
         verify,
         verify_cache,
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
         ZooError,
     )
     from tsmzoo.evaluation.report import EvaluationResult
+    from tsmzoo.exporting.card import Pushed
     from tsmzoo.exporting.report import Artifact
     from tsmzoo.inference.model import Model, Prediction
     from tsmzoo.inference.reference import ModelReference
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
     from tsmzoo.inference.stream import Stream
     from tsmzoo.registry import Entry as ModelEntry
     from tsmzoo.training.train import TrainingResult
+    from tsmzoo.weights.mirror import Mirrored
 
 __version__ = "0.2.0"
 
@@ -84,12 +89,14 @@ __all__ = [
     "EvaluationResult",
     "ExportError",
     "LinkCheck",
+    "Mirrored",
     "Model",
     "ModelEntry",
     "ModelInfo",
     "ModelReference",
     "ModelRow",
     "Prediction",
+    "Pushed",
     "RegistryError",
     "Smoothing",
     "Stream",
@@ -101,6 +108,7 @@ __all__ = [
     "ZooError",
     "__version__",
     "benchmark",
+    "card",
     "check_links",
     "check_registry",
     "count_flops",
@@ -114,9 +122,11 @@ __all__ = [
     "list_cache",
     "list_models",
     "load",
+    "mirror",
     "model_info",
     "model_table",
     "prune_cache",
+    "push",
     "train",
     "verify",
     "verify_cache",
@@ -138,12 +148,14 @@ _MODULES = {
     "EntryCheck": "catalog.check",
     "EvaluationResult": "evaluation.report",
     "LinkCheck": "catalog.links",
+    "Mirrored": "weights.mirror",
     "Model": "inference.model",
     "ModelEntry": "registry",
     "ModelInfo": "catalog.info",
     "ModelReference": "inference.reference",
     "ModelRow": "catalog.listing",
     "Prediction": "inference.model",
+    "Pushed": "exporting.card",
     "Smoothing": "inference.smoothing",
     "Stream": "inference.stream",
     "TrainingResult": "training.train",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from msgspec import Meta
 from tsmzoo import registry as registries
 from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.checks import check
-from tsmzoo.errors import UsageError
+from tsmzoo.errors import RegistryError, UsageError
 
 if TYPE_CHECKING:
     from tsmzoo.artifact.contract import Preprocess, State
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tsmzoo.catalog.listing import ModelRow
     from tsmzoo.catalog.stub import CheckpointInfo
     from tsmzoo.evaluation.report import EvaluationResult
+    from tsmzoo.exporting.card import Pushed
     from tsmzoo.exporting.report import Artifact
     from tsmzoo.formats import Format
     from tsmzoo.inference.model import Model
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from tsmzoo.registry.recipes import Crops, Precision
     from tsmzoo.registry.schema import Backbone, Family, Modality, Mode
     from tsmzoo.training.train import TrainingResult
+    from tsmzoo.weights.mirror import Mirrored
 
 #: A file or folder.
 PathLike = str | Path
@@ -391,6 +394,55 @@ def doctor(*, progress: Progress = silent) -> Diagnosis:
     return examine(progress)
 
 
+def mirror(
+    folder: PathLike,
+    models: str | Iterable[str],
+    *,
+    url: str | None = None,
+    original: bool = False,
+    registry: PathLike | None = None,
+    progress: Progress = silent,
+    notify: Notify = _log,
+) -> list[Mirrored]:
+    """Lay out checkpoints in a folder of your own that a web server or a repository of the hub can serve.
+
+    Each becomes a safetensors file of the same tensors, and `registry.yaml` names it by its sha256. Give that registry
+    to whoever is to use the mirror: it is what they trust, in place of the publisher's digest.
+
+    Args:
+        folder: The folder; it is made, or added to.
+        models: Ids, aliases or shell wildcards.
+        url: Where the folder will be served: `https://…` or `hf://USER/REPO`; default: the registry names the files
+            beside it, for a shared disk.
+        original: Keep the published bytes, which `TSMZOO_MIRROR` serves under the publisher's digests; no registry is
+            written.
+        registry: A registry file of your own, on top of tsmzoo's.
+        progress: Called with what is downloaded, the bytes so far and their total (0 if unknown).
+        notify: Called with each warning, a line; default: the logger `tsmzoo`.
+
+    Raises:
+        RegistryError: Nothing has such a name and published weights, or `url` is no address.
+        DownloadError: A checkpoint could not be downloaded, or is not the one that was published.
+        CheckpointError: A checkpoint cannot be read.
+
+    Examples:
+        >>> (one,) = tsmzoo.mirror("mirror", "tsm_mbv2_motion")
+        >>> tsmzoo.download("tsm_mbv2_motion", registry="mirror/registry.yaml").path == one.path
+        True
+    """
+    from tsmzoo.catalog.listing import matching
+    from tsmzoo.weights import mirror as mirrors
+
+    if original and url is not None:
+        raise UsageError("`url` goes into a registry, which `original` does not write; leave out one")
+    zoo = _zoo(registry)
+    found = {each.id: each for one in _each(models) for each in matching(zoo, str(one), {}, search=None)}
+    entries = [each for each in found.values() if each.has_weights]
+    if not entries:
+        raise RegistryError("no weights were published for these models; there is nothing to mirror")
+    return mirrors.mirror(zoo, entries, Path(folder), url=url, original=original, progress=progress, notify=notify)
+
+
 def count_flops(
     model: str,
     *,
@@ -457,7 +509,8 @@ def load(
     torch nor the weights it was made from.
 
     Args:
-        model: An id, an alias, or the path of a file that `export` wrote.
+        model: An id, an alias, the path of a file that `export` wrote, or its address on the Hugging Face hub,
+            `hf://USER/REPO/FILE[@REVISION]`.
         weights: A checkpoint of your own in place of the published one, or `"random"`.
         seed: Seed of random weights.
         weights_format: Format of the checkpoint; default: detected from its keys.
@@ -490,10 +543,10 @@ def load(
     """
     if device != "cpu":
         raise UsageError(f"{device!r} is no `device` that tsmzoo runs on yet; leave it out, or give 'cpu'")
-    from tsmzoo.inference.reference import ModelReference, open_reference
+    from tsmzoo.inference.reference import ModelReference, here, open_reference
 
     reference = ModelReference(
-        str(model),
+        here(str(model)),
         weights=None if weights is None else str(weights),
         seed=seed,
         weights_format=weights_format,
@@ -608,7 +661,8 @@ def verify(
     """Compare an exported file with the network it was made from: every output and state, over streams or clips.
 
     Args:
-        path: A file that `export` wrote, its contract beside it.
+        path: A file that `export` wrote, its contract beside it; or its address on the hub,
+            `hf://USER/REPO/FILE[@REVISION]`.
         weights: The checkpoint, if it was your own and has moved since.
         shift: `uni` or `bi`: the shift it was trained with, if neither the contract nor its keys show it.
         steps: Frames of each stream; default: as in the export.
@@ -629,10 +683,11 @@ def verify(
         True
     """
     from tsmzoo.exporting.run import verify_file
+    from tsmzoo.inference.reference import here
 
     return verify_file(
         _zoo(registry),
-        Path(path),
+        Path(here(str(path))),
         weights=None if weights is None else str(weights),
         shift=shift,
         steps=check("steps", steps, Annotated[int, Meta(ge=2, le=10_000)] | None),
@@ -642,6 +697,66 @@ def verify(
         progress=progress,
         notify=notify,
     )
+
+
+def card(path: PathLike, *, registry: PathLike | None = None) -> str:
+    """Return the model card of an exported file, in Markdown with the Hugging Face hub's front matter.
+
+    It says what the file is, its input, states and outputs, the published accuracy of its network, how it was verified,
+    its licence, what is doubtful, and how to run it.
+
+    Args:
+        path: A file that `export` wrote, its contract beside it; or its address on the hub.
+        registry: A registry of your own that holds the model.
+
+    Raises:
+        ArtifactError: The file is missing, damaged, was changed since its export, or is not one that `export` wrote.
+
+    Examples:
+        >>> tsmzoo.card("gestures.tflite").splitlines()[:3]
+        ['---', 'license: apache-2.0', 'library_name: tsmzoo']
+    """
+    from tsmzoo.exporting import card as cards
+    from tsmzoo.inference.reference import here
+
+    return cards.text(_zoo(registry), Path(here(str(path))))
+
+
+def push(
+    path: PathLike,
+    to: str,
+    *,
+    private: bool = False,
+    allow_random: bool = False,
+    registry: PathLike | None = None,
+    notify: Notify = _log,
+) -> Pushed:
+    """Send an exported file, its contract and its model card to a repository of the Hugging Face hub, in one commit.
+
+    The repository is created if there is none. A README.md that tsmzoo did not write stays as it is. The token is the
+    one of `hf auth login`, or `HF_TOKEN`.
+
+    Args:
+        path: A file that `export` wrote, its contract beside it.
+        to: `hf://USER/REPO`.
+        private: Create the repository as a private one, and send nothing to a public one.
+        allow_random: Send a file with random weights, whose answers mean nothing.
+        registry: A registry of your own that holds the model.
+        notify: Called with each warning, a line; default: the logger `tsmzoo`.
+
+    Raises:
+        ArtifactError: The file is missing, was changed since its export, or its weights are random.
+        DownloadError: There is no token, the hub refuses it, or cannot be reached.
+
+    Examples:
+        >>> tsmzoo.push("gestures.tflite", "me/gestures")
+        Traceback (most recent call last):
+        ...
+        tsmzoo.errors.DownloadError: me/gestures: is no repository on the hub; give hf://USER/REPO
+    """
+    from tsmzoo.exporting import card as cards
+
+    return cards.push(_zoo(registry), Path(path), to, private=private, allow_random=allow_random, notify=notify)
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
@@ -846,7 +961,7 @@ def benchmark(
     """
     from tsmzoo.benchmarking import run
     from tsmzoo.formats import is_artifact
-    from tsmzoo.inference.reference import ModelReference
+    from tsmzoo.inference.reference import ModelReference, here
 
     runs = check("runs", runs, Annotated[int, Meta(ge=1, le=100_000)])
     threads = check("threads", threads, Threads)
@@ -855,9 +970,9 @@ def benchmark(
         if not isinstance(each, str | Path | ModelReference):
             raise UsageError(f"{each!r}: is run in a process of its own; give its name or file, not what load returned")
         if isinstance(each, ModelReference):
-            references.append(each)
+            references.append(replace(each, model=here(each.model)))
         elif is_artifact(str(each)):
-            references.append(ModelReference(str(each)))
+            references.append(ModelReference(here(str(each))))
         else:
             references.append(ModelReference(str(each), frames=frames, size=size))
     if not references:

@@ -25,7 +25,9 @@ class Format(StrEnum):
 
 
 def is_artifact(name: str) -> bool:
-    """Say whether `name` ends as one of the formats does."""
+    """Say whether `name` ends as one of the formats does, behind which an address on the hub may have a revision."""
+    if name.startswith("hf://"):
+        name = name.partition("@")[0].rstrip("/")
     return name.endswith(tuple(format_.suffix for format_ in Format))
 
 

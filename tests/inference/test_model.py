@@ -278,7 +278,7 @@ def test_what_is_live_needs_data(offline: tsmzoo.Model) -> None:
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (OFFLINE, {"device": "cuda"}, "'cuda' is no device that tsmzoo runs on yet"),
+        (OFFLINE, {"device": "cuda"}, "'cuda' is no `device` that tsmzoo runs on yet"),
         (ONLINE, {"frames": 8}, "is online and takes one frame a step"),
         ("x.onnx", {"weights": "random"}, "holds its own weights; leave out --weights"),
         ("x.tflite", {"size": 64}, "holds its own weights; leave out --size"),

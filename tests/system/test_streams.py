@@ -79,7 +79,7 @@ def test_a_terminal_is_sent_no_sequences_of_others() -> None:
         "from tsmzoo.cli import _terminal as terminal\nfrom tsmzoo.system import streams\nstreams.prepare()\n"
         "with terminal.steps_bar() as bar: bar('[/red]\\x1b[2J\\x07' + 'x' * 5000, 1, 2)\n"
         "with terminal.stages() as stage: stage('[/red]\\x1b[2J\\x07' + 'x' * 5000)\n"
-        "with terminal.download_bar('[/red]\\x1b[2J\\x07') as bar: bar(1, 2)\n"
+        "with terminal.download_bar('[/red]\\x1b[2J\\x07') as bar: bar('', 1, 2)\n"
         "print('end')"
     )
     for term in ("xterm", "dumb"):

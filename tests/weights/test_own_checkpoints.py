@@ -368,7 +368,11 @@ def test_published_weights_keep_their_classes_and_shift(command: str, option: st
         "--predictions=p.jsonl",
     ],
 )
-def test_saved_predictions_take_no_option_of_a_model(option: str) -> None:
+def test_saved_predictions_take_no_option_of_a_model(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "l").write_text("one\ntwo\n")
     name = option.partition("=")[0]
     assert f"are scored as they are; leave out {name}" in wrong("eval", "p.jsonl", option)
 

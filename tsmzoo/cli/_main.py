@@ -27,7 +27,7 @@ from tsmzoo.text import one_line
 #: the options of all of them take longer to build than `list` may take.
 COMMANDS = (
     *("list", "info", "download", "flops", "data", "train", "export", "verify", "eval", "bench", "report", "run"),
-    *("demo", "cache", "registry", "doctor"),
+    *("demo", "cache", "registry", "doctor", "mirror", "card", "push"),
 )
 #: Errors of the place of a file, which any command may meet; a command that knows more about one reports it itself.
 _OF_PLACES = {

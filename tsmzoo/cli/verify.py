@@ -26,7 +26,9 @@ from tsmzoo.errors import ZooError
 
 @app.command()
 def verify(
-    artifact: Annotated[Path, typer.Argument(help="A file from `tsmzoo export`, with its contract beside it.")],
+    artifact: Annotated[
+        str, typer.Argument(help="A file from `tsmzoo export`, with its contract beside it; or hf://USER/REPO/FILE.")
+    ],
     weights: Weights = None,
     classes: Classes = None,
     labels: Labels = None,
@@ -40,9 +42,11 @@ def verify(
     """Compare an exported file with its torch model over a stream of frames."""
     from tsmzoo import api
     from tsmzoo.artifact import store
+    from tsmzoo.inference.reference import here
 
     if classes is not None or labels is not None:
-        contract = store.read_contract(artifact)
+        artifact = here(artifact)
+        contract = store.read_contract(Path(artifact))
         if classes not in (None, contract.classes) or names(labels, classes) not in (None, contract.labels):
             raise ZooError(f"{artifact}: has other classes than were given; leave out --classes and --labels")
     with terminal.stages() as progress:

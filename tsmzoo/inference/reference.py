@@ -14,7 +14,7 @@ from tsmzoo.artifact.store import read_contract
 from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.checks import check_fields
 from tsmzoo.errors import UsageError, ZooError
-from tsmzoo.formats import is_artifact
+from tsmzoo.formats import is_artifact, is_saved
 from tsmzoo.inference.model import Model, open_file, warnings
 from tsmzoo.registry import Classes, Entry, Registry, ShiftName, load, with_classes
 
@@ -58,7 +58,7 @@ class ModelReference:
     def __post_init__(self) -> None:
         check_fields(self)
         own = listed(name for name in self.given if name in ("classes", "labels", "shift"))
-        if own and self.weights is None and not self.is_file:
+        if own and self.weights is None and not (self.is_file or is_saved(self.model)):
             raise UsageError(f"{own}: of a checkpoint of your own; give it as `weights`, or leave out {own}")
 
     @property
@@ -152,8 +152,25 @@ def open_reference(
 
 
 def referred(model: str | Path | Model | ModelReference) -> Model | ModelReference:
-    """Return a name or a path as a reference, and anything else as it is."""
-    return ModelReference(str(model)) if isinstance(model, str | Path) else model
+    """Return a name, a path or an address on the hub as a reference to what is here, and a model as it is.
+
+    Raises DownloadError if the hub does not give the file.
+    """
+    if isinstance(model, str | Path):
+        return ModelReference(here(str(model)))
+    return replace(model, model=here(model.model)) if isinstance(model, ModelReference) else model
+
+
+def here(name: str) -> str:
+    """Return the local path of `hf://USER/REPO/FILE[@REVISION]`, fetched if need be; any other name as it is.
+
+    Whoever opens it compares it with its contract's digest. Raises DownloadError.
+    """
+    if not name.startswith("hf://"):
+        return name
+    from tsmzoo.weights import hub
+
+    return str(hub.fetch_artifact(name))
 
 
 def listed(names: Iterable[str]) -> str:

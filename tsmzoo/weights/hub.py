@@ -1,16 +1,23 @@
-"""Download a file from the Hugging Face hub, or ask only for its size."""
+"""Download files from the Hugging Face hub, ask for their size, and send exported ones there."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tsmzoo.callbacks import Notify
+from tsmzoo.errors import DownloadError
+from tsmzoo.formats import is_artifact
+from tsmzoo.registry.paths import cache_dir
 from tsmzoo.system import files
+from tsmzoo.text import one_line
 from tsmzoo.weights.http import NO_ROOM, Refused, companion, discard, too_large
 
 
@@ -36,7 +43,7 @@ def fetch_from_hub(address: str, part: Path, max_bytes: int) -> str:
     except Exception as error:  # the library and its transfer back ends raise a dozen unrelated types
         if isinstance(error, Refused) or (isinstance(error, OSError) and error.errno in NO_ROOM):
             raise
-        raise _refused(error) from None
+        raise Refused(_why(error)) from None
     discard(part)
     os.replace(found, part)  # the blob that the link points to: moved, so that no second copy stays
     shutil.rmtree(store, ignore_errors=True)
@@ -52,7 +59,7 @@ def size(address: str) -> int | None:
         with _quiet_hub():
             return get_hf_file_metadata(hf_hub_url(repo, name, revision=revision)).size
     except Exception as error:  # as above
-        raise _refused(error) from None
+        raise Refused(_why(error)) from None
 
 
 def _parse(address: str) -> tuple[str, str, str | None]:
@@ -64,12 +71,111 @@ def _parse(address: str) -> tuple[str, str, str | None]:
     return "/".join(pieces[:2]), pieces[2], revision or None
 
 
-def _refused(error: Exception) -> Refused:
+def _is_offline() -> bool:
+    return os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0")
+
+
+def fetch_artifact(address: str) -> Path:
+    """Return the exported file `hf://USER/REPO/FILE[@REVISION]`, its contract beside it, from the cache or the hub.
+
+    Without a network, what is in the cache serves. Raises DownloadError.
+    """
+    match = re.fullmatch(r"hf://([^/@]+/[^/@]+)/([^@]+?)/?(?:@(.+))?", address)
+    if match is None or not is_artifact(match[2]) or ".." in match[2].split("/"):
+        raise DownloadError(f"{one_line(address)}: is no exported file on the hub; give hf://USER/REPO/FILE[@REVISION]")
+    repo, name, revision = match.groups()
+    plain, _ = os.path.splitext(name)
+    # Brackets would be a wildcard of fnmatch's.
+    wanted = [re.sub(r"([\[*?])", r"[\1]", each) for each in (name, f"{name}.json", f"{plain}.json")]
+    from huggingface_hub import snapshot_download
+
+    try:
+        with _quiet_hub():
+            folder = snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=[*wanted, f"{wanted[0]}/**"],
+                cache_dir=cache_dir() / "hub",
+                local_files_only=_is_offline(),
+            )
+    except Exception as error:  # as above
+        hint = "; TSMZOO_OFFLINE is set" if _is_offline() else ""
+        raise DownloadError(f"{one_line(address)}: {_why(error)}{hint}") from None
+    found = Path(folder, name)
+    if not found.exists():
+        raise DownloadError(f"{one_line(address)}: the repository has no such file; look at its list of files")
+    return found
+
+
+def repository(address: str) -> str:
+    """Return `USER/REPO` of `hf://USER/REPO`. Raises DownloadError if it is no name of a repository."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    repo = address.removeprefix("hf://").rstrip("/")
+    try:
+        validate_repo_id(repo)
+        valid = address.startswith("hf://") and repo.count("/") == 1
+    except HFValidationError:
+        valid = False
+    if not valid:
+        raise DownloadError(f"{one_line(address)}: is no repository on the hub; give hf://USER/REPO")
+    return repo
+
+
+def push(
+    repo: str, content: dict[str, Path | bytes], card: str, marker: str, message: str, *, private: bool, notify: Notify
+) -> tuple[str, str, list[str]]:
+    """Send files by their names to `repo`, which is created if need be, with `card` as README.md, in one commit.
+
+    A README.md without `marker` stays. Return the commit, its address and the names of what was sent. Raises
+    DownloadError.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+
+    if _is_offline():
+        raise DownloadError(f"{repo}: TSMZOO_OFFLINE is set; unset it to push")
+    if get_token() is None:
+        raise DownloadError(f"{repo}: no token for the hub; log in with `hf auth login`, or set HF_TOKEN")
+    api = HfApi()
+    try:
+        with _quiet_hub(), files.temporary() as folder:
+            api.create_repo(repo, private=private, exist_ok=True)
+            if private and not api.repo_info(repo).private:
+                raise DownloadError(f"{repo}: is public already; make it private on the hub, or leave out --private")
+            sent: dict[str, Path | bytes] = dict(content)
+            if api.file_exists(repo, "README.md"):
+                there = Path(api.hf_hub_download(repo, "README.md", cache_dir=folder))
+                ours = marker in there.read_text(encoding="utf-8", errors="replace")
+            else:
+                ours = True
+            if ours:
+                sent["README.md"] = card.encode()
+            else:
+                notify(f"{repo}: its README.md was not written by tsmzoo and stays; `tsmzoo card` prints the card")
+            operations = [CommitOperationAdd(name, each) for name, each in sent.items()]
+            done = api.create_commit(repo, operations, commit_message=message)
+    except DownloadError:
+        raise
+    except Exception as error:  # as above
+        raise DownloadError(f"{repo}: was not pushed as far as is known: {_why(error)}") from None
+    return done.oid, done.commit_url, list(sent)
+
+
+def _why(error: BaseException) -> str:
+    """Return why the hub did not do as asked, and what helps."""
     from huggingface_hub.constants import ENDPOINT
 
     from tsmzoo.weights import unreachable
 
-    return Refused(unreachable.reason(error, ENDPOINT))
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 401:
+        return "the hub does not know the token, or the repository (HTTP 401); log in with `hf auth login`"
+    if status == 403:
+        return "the token may not do this (HTTP 403); take one that may write to the repository"
+    if status == 404:
+        return "the hub has no such repository, file or revision (HTTP 404), or it is private: `hf auth login`"
+    return unreachable.reason(error, ENDPOINT)
 
 
 def _leads_elsewhere(store: Path) -> bool:
@@ -82,14 +188,21 @@ def _leads_elsewhere(store: Path) -> bool:
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Keep the library from reporting each retry: the user sees its last error."""
+    """Keep the library from reporting each retry: the user sees its last error. Its bars are for a terminal alone."""
+    from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
     from huggingface_hub.utils import logging as of_hub
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     before = of_hub.get_verbosity()
     of_hub.set_verbosity(logging.CRITICAL)
+    barred = not sys.stderr.isatty() and HF_HUB_DISABLE_PROGRESS_BARS is None
+    if barred:
+        disable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         of_hub.set_verbosity(before)
+        if barred:
+            enable_progress_bars()

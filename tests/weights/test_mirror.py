@@ -1,0 +1,158 @@
+"""`mirror`: a folder of one's own that a static server serves, from which models answer as from their publisher."""
+
+from __future__ import annotations
+
+import functools
+import json
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from typer.testing import CliRunner
+
+import tsmzoo
+from tsmzoo.cli import app
+
+from .conftest import MIT, MODEL, Published, Reply, Server, sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MOTION = "tsm_mbv2_motion"
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def static(tmp_path: Path) -> Iterator[str]:
+    """The address of a server of the files in `tmp_path`/mirror."""
+    handler = functools.partial(_Quiet, directory=str(tmp_path / "mirror"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def registry_of_publisher(tmp_path: Path, server: Server, published: Published) -> Path:
+    """A registry in which a publisher's file of torch.save is served on this machine, pinned to 32 bits."""
+    content = published(MIT).read_bytes()
+    url = server.add("/published/tsm.pth", Reply(content))
+    entry = tsmzoo.model_info(MODEL[MIT])
+    fields = {key: value for key, value in msgspec.to_builtins(entry.entry).items() if value not in (None, [], ())}
+    fields |= {"urls": [url], "sha256_prefix": sha256(content)[:8]}
+    fields.pop("sha256", None)
+    fields.pop("git_blob_sha1", None)
+    path = tmp_path / "publisher.yaml"
+    path.write_text(json.dumps({"models": [fields]}))
+    return path
+
+
+def logits(registry: Path) -> np.ndarray:
+    model = tsmzoo.load(MODEL[MIT], registry=registry)
+    with torch.inference_mode():
+        return model.module(torch.ones(1, 8, 3, 64, 64)).numpy()
+
+
+def test_a_mirror_answers_as_its_publisher(
+    registry_of_publisher: Path, static: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: Published
+) -> None:
+    made = CliRunner().invoke(
+        app,
+        [
+            *("mirror", str(tmp_path / "mirror"), MODEL[MIT], "--url", static, "--json"),
+            *("--registry", str(registry_of_publisher)),
+        ],
+    )
+    assert made.exit_code == 0, made.stderr
+    (one,) = json.loads(made.stdout)
+    assert one["pin"] == "prefix"
+    assert one["source_sha256"] == sha256(published(MIT).read_bytes())
+    want = torch.load(published(MIT), weights_only=True)["state_dict"]
+    got = safetensors.torch.load_file(one["path"])
+    assert got.keys() == {name.removeprefix("module.") for name in want}
+    assert all(torch.equal(got[name.removeprefix("module.")], tensor) for name, tensor in want.items())
+
+    expected = logits(registry_of_publisher)
+    monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path / "another"))
+    mirrored = tmp_path / "mirror" / "registry.yaml"
+    assert np.array_equal(logits(mirrored), expected)
+    info = tsmzoo.model_info(MODEL[MIT], registry=mirrored)
+    assert info.pin == "sha256"
+    assert one["source_sha256"] in " ".join(info.entry.notes)
+    assert one["licence"] in (tmp_path / "mirror" / "README.md").read_text()
+
+
+def test_a_mirrors_changed_file_is_refused(
+    registry_of_publisher: Path, static: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = tsmzoo.mirror(tmp_path / "mirror", MODEL[MIT], url=static, registry=registry_of_publisher)
+    content = bytearray(Path(one.path).read_bytes())
+    content[-1] ^= 1
+    Path(one.path).write_bytes(content)
+    monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path / "another"))
+    with pytest.raises(tsmzoo.DownloadError, match="its sha256 is"):
+        tsmzoo.download(MODEL[MIT], registry=tmp_path / "mirror" / "registry.yaml")
+
+
+def test_published_bytes_serve_as_tsmzoo_mirror(
+    registry_of_publisher: Path,
+    static: str,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    published: Published,
+) -> None:
+    (one,) = tsmzoo.mirror(tmp_path / "mirror", MODEL[MIT], original=True, registry=registry_of_publisher)
+    assert Path(one.path).read_bytes() == published(MIT).read_bytes()
+    monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path / "another"))
+    monkeypatch.setenv("TSMZOO_MIRROR", static)
+    server.requests.clear()
+    tsmzoo.download(MODEL[MIT], registry=registry_of_publisher)
+    assert server.requests == []
+
+
+def test_the_same_mirror_again_is_the_same_and_others_are_added(tmp_path: Path) -> None:
+    (first,) = tsmzoo.mirror(tmp_path / "mirror", MOTION)
+    names = ["registry.yaml", "README.md"]
+    before = [(tmp_path / "mirror" / name).read_bytes() for name in names]
+    assert tsmzoo.mirror(tmp_path / "mirror", MOTION) == [first]
+    assert before == [(tmp_path / "mirror" / name).read_bytes() for name in names]
+    tsmzoo.mirror(tmp_path / "mirror", "tsm_mbv2_motion_o*")
+    registry = tmp_path / "mirror" / "registry.yaml"
+    for name in (MOTION, "tsm_mbv2_motion_online"):
+        assert tsmzoo.download(name, registry=registry).path.startswith(str(tmp_path / "mirror"))
+        assert f"{name}/" in (tmp_path / "mirror" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([MOTION, "--url", "ftp://example.org"], "ftp://example.org: is no address of a mirror"),
+        (["no_such_model"], "no model is called"),
+        ([MOTION, "--url", "https://example.org", "--original"], "leave out one"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["mirror", str(tmp_path / "mirror"), *arguments])
+    assert result.exit_code in (1, 2)
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_readme_of_someone_else_stays(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine\n")
+    with pytest.raises(tsmzoo.ZooError, match="is in the way"):
+        tsmzoo.mirror(tmp_path, MOTION)
+    assert not (tmp_path / "registry.yaml").exists()
