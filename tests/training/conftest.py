@@ -128,8 +128,8 @@ def train(zoo_file: Path, data: Path, val: Path, tmp_path: Path) -> Train:
 def fit(zoo: registry.Registry, recipe: Training, data: Path, val: Path, out: Path, stop: int | None = None) -> None:
     """Train, and be interrupted as step `stop` begins."""
 
-    def progress(_: str, done: int, __: int) -> None:
-        if done == stop:
+    def progress(_: str, done: int, total: int) -> None:
+        if total and done == stop:
             raise KeyboardInterrupt
 
     from tsmzoo.training import train as training_train  # fvcore warns as it is imported
