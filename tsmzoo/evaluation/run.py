@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from tsmzoo import registry as registries
 from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.data import layouts
 from tsmzoo.errors import DataError, UsageError, ZooError
@@ -17,7 +18,7 @@ from tsmzoo.evaluation.report import EvaluationResult
 from tsmzoo.formats import is_saved
 from tsmzoo.inference.model import Model
 from tsmzoo.inference.reference import ModelReference, listed, registry_of_file
-from tsmzoo.registry import Registry, load, with_classes
+from tsmzoo.registry import Registry, with_classes
 from tsmzoo.system import files, processes
 
 
@@ -109,19 +110,19 @@ def evaluate_members(
     return result
 
 
-def _registry_of(member: Model | ModelReference, registries: Sequence[Path], notify: Notify) -> Registry:
-    """Return the registry of tsmzoo and `registries`, with the model of `member` and its classes."""
+def _registry_of(member: Model | ModelReference, own: Sequence[Path], notify: Notify) -> Registry:
+    """Return the registry of tsmzoo and the user's `own`, with the model of `member` and its classes."""
     if isinstance(member, ModelReference):
-        zoo = load(*registries)
+        zoo = registries.load(*own)
         if member.is_file:
-            zoo = registry_of_file(zoo, Path(member.model), registries, notify)
+            zoo = registry_of_file(zoo, Path(member.model), own, notify)
         return zoo if is_saved(member.model) else member.adapted(zoo)
     if member.path is None:
-        return member.registry or load(*registries)
-    if not registries and member.registry_path is not None:
-        registries = [member.registry_path]
+        return member.registry or registries.load(*own)
+    if not own and member.registry_path is not None:
+        own = [member.registry_path]
     contract = member.contract
-    zoo = registry_of_file(load(*registries), member.path, registries, notify, contract)
+    zoo = registry_of_file(registries.load(*own), member.path, own, notify, contract)
     return with_classes(zoo, contract.model, contract.classes, contract.labels)
 
 

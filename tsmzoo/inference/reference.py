@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from tsmzoo import registry as registries
 from tsmzoo.artifact.contract import Contract, check_consistent
 from tsmzoo.artifact.store import read_contract
 from tsmzoo.callbacks import Notify, Progress, silent
@@ -16,7 +17,7 @@ from tsmzoo.checks import check_fields
 from tsmzoo.errors import UsageError, ZooError
 from tsmzoo.formats import is_artifact, is_saved
 from tsmzoo.inference.model import Model, open_file, warnings
-from tsmzoo.registry import Classes, Entry, Registry, ShiftName, load, with_classes
+from tsmzoo.registry import Classes, Entry, Registry, ShiftName, with_classes
 
 if TYPE_CHECKING:
     from tsmzoo.weights.load import Network
@@ -144,7 +145,7 @@ def open_reference(
 
     Raises RegistryError, and as `ModelReference.open` does.
     """
-    zoo = Registry() if reference.is_file and registry is None else load(*([registry] if registry else []))
+    zoo = Registry() if reference.is_file and registry is None else registries.load(*([registry] if registry else []))
     if not reference.is_file:
         frames_of(zoo.find(reference.model), reference.frames)
     opened = reference.open(zoo, threads=threads, progress=progress, notify=notify)
