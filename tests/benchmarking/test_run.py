@@ -252,7 +252,7 @@ worker.load({job})
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ran.returncode == 1
-    assert re.search(r"ZooError: .*pip install 'tsmzoo\[onnx\]'", ran.stderr)
+    assert re.search(r"ExportError: .*pip install 'tsmzoo\[onnx\]'", ran.stderr)
 
 
 def test_a_missing_file_and_an_unknown_model(tmp_path: Path, bench_error: Callable[..., str]) -> None:
