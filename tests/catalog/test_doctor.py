@@ -207,6 +207,17 @@ def test_passwords_are_hidden(installation: Installation, monkeypatch: pytest.Mo
             assert shown in output
 
 
+@pytest.mark.parametrize("proxy", ["http://me:hun/ter@proxy:80", "http://me:hun\nter@proxy:80", "odd://me:hun@proxy:8"])
+def test_a_password_that_breaks_a_proxy_is_hidden(
+    proxy: str, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation.require("httpx2")
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    result = doctor()
+    assert "the proxy or certificate settings of the environment fail" in result.stderr
+    assert not any(part in result.output for part in ("hun", "ter@", "me:"))
+
+
 def test_settings_that_prevent_downloads(
     installation: Installation, problem: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,21 @@ def test_a_mirror_that_is_none_is_refused(change: dict[str, Any], tmp_path: Path
         registry.load(write(tmp_path / "own.yaml", {"models": [OWN], "mirrors": [mirror]}))
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("userinfo", ["me:hunter", "me:hun/ter", "me", "me:1hunter/x"])
+@pytest.mark.parametrize("scheme", ["https", "hf"])
+def test_an_address_with_a_password_is_refused_unseen(scheme: str, userinfo: str, tmp_path: Path) -> None:
+    """Whatever a registry holds is printed by `info` and copied into contracts."""
+    urls = [f"{scheme}://{userinfo}@example.org/a/mine.pth"]
+    with pytest.raises(RegistryError, match="address") as caught:
+        registry.load(write(tmp_path / "own.yaml", {"models": [OWN | {"urls": urls}]}))
+    assert "hun" not in str(caught.value)
+    mirror = {"from": "https://example.org/files/", "to": [f"{scheme}://{userinfo}@near.example/"]}
+    with pytest.raises(RegistryError, match="address") as caught:
+        registry.load(write(tmp_path / "own.yaml", {"models": [OWN], "mirrors": [mirror]}))
+    assert "hun" not in str(caught.value)
+
+
 FILE: dict[str, Any] = {"urls": [], "file": "weights/mine.safetensors", "sha256": "0" * 64, "format": "tsmzoo"}
 
 

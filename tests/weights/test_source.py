@@ -171,6 +171,35 @@ def test_a_source_that_is_none_is_one_line(
         assert not cache.is_cached(entry)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://me:hun@ter@127.0.0.1:1/x", "http://me:hun/ter@127.0.0.1:1/x", "http://me:hun?ter@127.0.0.1:1/x"),
+        *("http://127.0.0.1:1/x?signature=hunter", "ftp://me:hunter@127.0.0.1/x", "hf://me:hun/ter@127.0.0.1/x"),
+        "https://me:hunter@[bad/x",
+    ],
+)
+def test_no_secret_of_an_address_is_told(
+    address: str, make_entry: Callable[..., Entry], invoke: Callable[..., Result]
+) -> None:
+    message = refusal(invoke([make_entry("http://127.0.0.1:1/x")], "download", "tsm_tiny", "--source", address))
+    assert not any(part in message for part in ("hun", "ter@", "me:"))
+
+
+def test_a_signed_address_is_not_recorded(
+    server: Server, make_entry: Callable[..., Entry], invoke: Callable[..., Result]
+) -> None:
+    """A download that stopped goes on where the address has been signed anew."""
+    entry = make_entry("http://127.0.0.1:1/x", **PINS["sha256"])
+    first = server.add("/f?signature=hunter", Reply(CHECKPOINT, cut=1000))
+    second = server.add("/f?signature=another", Reply(CHECKPOINT))
+    refusal(invoke([entry], "download", "tsm_tiny", "--source", first))
+    (about,) = cache.local_paths(entry)[0].parent.glob("*.json")
+    assert "hunter" not in about.read_text()
+    assert invoke([entry], "download", "tsm_tiny", "--source", second).exit_code == 0
+    assert server.ranges()[-1] == "bytes=4000-"
+
+
 def test_a_local_file_needs_no_network(
     found: Callable[[str, bytes], str],
     server: Server,

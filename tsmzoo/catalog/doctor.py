@@ -341,7 +341,7 @@ def _check_client(problems: list[Problem]) -> None:
 
 def _hidden(value: str) -> str:
     """Return the value of a variable without a user name or password in it."""
-    return re.sub(r"^(\w[\w+.-]*://)?.*@", r"\1***@", value)
+    return re.sub(r"(?s)^(\w[\w+.-]*://)?.*@", r"\1***@", value)
 
 
 def _size(number: int) -> str:

@@ -256,9 +256,16 @@ def _check(registry: Registry, path: Path, *, incomplete: bool) -> None:
             )
         for url in entry.urls:
             try:
-                _ = urlsplit(url).port
-            except ValueError as error:
-                raise RegistryError(f"{where}: {url!r} is no address ({error})") from None
+                parts = urlsplit(url)
+                _ = parts.port
+            except ValueError:  # which names what may be a part of a password
+                shown = "…" if "@" in url else repr(url)
+                raise RegistryError(f"{where}: {shown} is no address: its host or port is not well formed") from None
+            if "@" in parts.netloc:  # contracts and pages of results hold the addresses of a registry
+                raise RegistryError(
+                    f"{where}: an address has a user name or password, which others would read; leave it out, and "
+                    "give the whole address with --source or TSMZOO_MIRROR"
+                )
         if wrong_name := next((name for name in (entry.filename, *entry.beside) if _is_companion(name)), None):
             raise RegistryError(f"{where}: a file cannot be called {wrong_name!r}, as notes on a download are")
         if entry.too_large:

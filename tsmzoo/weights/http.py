@@ -36,6 +36,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: What a text may begin with: a byte order mark, space.
 BLANK = b"\xef\xbb\xbf \t\r\n"
+#: What httpx2 says of such an address names a part of it, perhaps of a password.
+MALFORMED = "the address is not well formed; in a password, write signs such as / as %2F"
 PARKED = "the domain may be parked or ask for a log-in"
 
 
@@ -77,7 +79,8 @@ def new_client(timeout: float, connect: float) -> httpx2.Client:
             event_hooks={"request": [_check_scheme]},
         )
     except (httpx2.InvalidURL, ValueError, ImportError, OSError) as error:
-        raise Refused(f"the proxy or certificate settings of the environment fail ({of_error(error)})") from None
+        why = MALFORMED if isinstance(error, httpx2.InvalidURL) else without_credentials(of_error(error))
+        raise Refused(f"the proxy or certificate settings of the environment fail ({why})") from None
 
 
 def fetch_to(address: str, part: Path, max_bytes: int, progress: Callable[[int, int], None]) -> tuple[str, bool]:
@@ -103,7 +106,9 @@ def fetch_to(address: str, part: Path, max_bytes: int, progress: Callable[[int, 
                 reason = str(refused)
             except (_Interrupted, httpx2.TransportError) as error:
                 reason = of_error(error)
-            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            except httpx2.InvalidURL:
+                raise Refused(MALFORMED) from None
+            except httpx2.HTTPError as error:
                 raise Refused(of_error(error)) from None
     raise Refused(f"gave up after {ATTEMPTS} attempts ({reason})")
 
@@ -123,7 +128,9 @@ def head(client: httpx2.Client, address: str) -> Head:
             answer = _ask(client, address, "GET", {"Range": "bytes=0-0"})
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         raise _no_connection(error, address) from None
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+    except httpx2.InvalidURL:
+        raise Refused(MALFORMED) from None
+    except httpx2.HTTPError as error:
         raise Refused(of_error(error)) from None
     return answer
 
@@ -364,5 +371,6 @@ def _number(text: str | None) -> int | None:
 
 
 def without_credentials(address: str) -> str:
-    """Return `address` without a user name or password, for messages and files."""
-    return re.sub(r"//[^/@]*@", "//", address)
+    """Return `address` without user name, password and query, which may be a signature: for messages and files."""
+    # The first case: a password with a / or @ of its own.
+    return re.sub(r"\?\S+", "?…", re.sub(r"(?s)//(?:[^/?#]*:.*@|[^/?#]*@)", "//", address))

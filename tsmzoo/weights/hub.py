@@ -18,7 +18,7 @@ from tsmzoo.formats import is_artifact
 from tsmzoo.registry.paths import cache_dir
 from tsmzoo.system import files
 from tsmzoo.text import one_line
-from tsmzoo.weights.http import NO_ROOM, Refused, companion, discard, too_large
+from tsmzoo.weights.http import NO_ROOM, Refused, companion, discard, too_large, without_credentials
 
 
 def fetch_from_hub(address: str, part: Path, max_bytes: int) -> str:
@@ -175,7 +175,7 @@ def _why(error: BaseException) -> str:
         return "the token may not do this (HTTP 403); take one that may write to the repository"
     if status == 404:
         return "the hub has no such repository, file or revision (HTTP 404), or it is private: `hf auth login`"
-    return unreachable.reason(error, ENDPOINT)
+    return without_credentials(unreachable.reason(error, ENDPOINT))
 
 
 def _leads_elsewhere(store: Path) -> bool:

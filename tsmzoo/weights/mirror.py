@@ -23,7 +23,7 @@ from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.errors import CheckpointError, RegistryError
 from tsmzoo.registry import Entry, Registry, document
 from tsmzoo.system import files
-from tsmzoo.weights import cache, checkpoint, checkpoint_file, download
+from tsmzoo.weights import cache, checkpoint, checkpoint_file, download, http
 
 REGISTRY = "registry.yaml"
 README = "README.md"
@@ -177,7 +177,13 @@ def _add_to_registry(zoo: Registry, entry: Entry, mirrored: Mirrored, folder: Pa
 def _address(base: str, where: str) -> str:
     """Return the address of a file below `base`; on the hub `hf://USER/REPO@REVISION` names a revision."""
     if not base.startswith(("https://", "hf://", "http://127.0.0.1", "http://localhost")):
-        raise RegistryError(f"{base}: is no address of a mirror; give https://… or hf://USER/REPO")
+        shown = http.without_credentials(base)
+        raise RegistryError(f"{shown}: is no address of a mirror; give https://… or hf://USER/REPO")
+    if http.without_credentials(base) != base:
+        raise RegistryError(
+            "the address of a mirror has a user name, a password or a query, and its registry would tell them; leave "
+            "them out"
+        )
     folder, at, revision = base.partition("@") if base.startswith("hf://") else (base, "", "")
     return f"{folder.rstrip('/')}/{where}{at}{revision}"
 
