@@ -10,7 +10,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -116,15 +116,15 @@ def fetch_to(address: str, part: Path, max_bytes: int, progress: Callable[[int, 
 def head(client: httpx2.Client, address: str) -> Head:
     """Ask for status and size of a file. Raises Refused if there is no answer, Unreachable if there is no connection.
 
-    A server that refuses HEAD, does not say the size or is busy is asked once more, for the first byte.
+    Unless it gives a size, a server is asked once more, for the first byte: many answer HEAD wrongly, or not at all.
     """
     import httpx2
 
+    answer = None
     try:
-        answer = _ask(client, address, "HEAD", {})
-        status = answer.status or 0
-        no_size = answer.reason is None and answer.size is None
-        if no_size or status in (403, 405, 408, 429) or status >= 500:
+        with suppress(httpx2.RemoteProtocolError, httpx2.ReadError):
+            answer = _ask(client, address, "HEAD", {})
+        if answer is None or not answer.size:
             answer = _ask(client, address, "GET", {"Range": "bytes=0-0"})
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         raise _no_connection(error, address) from None
