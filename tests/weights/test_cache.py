@@ -199,6 +199,18 @@ def test_prune_leaves_a_download_in_progress(server: Server, entry: Entry, invok
     assert cache.local_path(entry).read_bytes() == BODY
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_prune_locks_what_a_download_has_locked_alone(
+    make: Callable[[Path], None], zoo: Invoke, models: dict[str, Entry]
+) -> None:
+    """A folder that is called like a lock does not keep the whole cache from being pruned."""
+    lock = Path(f"{cache.local_path(models['partial'])}.lock")
+    lock.unlink()
+    make(lock)
+    assert zoo("cache", "prune").exit_code == 0
+    assert states(zoo("cache", "list", "--json")) == {("whole", NAME, "whole"), ("unpinned", NAME, "whole")}
+
+
 def test_prune_does_not_follow_links(zoo: Invoke, models: dict[str, Entry], tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -191,7 +191,7 @@ def _lock(folder: Path) -> Iterator[bool]:
     with ExitStack() as held:
         try:
             for lock in folder.glob("*.lock"):
-                if not lock.is_symlink():
+                if lock.is_file() and not lock.is_symlink():  # else it is none of a download's
                     held.enter_context(FileLock(lock, timeout=0))
         except Timeout:
             yield False
