@@ -12,7 +12,7 @@ demo: $(VENV)/.ready
 	$(BIN)/tsmzoo demo
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 # Real conversions, trainings and environments of their own: some twenty minutes.
 slow: $(VENV)/.ready
@@ -25,11 +25,11 @@ test-core:
 	$(PYTHON) -m venv $(CORE)
 	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-e '.[test$(addprefix $(comma),$(EXTRA))]'
-	$(CORE)/bin/python -m pytest -q -n 2 --dist loadfile
+	$(CORE)/bin/python -m pytest -q -n 3 --dist loadfile
 
 # The tests once more, and which lines they ran: a summary, and htmlcov/.
 coverage: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report term:skip-covered --cov-report html
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --cov --cov-report term:skip-covered --cov-report html
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

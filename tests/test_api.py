@@ -43,7 +43,7 @@ RETURNED = {
     "TrainingResult": "train",
 }
 #: Their examples convert, train or time a network, or import every library.
-SLOW = {"Artifact", "benchmark", "card", "doctor", "export", "push", "train", "verify"}
+SLOW = {"Artifact", "benchmark", "card", "doctor", "draw_accuracy", "export", "push", "train", "verify"}
 QUICK = {"name": "quick", "model": "tsm_mbv2_motion", "weights": "random", "schedule": "cosine"}
 QUICK |= {"epochs": 1, "batch": 7, "lr": 0.01, "frames": 4, "dropout": 0.0, "scales": [1.0], "hflip": False}
 

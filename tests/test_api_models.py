@@ -19,6 +19,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_with_the_frames_it_was_loaded_with(clips: Path) -> None:
     model = tsmzoo.load(MODEL, frames=4)
     with pytest.raises(tsmzoo.DataError, match=r"takes 4 frames of 64 px, .* load with --frames 8"):

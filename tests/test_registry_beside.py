@@ -73,6 +73,7 @@ def evaluated(*arguments: object) -> dict[str, Any]:
     return {key: value for key, value in json.loads(result.stdout).items() if key != "videos_per_s"}
 
 
+@pytest.mark.slow
 def test_the_registry_of_the_export_is_remembered(remembered: tuple[Path, Path, Path]) -> None:
     path, own, clips = remembered
     result = invoke("verify", path, "--steps", 2, "--json")

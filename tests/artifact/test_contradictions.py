@@ -29,7 +29,7 @@ def answered(answer: tuple[int, str, str, str | None]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", ["onnx", "tflite", pytest.param("coreml", marks=pytest.mark.slow)])
 def test_a_file_is_run_and_not_written(format_: str, originals: Callable[[str], Path], frames: Path, ask: Ask) -> None:
     path = originals(format_)
     before = state_of(path)

@@ -131,6 +131,7 @@ def test_a_file_that_gets_its_name_as_the_last_thing_opens_with_the_contract_tha
     assert listing(tmp_path) == {"m.onnx", "m.json", "m.tflite", "m.tflite.json"}
 
 
+@pytest.mark.slow
 def test_exports_of_one_name_at_once_keep_each_others_contracts(tmp_path: Path) -> None:
     """`--to onnx` and `--to tflite` in the same precision have the same NAME unless told otherwise."""
     script = (

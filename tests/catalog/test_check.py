@@ -34,6 +34,7 @@ def check(path: Path, *options: str) -> Any:
     return CliRunner().invoke(app, ["registry", "check", str(path), *options])
 
 
+@pytest.mark.slow
 def test_entries_of_the_project_pass(tmp_path: Path) -> None:
     items = [written(entry) for entry in ZOO.models if entry.dataset == "motion"]
     result = check(write(tmp_path / "own.yaml", *items))

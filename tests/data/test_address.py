@@ -165,6 +165,7 @@ def test_a_file_that_breaks_off_is_an_error_after_what_was_there(way: str, serve
     assert line.startswith(f"error: {server.replace(f'user:{SECRET}@', '')}/{way}/v.mp4: broke off")
 
 
+@pytest.mark.slow
 def test_a_camera_that_goes_away_is_connected_to_again_a_few_times(server: str, tmp_path: Path) -> None:
     Served.asked.clear()
     saved = tmp_path / "saved.mp4"
@@ -182,6 +183,7 @@ def test_a_camera_that_goes_away_is_connected_to_again_a_few_times(server: str, 
     assert len(list(decode.decode(saved))) > 4
 
 
+@pytest.mark.slow
 def test_what_hangs_is_given_up(server: str) -> None:
     begun = time.monotonic()
     assert "/hang: cannot be opened (nothing came for too long)" in refusal(f"{server}/hang")

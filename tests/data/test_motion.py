@@ -39,6 +39,7 @@ def bag(clip: np.ndarray) -> str:
     return hashlib.sha256(b"".join(sorted(frame.tobytes() for frame in clip))).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_list_of_every_class_and_videos_of_one_shape(folder: Path, frames: list[np.ndarray]) -> None:
     listed = layouts.read(folder)
     assert listed.classes == motion.CLASSES

@@ -343,6 +343,7 @@ def test_a_folder_a_class(tmp_path: Path) -> None:
     assert (found.layout, found.of, found.classes) == ("folders", None, ("clap", "wave"))
 
 
+@pytest.mark.slow
 def test_every_class_has_its_folder_however_many_there_are(tmp_path: Path) -> None:
     """Kinetics-700 has more classes than other folders are looked into."""
     for number in range(700):

@@ -27,7 +27,7 @@ CENTRES, STARTS = [1, 3, 5, 7, 9, 11, 13, 15], [0, 2, 4, 6, 8, 10, 12, 14]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("model", [TSN, TSM])
+@pytest.mark.parametrize("model", [pytest.param(TSN, marks=pytest.mark.slow), TSM])
 def test_logits_are_the_networks(
     model: str,
     clips: Path,

@@ -49,6 +49,7 @@ def test_logits_and_probabilities_add_up_as_probabilities(
     assert document["top1"] == round(100 * ((shares[0] + 3 * shares[1]).argmax(1) == labels).mean(), 2)
 
 
+@pytest.mark.slow
 def test_a_factor_of_nought_leaves_a_model_out(saved: Callable[..., Path], answer: Callable[..., Any]) -> None:
     paths = saved(TSM, "--weights", "random"), saved(TSN, "--weights", "random")
     assert answer(*paths, "--weights-of-scores", "0,2")["top1"] == answer(paths[1])["top1"]

@@ -62,6 +62,7 @@ def test_the_page_draws_any_class_name(
     assert "<img" in page("mine", *options, at=tmp_path / "page.html")
 
 
+@pytest.mark.slow
 def test_the_page_of_several_models_names_all(
     tmp_path: Path, saved: Callable[..., Path], page: Callable[..., Any]
 ) -> None:

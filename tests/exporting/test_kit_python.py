@@ -98,6 +98,7 @@ def test_the_python_loop_feeds_back_one_state_for_all(kits: Callable[..., Path])
     assert "18 steps; the last answer is 'going away'" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML predicts there")
 def test_the_python_loop_says_where_core_ml_predicts(tmp_path: Path) -> None:
     result = reference(written(tmp_path, contract_of(ONLINE, "coreml")))

@@ -146,6 +146,7 @@ def test_cuts_between_drawn_scenes_are_found_and_little_else() -> None:
     assert (far[~cuts] >= CUT).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_a_bundled_model_is_right_more_often_where_it_forgets_at_cuts() -> None:
     frames, classes, _ = streamed(100, 16, 41)
     model = ModelReference("tsm_mbv2_motion_online").open(registry.load())

@@ -106,6 +106,7 @@ def test_text_says_the_same() -> None:
     assert result.stderr == ""
 
 
+@pytest.mark.slow
 def test_networks_of_other_widths_cost_otherwise(torch_macs: Callable[..., int]) -> None:
     narrow = at("tsm_mbv2_motion", 32, 2)
     wide = msgspec.structs.replace(narrow, width=1.0)

@@ -252,6 +252,7 @@ def test_the_fewest_frames_are_those_that_a_network_can_take(name: str) -> None:
                     form(backbone, wanted - 1)
 
 
+@pytest.mark.slow
 def test_no_tensor_of_a_flat_network_has_five_axes() -> None:
     torch.manual_seed(0)
     for name in ("non-local", "inception"):

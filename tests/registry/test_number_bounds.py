@@ -139,6 +139,7 @@ def test_a_clip_that_no_memory_holds_is_refused(name: str) -> None:
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_what_needs_no_memory_is_still_counted() -> None:
     """A 2-D network is counted by a frame, however many there are."""
     result = CliRunner().invoke(app, ["flops", "tsm_mbv2_motion", "--size", "512", "--frames", "256", "--json"])

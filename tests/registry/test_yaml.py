@@ -214,6 +214,7 @@ plain = st.one_of(
 values = st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner))
 
 
+@settings(max_examples=30)
 @given(values, st.booleans())
 def test_what_is_written_is_read(value: Any, flow: bool) -> None:
     text = yaml.safe_dump(value, default_flow_style=flow, allow_unicode=True)

@@ -176,6 +176,7 @@ def test_a_crop_is_one_square_of_frames_one_a_segment(textures: Dataset, made: C
         assert 0 <= frames[0] < LENGTH // 2 <= frames[1] < LENGTH
 
 
+@pytest.mark.slow
 def test_crops_reach_every_edge(textures: Dataset, made: Callable[..., Any]) -> None:
     pictures = read(textures.videos[1])
     clips = ClipSet(textures, CLIP, 1, drawn=made(scales=(0.875,)))

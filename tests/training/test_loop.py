@@ -67,6 +67,7 @@ def test_an_epoch_leaves_ten_lines(
     assert {line["top1"] for line in lines} <= {0, 25, 50, 75, 100}
 
 
+@pytest.mark.slow
 def test_one_step_is_as_by_hand(
     zoo: registry.Registry,
     data: Path,
@@ -108,6 +109,7 @@ def test_one_step_is_as_by_hand(
     assert metrics(tmp_path)[0]["loss"] == pytest.approx(loss.item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_frozen_norms_stay_and_the_first_moves(
     zoo: registry.Registry, data: Path, val: Path, tmp_path: Path, fit: Callable[..., Any], made: Callable[..., Any]
 ) -> None:

@@ -114,6 +114,7 @@ def put(out: Path, files: dict[str, bytes]) -> None:
         (out / name).write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_run_of_another_recipe_or_list_is_left_alone(
     train: Train,
     finished: dict[str, bytes],

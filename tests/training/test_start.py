@@ -61,6 +61,7 @@ def test_the_same_classes_keep_the_classifier(
     assert all(kept(base, tmp_path / "out").values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [("yes", "café: №1", "c"), None], ids=["three", "none"])
 def test_other_classes_replace_the_classifier_alone(
     train: Train,

@@ -176,6 +176,7 @@ def test_our_files_tell_the_options_of_their_shift(model: str, changes: dict[str
             checkpoint.load(models.build(wanted), wanted, path)
 
 
+@pytest.mark.slow
 def test_our_files_tell_the_inflation(tmp_path: Path) -> None:
     """That of pytorchvideo has the names and shapes of mmaction2's, and other strides."""
     one, other = like("resnet50_i3d", family="i3d"), like("resnet50_i3d_8x8", family="i3d")

@@ -215,6 +215,7 @@ def test_two_members_of_a_name_are_refused(tmp_path: Path) -> None:
         checkpoint_file.read(path)
 
 
+@pytest.mark.slow
 def test_an_archive_that_unfolds_without_end_is_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, path := tmp_path / "x.pth")
     with (
