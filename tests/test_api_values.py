@@ -45,6 +45,7 @@ def model() -> tsmzoo.Model:
         (lambda _: tsmzoo.Smoothing(hold=0), "`hold` cannot be 0"),
         (lambda model: model.classify(np.zeros((8, 64, 64, 3), np.uint8), top=-1), "`top` cannot be -1"),
         (lambda model: model.stream(every=0), "`every` cannot be 0"),
+        (lambda _: tsmzoo.load(f"{MODEL}_online").stream(every=2), "answers every frame; leave out `every`"),
         (lambda model: model.transform([]), "there are no frames"),
         (lambda _: tsmzoo.evaluate([]), "there is nothing to evaluate"),
         (lambda _: tsmzoo.evaluate(MODEL, DATA, clips=0), "`clips` cannot be 0"),
