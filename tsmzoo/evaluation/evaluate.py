@@ -89,7 +89,7 @@ def evaluate(
     reference, settings = (
         (subject, settings) if isinstance(subject, ModelReference) else (None, replace(settings, workers=0))
     )
-    job = predict.Job(reference, settings.registries, followed, settings.observe, settings.strict)
+    job = predict.ScoringJob(reference, settings.registries, followed, settings.observe, settings.strict)
     with predictions.exclusive(path, rank), processes.gathered():
         store = Store(path, header, [[video.name for video in chunk] for chunk in chunks], rank, count)
         share = range(rank, len(chunks), count)

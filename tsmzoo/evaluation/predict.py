@@ -23,7 +23,7 @@ from tsmzoo import registry
 from tsmzoo.data import sampling, select, transforms
 from tsmzoo.data.dataset import Video
 from tsmzoo.errors import DataError, VideoError
-from tsmzoo.evaluation.predictions import Prediction, rows
+from tsmzoo.evaluation.predictions import VideoLogits, rows
 from tsmzoo.evaluation.protocol import EvaluationPlan
 from tsmzoo.inference.model import Model
 from tsmzoo.inference.reference import ModelReference
@@ -37,7 +37,7 @@ _FRAMES = 128
 
 
 @dataclass(frozen=True)
-class Job:
+class ScoringJob:
     """All that a process needs to score videos."""
 
     #: None for one that only this process has.
@@ -62,7 +62,9 @@ def chunked(videos: tuple[Video, ...], plan: EvaluationPlan) -> list[tuple[Video
     return [videos[start : start + size] for start in range(0, len(videos), size)]
 
 
-def predict(job: Job, model: Model, chunks: list[tuple[Video, ...]], workers: int) -> Iterator[list[Prediction]]:
+def predict(
+    job: ScoringJob, model: Model, chunks: list[tuple[Video, ...]], workers: int
+) -> Iterator[list[VideoLogits]]:
     """Yield the predictions of each chunk, in order, computed in `workers` processes.
 
     With 0 they are computed in this one, by `model`: the job's subject, opened. Raises DataError where a process dies,
@@ -74,7 +76,7 @@ def predict(job: Job, model: Model, chunks: list[tuple[Video, ...]], workers: in
             yield score(chunk)
         return
     with ProcessPoolExecutor(min(workers, len(chunks)), processes.Spawn(), _start, (job,)) as pool:
-        ahead: deque[Future[list[Prediction]]] = deque()
+        ahead: deque[Future[list[VideoLogits]]] = deque()
         try:
             for chunk in chunks:
                 ahead.append(pool.submit(_score, chunk))
@@ -101,7 +103,7 @@ def cores() -> int:
 _scorer: _Scorer
 
 
-def _start(job: Job) -> None:
+def _start(job: ScoringJob) -> None:
     global _scorer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
     processes.follow_parent()
@@ -110,17 +112,17 @@ def _start(job: Job) -> None:
     _scorer = _Scorer(job, as_planned(job.subject, job.plan).open(zoo, threads=1))
 
 
-def _score(chunk: tuple[Video, ...]) -> list[Prediction]:
+def _score(chunk: tuple[Video, ...]) -> list[VideoLogits]:
     return _scorer(chunk)
 
 
 class _Scorer:
     """A model, opened, and the plan it follows."""
 
-    def __init__(self, job: Job, model: Model) -> None:
+    def __init__(self, job: ScoringJob, model: Model) -> None:
         self._job, self._model = job, model
 
-    def __call__(self, chunk: tuple[Video, ...]) -> list[Prediction]:
+    def __call__(self, chunk: tuple[Video, ...]) -> list[VideoLogits]:
         """Return the prediction of each video; that of a video that cannot be decoded says why."""
         clips: list[Views | str] = []
         for video in chunk:
@@ -134,9 +136,9 @@ class _Scorer:
         seen = [clip for clip in clips if not isinstance(clip, str)]
         answers = iter(self._answers(seen))
         return [
-            Prediction(video.name, video.label, [], skipped=clip)
+            VideoLogits(video.name, video.label, [], skipped=clip)
             if isinstance(clip, str)
-            else Prediction(video.name, video.label, *next(answers))
+            else VideoLogits(video.name, video.label, *next(answers))
             for video, clip in zip(chunk, clips, strict=True)
         ]
 
