@@ -41,7 +41,7 @@ class ScoringJob:
     """All that a process needs to score videos."""
 
     #: None for one that only this process has.
-    subject: ModelReference | None
+    member: ModelReference | None
     #: Registries on top of tsmzoo's own.
     registries: tuple[Path, ...]
     plan: EvaluationPlan
@@ -51,9 +51,9 @@ class ScoringJob:
     strict: bool = False
 
 
-def as_planned(subject: ModelReference, plan: EvaluationPlan) -> ModelReference:
-    """Return `subject` at the frames and size of `plan`; a file has its own."""
-    return subject if subject.is_file else replace(subject, frames=plan.frames, size=plan.size)
+def as_planned(member: ModelReference, plan: EvaluationPlan) -> ModelReference:
+    """Return `member` at the frames and size of `plan`; a file has its own."""
+    return member if member.is_file else replace(member, frames=plan.frames, size=plan.size)
 
 
 def chunked(videos: tuple[Video, ...], plan: EvaluationPlan) -> list[tuple[Video, ...]]:
@@ -67,7 +67,7 @@ def predict(
 ) -> Iterator[list[VideoLogits]]:
     """Yield the predictions of each chunk, in order, computed in `workers` processes.
 
-    With 0 they are computed in this one, by `model`: the job's subject, opened. Raises DataError where a process dies,
+    With 0 they are computed in this one, by `model`: the job's member, opened. Raises DataError where a process dies,
     or with `strict` where a video cannot be decoded.
     """
     if not workers or not chunks:
@@ -108,8 +108,8 @@ def _start(job: ScoringJob) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
     processes.follow_parent()
     zoo = registry.load(*job.registries)
-    assert job.subject is not None
-    _scorer = _Scorer(job, as_planned(job.subject, job.plan).open(zoo, threads=1))
+    assert job.member is not None
+    _scorer = _Scorer(job, as_planned(job.member, job.plan).open(zoo, threads=1))
 
 
 def _score(chunk: tuple[Video, ...]) -> list[VideoLogits]:
