@@ -65,7 +65,7 @@ def _each(models: Any) -> list[Any]:
 
 def _zoo(registry: PathLike | None) -> Registry:
     """Return tsmzoo's registry, with the one at `registry` on top of it. Raises RegistryError."""
-    return registries.load(*([Path(registry)] if registry is not None else []))
+    return registries.load(_path(registry))
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
