@@ -27,6 +27,7 @@ from tsmzoo.data.encode import encode
 ERRORS = {name for name in tsmzoo.__all__ if name.endswith("Error")}
 #: Results whose example is that of the function that returns them.
 RETURNED = {
+    "Answer": "watch",
     "BenchmarkRow": "benchmark",
     "CachedFile": "list_cache",
     "CheckpointInfo": "describe_checkpoint",

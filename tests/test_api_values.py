@@ -45,6 +45,10 @@ def model() -> tsmzoo.Model:
         (lambda _: tsmzoo.Smoothing(hold=0), "`hold` cannot be 0"),
         (lambda model: model.classify(np.zeros((8, 64, 64, 3), np.uint8), top=-1), "`top` cannot be -1"),
         (lambda model: model.stream(every=0), "`every` cannot be 0"),
+        (lambda _: tsmzoo.load(f"{MODEL}_online").stream(every=2), "answers every frame; leave out `every`"),
+        (lambda _: tsmzoo.watch(MODEL, "x.mp4"), "is no `model` that load returned"),  # type: ignore[arg-type]
+        (lambda model: tsmzoo.watch(model, "x.mp4", hold=0), "`hold` cannot be 0"),
+        (lambda model: tsmzoo.watch(model, "x.mp4", fps=NAN), "`fps` cannot be nan"),
         (lambda model: model.transform([]), "there are no frames"),
         (lambda _: tsmzoo.evaluate([]), "there is nothing to evaluate"),
         (lambda _: tsmzoo.evaluate(MODEL, DATA, clips=0), "`clips` cannot be 0"),

@@ -16,7 +16,7 @@ from tsmzoo.cli import app
 from tsmzoo.data import layouts, motion
 from tsmzoo.evaluation import evaluate, metrics, predictions
 from tsmzoo.evaluation.evaluate import Settings
-from tsmzoo.evaluation.predictions import Prediction
+from tsmzoo.evaluation.predictions import VideoLogits
 from tsmzoo.inference.reference import ModelReference
 from tsmzoo.models.flops import count
 from tsmzoo.registry.recipes import training
@@ -29,7 +29,7 @@ VIDEOS, SEED = 112, 77
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Prediction]]:
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[VideoLogits]]:
     """Give what each model answers to the same clips."""
     folder = tmp_path_factory.mktemp("bundled")
     motion.write(folder / "clips", VIDEOS, SEED)
@@ -39,7 +39,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Predicti
     return {name: list(predictions.read(folder / f"{name}.jsonl")) for name in story.MODELS}
 
 
-def top1(answers: list[Prediction]) -> float:
+def top1(answers: list[VideoLogits]) -> float:
     return float(np.mean([np.argmax(answer.logits[0]) == answer.label for answer in answers]))
 
 
@@ -72,7 +72,7 @@ def test_the_three_were_trained_alike_but_for_the_shift() -> None:
 
 @pytest.mark.parametrize("name", story.MODELS)
 @pytest.mark.slow
-def test_the_figure_in_the_registry_holds_on_fresh_clips(name: str, answers: dict[str, list[Prediction]]) -> None:
+def test_the_figure_in_the_registry_holds_on_fresh_clips(name: str, answers: dict[str, list[VideoLogits]]) -> None:
     claimed = ZOO.find(name).headline
     assert claimed is not None
     right = round(top1(answers[name]) * VIDEOS)
@@ -81,14 +81,14 @@ def test_the_figure_in_the_registry_holds_on_fresh_clips(name: str, answers: dic
 
 
 @pytest.mark.slow
-def test_the_order_of_frames_is_worth_half_of_the_clips(answers: dict[str, list[Prediction]]) -> None:
+def test_the_order_of_frames_is_worth_half_of_the_clips(answers: dict[str, list[VideoLogits]]) -> None:
     assert top1(answers[TSN]) <= 0.5
     assert top1(answers[TSM]) >= 0.97
     assert top1(answers[ONLINE]) >= 0.97
 
 
 @pytest.mark.slow
-def test_the_blind_one_answers_twins_alike(answers: dict[str, list[Prediction]]) -> None:
+def test_the_blind_one_answers_twins_alike(answers: dict[str, list[VideoLogits]]) -> None:
     # motion.write names the clips in this order, twins side by side.
     twins = np.random.default_rng(SEED).permutation(VIDEOS).reshape(-1, 2)
     for name, alike in ((TSN, True), (TSM, False), (ONLINE, False)):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         train,
         verify,
         verify_cache,
+        watch,
     )
     from tsmzoo.benchmarking.run import BenchmarkRow
     from tsmzoo.catalog.cached import CachedFile
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from tsmzoo.inference.reference import ModelReference
     from tsmzoo.inference.smoothing import Smoothing
     from tsmzoo.inference.stream import Stream
+    from tsmzoo.live.answer import Answer
     from tsmzoo.registry import Entry as ModelEntry
     from tsmzoo.training.train import TrainingResult
     from tsmzoo.weights.mirror import Mirrored
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "Answer",
     "Artifact",
     "ArtifactError",
     "BenchmarkRow",
@@ -130,6 +133,7 @@ __all__ = [
     "train",
     "verify",
     "verify_cache",
+    "watch",
 ]
 
 # In a checkout, converters/ and recipes/ lie beside this folder; once installed, inside it (pyproject.toml).
@@ -138,6 +142,7 @@ if not os.path.exists(os.path.join(__path__[0], "registry.yaml")):
 
 #: Where a public name is, if it is no function of `api` and no error.
 _MODULES = {
+    "Answer": "live.answer",
     "Artifact": "exporting.report",
     "BenchmarkRow": "benchmarking.run",
     "CachedFile": "catalog.cached",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tsmzoo.formats import Format
     from tsmzoo.inference.model import Model
     from tsmzoo.inference.reference import ModelReference
+    from tsmzoo.live.answer import Answer
     from tsmzoo.registry import Registry, ShiftName
     from tsmzoo.registry.recipes import Crops, Precision
     from tsmzoo.registry.schema import Backbone, Family, Modality, Mode
@@ -64,7 +65,7 @@ def _each(models: Any) -> list[Any]:
 
 def _zoo(registry: PathLike | None) -> Registry:
     """Return tsmzoo's registry, with the one at `registry` on top of it. Raises RegistryError."""
-    return registries.load(*([Path(registry)] if registry is not None else []))
+    return registries.load(_path(registry))
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
@@ -559,6 +560,74 @@ def load(
     )
     threads = check("threads", threads, Threads | None)
     return open_reference(reference, _path(registry), threads=threads, progress=progress, notify=notify)
+
+
+def watch(
+    model: Model,
+    video: PathLike | int,
+    *,
+    window: int | None = None,
+    threshold: float | None = None,
+    hold: int | None = None,
+    cut: float | None = None,
+    reset_every: float | None = None,
+    every: float | None = None,
+    span: float | None = None,
+    fps: float | None = None,
+    images: str | None = None,
+    save: PathLike | None = None,
+    notify: Notify = _log,
+) -> Generator[Answer, None, None]:
+    """Run a model on a video or a camera, as `tsmzoo run` does, and yield its answers as the frames go by.
+
+    An online model answers every frame, an offline one once a video, and every second of a camera. A camera has no end:
+    break out of the loop, or call `close` of what is returned.
+
+    Args:
+        model: What `load` returned.
+        video: A video file, a folder of images, the number of a camera, or an address (`rtsp://…`).
+        window: Answers to average; default: 0.8 s of the stream.
+        threshold: Least probability of a shown label, 0…1; default: 0.5.
+        hold: Consecutive steps that a new label must lead before it is shown; default: 2 for a stream.
+        cut: Difference of consecutive frames, 0…1, that resets the states; 0: never; default: 0.4.
+        reset_every: Seconds from reset to reset.
+        every: For an offline model: seconds between answers; default: 1 for a camera.
+        span: For an offline model: seconds covered by the clip of each such answer; default: 4.
+        fps: Frame rate of a folder of images; default: each image is a step.
+        images: Template of the file names of images, if it cannot be detected: `img_{:05d}.jpg`.
+        save: A file, .mp4, for the video with the labels drawn on it.
+        notify: Called with each note, a line; default: the logger `tsmzoo`.
+
+    Raises:
+        VideoError: There is no such source, it cannot be decoded, or `save` cannot be written.
+        DataError: A logit is no finite number: the weights are damaged.
+        ZooError: A value is out of bounds, the model has no use for it, or sees optical flow, not RGB.
+
+    Examples:
+        >>> model = tsmzoo.load("tsm_mbv2_motion_online")
+        >>> *_, last = tsmzoo.watch(model, "opening.mp4")
+        >>> last.top[0].label
+        'opening'
+    """
+    from tsmzoo.inference.model import Model
+    from tsmzoo.live import session, video_writer
+
+    if not isinstance(model, Model):
+        raise UsageError(f"{model!r}: is no `model` that load returned; load it first")
+    options = session.LiveOptions(
+        window=window,
+        threshold=threshold,
+        hold=hold,
+        cut=cut,
+        reset_every=reset_every,
+        every=every,
+        span=span,
+        save=_path(save),
+    )
+    if options.save is not None:
+        video_writer.check(options.save, str(video))
+    source = session.open_for(model, str(video), options, fps=fps, images=images, notify=notify)
+    return session.play(model, source, options)
 
 
 # --- exporting -------------------------------------------------------------------------------------------------------

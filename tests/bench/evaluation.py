@@ -85,7 +85,7 @@ def start() -> None:
     """Open the model, in one thread."""
     global _opened
     _opened = ModelReference(MODEL).open(ZOO, threads=1)
-    predict._start(predict.Job(ModelReference(MODEL), (), PLAN))
+    predict._start(predict.ScoringJob(ModelReference(MODEL), (), PLAN))
 
 
 def section(folder: Path) -> str:

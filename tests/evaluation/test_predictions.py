@@ -16,19 +16,19 @@ from hypothesis import strategies as st
 from tests.evaluation.headers import HEADER, PLAN
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation import predictions
-from tsmzoo.evaluation.predictions import Prediction, Store
+from tsmzoo.evaluation.predictions import Store, VideoLogits
 from tsmzoo.evaluation.protocol import Changes
 
 #: Ten videos: chunks of three, the last one of a single video.
 NAMES = [[f"{number}.mp4" for number in range(start, min(start + 3, 10))] for start in range(0, 10, 3)]
 
 
-def chunk(number: int) -> list[Prediction]:
+def chunk(number: int) -> list[VideoLogits]:
     """Return the predictions of a chunk, those of every fourth video skipped."""
     return [
-        Prediction(name, index % 2, [], skipped="broken")
+        VideoLogits(name, index % 2, [], skipped="broken")
         if index % 4 == 3
-        else Prediction(name, index % 2, [[index, -0.5]])
+        else VideoLogits(name, index % 2, [[index, -0.5]])
         for name, index in ((name, int(name[:-4])) for name in NAMES[number])
     ]
 
@@ -87,7 +87,7 @@ def test_numbers_are_the_shortest_that_read_back_the_same(numbers: list[float]) 
 
 def test_a_line_is_as_the_contract_says() -> None:
     row = np.array([[0.1, -2.5], [1e-7, 3]], np.float32)
-    line = msgspec.json.encode(Prediction("a b.mp4", 1, predictions.rows(row)))
+    line = msgspec.json.encode(VideoLogits("a b.mp4", 1, predictions.rows(row)))
     assert line == b'{"video":"a b.mp4","label":1,"logits":[[0.1,-2.5],[1e-7,3.0]]}'
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import tsmzoo
 from tsmzoo import models, registry
 from tsmzoo.artifact.contract import Contract
 from tsmzoo.cli import _screen as screen
@@ -179,6 +180,25 @@ def test_a_clip_slides_over_a_stream(
     ends = (9, 39, 69)
     assert [one["time"] for one in found] == pytest.approx([end / 30 for end in ends], abs=1e-3)
     assert_top(found[1]["top5"], clip_logits([images[index] for index in (30, 33, 36, 39)]))
+
+
+def test_python_gets_what_the_command_prints(
+    save: Callable[[Contract], Path],
+    tmp_path: Path,
+    answers: Callable[..., Any],
+    contract: Callable[..., Any],
+    moving: Callable[..., Any],
+    write: Callable[..., Any],
+) -> None:
+    path, artifact = write(tmp_path / "long.mp4", moving(70)), save(contract("offline"))
+    printed = answers(artifact, path, "--every", "0.5", "--span", "0.8", "--reset-every", "1.2")
+    watched = tsmzoo.watch(tsmzoo.load(artifact), path, every=0.5, span=0.8, reset_every=1.2, save=tmp_path / "on.mp4")
+    found = [(round(each.time, 3), each.label, each.reset, [one.index for one in each.top]) for each in watched]
+    assert found == [
+        (one["time"], one["label"], one["reset"], [each["index"] for each in one["top5"]]) for one in printed
+    ]
+    assert any(reset for _, _, reset, _ in found)
+    assert (tmp_path / "on.mp4").stat().st_size > 0
 
 
 def test_a_clip_reaches_not_behind_a_reset(

@@ -115,15 +115,15 @@ def main() -> None:
         answer(loaded)
         for line in sys.stdin.buffer:
             request = json.loads(line)
-            told: Any
+            measured: Any
             with _as_its_contract_says(job):
                 if "passes" in request:
-                    told = timed(session, request["passes"])
+                    measured = timed(session, request["passes"])
                 elif "profile" in request:
-                    told = session.profile(request["profile"])
+                    measured = session.profile(request["profile"])
                 else:
-                    told = peak() - loaded.before_mb
-            answer(told)
+                    measured = peak() - loaded.before_mb
+            answer(measured)
     except ZooError as error:
         answer({"error": str(error)})
 

@@ -11,9 +11,8 @@ import msgspec
 import yaml
 
 from tsmzoo import models
+from tsmzoo.catalog.check import count
 from tsmzoo.errors import CheckpointError
-from tsmzoo.models.flops import count
-from tsmzoo.models.wrappers import state_shapes
 from tsmzoo.registry import OWN, Entry, LabelMap, Registry, ShiftName
 from tsmzoo.text import one_line
 from tsmzoo.weights import checkpoint
@@ -194,8 +193,7 @@ def _own(zoo: Registry, entry: Entry, path: Path, file: CheckpointFile, format_:
             *("sampling", "stride", "target_fps"),
         )
     }
-    net = models.build(entry)
-    states = state_shapes(net, entry.channels, entry.size) if entry.mode == "online" else []
+    figures = count(entry)
     return Entry(
         id=id_,
         **kept,
@@ -204,13 +202,13 @@ def _own(zoo: Registry, entry: Entry, path: Path, file: CheckpointFile, format_:
         licence="not stated",
         normalisation=entry.normalisation,
         labels=id_,
-        states=tuple(states),  # type: ignore[arg-type]  # of four axes
+        states=figures.states,  # type: ignore[arg-type]  # of four axes
         format=format_,  # type: ignore[arg-type]  # one of FORMATS
         said_shift=shift,
         file=str(find_file(path).absolute()),
         sha256=file.sha256,
-        params=sum(parameter.numel() for parameter in net.parameters()),
-        gmacs=round(count(entry).gmacs, 9),
+        params=figures.params,
+        gmacs=figures.gmacs,
     )
 
 

@@ -11,7 +11,6 @@ from tsmzoo.errors import VideoError, ZooError
 
 if TYPE_CHECKING:
     from tsmzoo.inference.reference import ModelReference
-    from tsmzoo.registry import Registry
 
 
 def _place(text: str) -> Path:
@@ -34,7 +33,9 @@ RegistryFile = Annotated[
 
 def complete_model(incomplete: str) -> list[str]:
     """Return the ids and aliases that begin with `incomplete`, for the completion of shells."""
-    zoo = load(None)
+    from tsmzoo import registry
+
+    zoo = registry.load()
     return [name for name in (*zoo.by_id, *zoo.aliases) if name.startswith(incomplete)]
 
 
@@ -95,12 +96,6 @@ Images = Annotated[
         metavar="TEMPLATE", help="Name template of the images in a folder, such as img_{:05d}.jpg (default: detected)."
     ),
 ]
-
-
-def load(registry_file: Path | None) -> Registry:
-    from tsmzoo import registry
-
-    return registry.load(*([registry_file] if registry_file else []))
 
 
 def names(labels: Path | None, classes: int | None) -> tuple[str, ...] | None:

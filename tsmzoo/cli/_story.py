@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from tsmzoo import api
 from tsmzoo.cli._terminal import table
 from tsmzoo.data import layouts, motion
 from tsmzoo.data.dataset import Dataset
@@ -21,8 +22,6 @@ from tsmzoo.exporting.report import Artifact, document, text
 from tsmzoo.formats import Format
 from tsmzoo.inference.model import open_file
 from tsmzoo.inference.reference import ModelReference
-from tsmzoo.inference.smoothing import Smoothing
-from tsmzoo.live import source, watch
 from tsmzoo.models.flops import count
 from tsmzoo.registry import Registry, recipes
 from tsmzoo.weights.load import load_network
@@ -33,8 +32,6 @@ FRAMES = 8
 SEED = 3
 #: The scene that is streamed: something that opens.
 SCENE = 4
-#: Shows the likeliest class of every step, to see the model find it.
-_AT_ONCE = Smoothing(window=FRAMES, threshold=0, hold=1)
 
 COLUMNS = {"model": "left", "shift": "left", "MACs a clip": "right", "parameters": "right", "top-1": "right"}
 
@@ -114,10 +111,8 @@ def demo(
             encode(path, order, motion.FPS)
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}); give another folder with --keep") from None
-        seen = watch.watch(
-            streamed, source.open_source(str(path)).frames(), _AT_ONCE, fps=streamed.contract.target_fps, cut=0
-        )
-        answers.append([answer for _, answer in seen if answer])
+        # The likeliest class of every step, to see the model find it.
+        answers.append([*api.watch(streamed, path, window=FRAMES, threshold=0, hold=1, cut=0)])
     for ahead, back in zip(*answers, strict=True):
         say(f"  {ahead.time:4.2f} s   {ahead.text:<26} {back.text}")
     return Demo(

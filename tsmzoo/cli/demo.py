@@ -9,7 +9,7 @@ import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import Json, load
+from tsmzoo.cli._options import Json
 from tsmzoo.errors import DataError
 
 
@@ -24,7 +24,7 @@ def demo(
     """Show in two minutes what the shift does: three models of equal cost, measured, exported, verified, streamed."""
     from contextlib import ExitStack
 
-    zoo = load(None)
+    from tsmzoo import registry
     from tsmzoo.cli import _story as story
     from tsmzoo.system import files
 
@@ -35,6 +35,8 @@ def demo(
             place = error.filename or "a folder for temporary files"
             raise DataError(f"{place}: cannot be made ({error.strerror}); set TMPDIR, or give --keep") from None
         progress = stack.enter_context(terminal.steps_bar())
-        document = story.demo(zoo, folder, videos, say=(lambda _: None) if json else terminal.say, progress=progress)
+        document = story.demo(
+            registry.load(), folder, videos, say=(lambda _: None) if json else terminal.say, progress=progress
+        )
     if json:
         terminal.print_json(document)

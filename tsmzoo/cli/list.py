@@ -8,7 +8,7 @@ import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import Json, RegistryFile, load
+from tsmzoo.cli._options import Json, RegistryFile
 
 
 @app.command("list")
@@ -30,9 +30,10 @@ def list_(
     json: Json = False,
 ) -> None:
     """List models: the recommended ones, those that match a pattern, or --all."""
+    from tsmzoo import registry
     from tsmzoo.catalog import listing  # not by tsmzoo.api, which takes a sixth longer
 
-    zoo = load(registry_file)
+    zoo = registry.load(registry_file)
     wanted = {"family": family, "mode": mode, "backbone": backbone, "dataset": dataset, "modality": modality}
     matching = [listing.row(zoo, entry) for entry in listing.matching(zoo, pattern, wanted, search=search)]
     rows = matching if pattern or all_ else [row for row in matching if row.recommended]

@@ -126,7 +126,6 @@ def run(
     from tsmzoo.cli import _screen as cli_screen
     from tsmzoo.live import answer as live_answer
     from tsmzoo.live import session, video_writer
-    from tsmzoo.live.source import open_source
 
     options = session.LiveOptions(
         window=window,
@@ -155,9 +154,7 @@ def run(
             notify=terminal.note,
         )
     contract = opened.contract
-    session.check(options, contract)
-    step = contract.target_fps if contract.mode == "online" else None
-    source = open_source(video, fps, step, template=images, notify=terminal.note)
+    source = session.open_for(opened, video, options, fps=fps, images=images, notify=terminal.note)
     summary = live_answer.Summary()
     on_terminal = sys.stdout.isatty() and not json
     lines = nullcontext(lambda answer, _: terminal.print_json_line(live_answer.record(answer)))

@@ -59,7 +59,7 @@ class Settings:
 
 def evaluate(
     zoo: Registry,
-    subject: ModelReference | Model,
+    member: ModelReference | Model,
     dataset: Dataset,
     settings: Settings,
     path: Path,
@@ -67,15 +67,15 @@ def evaluate(
     progress: Progress = silent,
     notify: Notify = silent,
 ) -> float | None:
-    """Write the predictions of `subject` for all of `dataset` to `path`; resume the run that stopped there.
+    """Write the predictions of `member` for all of `dataset` to `path`; resume the run that stopped there.
 
     Under `torchrun` each process scores its share, rank 0 merges all into `path`, and all wait for it. Returns the
     videos a second of this process and its workers, None if no video was left to score. Raises DataError if model and
     data do not fit, or if a video cannot be decoded and `strict` is set.
     """
-    if isinstance(subject, ModelReference) and not subject.is_file:
-        _check_origin(dataset, zoo.find(subject.model).id, zoo.find(subject.model).dataset)  # before a download
-    model, followed = _opened(zoo, subject, settings, progress, notify)
+    if isinstance(member, ModelReference) and not member.is_file:
+        _check_origin(dataset, zoo.find(member.model).id, zoo.find(member.model).dataset)  # before a download
+    model, followed = _opened(zoo, member, settings, progress, notify)
     contract = model.contract
     dataset = fitted(zoo, dataset, contract)
     for line in report.warnings(zoo, contract.model, contract.weights, dataset.split):
@@ -87,9 +87,9 @@ def evaluate(
     header = _header(contract, followed, settings.observe, dataset, model.runner.runtime)
     # Worker processes cannot open a model that is open here alone.
     reference, settings = (
-        (subject, settings) if isinstance(subject, ModelReference) else (None, replace(settings, workers=0))
+        (member, settings) if isinstance(member, ModelReference) else (None, replace(settings, workers=0))
     )
-    job = predict.Job(reference, settings.registries, followed, settings.observe, settings.strict)
+    job = predict.ScoringJob(reference, settings.registries, followed, settings.observe, settings.strict)
     with predictions.exclusive(path, rank), processes.gathered():
         store = Store(path, header, [[video.name for video in chunk] for chunk in chunks], rank, count)
         share = range(rank, len(chunks), count)
@@ -114,30 +114,30 @@ def evaluate(
 
 
 def _opened(
-    zoo: Registry, subject: ModelReference | Model, settings: Settings, progress: Progress, notify: Notify
+    zoo: Registry, member: ModelReference | Model, settings: Settings, progress: Progress, notify: Notify
 ) -> tuple[Model, EvaluationPlan]:
     """Return the model, opened with one thread, and the plan for it."""
-    if isinstance(subject, Model) and subject.network is not None:
-        network = subject.network
+    if isinstance(member, Model) and member.network is not None:
+        network = member.network
         published = zoo.by_id.get(network.entry.id, network.entry)
         # One that was loaded with another input keeps it, as a file does.
         chosen = (network.entry.frames, network.entry.size) != (published.frames, published.size)
-        followed = choose(published, subject.contract if chosen else None, settings.protocol, settings.changes)
+        followed = choose(published, member.contract if chosen else None, settings.protocol, settings.changes)
         entry = resized(network.entry, followed.frames, followed.size)
         return torch_model(zoo, replace(network, entry=entry), threads=1), followed
-    if isinstance(subject, Model) or subject.is_file:
-        model = subject if isinstance(subject, Model) else subject.open(zoo, threads=1, notify=notify)
+    if isinstance(member, Model) or member.is_file:
+        model = member if isinstance(member, Model) else member.open(zoo, threads=1, notify=notify)
         contract = model.contract
         entry = zoo.find(contract.model)
         if (entry.mode, entry.channels) != (contract.mode, len(contract.mean)):
             raise ArtifactError(
-                f"{contract.artifact if isinstance(subject, Model) else subject.model}: is no file of {entry.id}, "
+                f"{contract.artifact if isinstance(member, Model) else member.model}: is no file of {entry.id}, "
                 "which its contract names; export it again"
             )
         return model, choose(entry, contract, settings.protocol, settings.changes)
-    entry = zoo.find(subject.model)
+    entry = zoo.find(member.model)
     followed = choose(entry, None, settings.protocol, settings.changes)
-    model = predict.as_planned(subject, followed).open(
+    model = predict.as_planned(member, followed).open(
         zoo,
         threads=1,
         progress=progress,

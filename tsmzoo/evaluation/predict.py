@@ -23,7 +23,7 @@ from tsmzoo import registry
 from tsmzoo.data import sampling, select, transforms
 from tsmzoo.data.dataset import Video
 from tsmzoo.errors import DataError, VideoError
-from tsmzoo.evaluation.predictions import Prediction, rows
+from tsmzoo.evaluation.predictions import VideoLogits, rows
 from tsmzoo.evaluation.protocol import EvaluationPlan
 from tsmzoo.inference.model import Model
 from tsmzoo.inference.reference import ModelReference
@@ -37,11 +37,11 @@ _FRAMES = 128
 
 
 @dataclass(frozen=True)
-class Job:
+class ScoringJob:
     """All that a process needs to score videos."""
 
     #: None for one that only this process has.
-    subject: ModelReference | None
+    member: ModelReference | None
     #: Registries on top of tsmzoo's own.
     registries: tuple[Path, ...]
     plan: EvaluationPlan
@@ -51,9 +51,9 @@ class Job:
     strict: bool = False
 
 
-def as_planned(subject: ModelReference, plan: EvaluationPlan) -> ModelReference:
-    """Return `subject` at the frames and size of `plan`; a file has its own."""
-    return subject if subject.is_file else replace(subject, frames=plan.frames, size=plan.size)
+def as_planned(member: ModelReference, plan: EvaluationPlan) -> ModelReference:
+    """Return `member` at the frames and size of `plan`; a file has its own."""
+    return member if member.is_file else replace(member, frames=plan.frames, size=plan.size)
 
 
 def chunked(videos: tuple[Video, ...], plan: EvaluationPlan) -> list[tuple[Video, ...]]:
@@ -62,10 +62,12 @@ def chunked(videos: tuple[Video, ...], plan: EvaluationPlan) -> list[tuple[Video
     return [videos[start : start + size] for start in range(0, len(videos), size)]
 
 
-def predict(job: Job, model: Model, chunks: list[tuple[Video, ...]], workers: int) -> Iterator[list[Prediction]]:
+def predict(
+    job: ScoringJob, model: Model, chunks: list[tuple[Video, ...]], workers: int
+) -> Iterator[list[VideoLogits]]:
     """Yield the predictions of each chunk, in order, computed in `workers` processes.
 
-    With 0 they are computed in this one, by `model`: the job's subject, opened. Raises DataError where a process dies,
+    With 0 they are computed in this one, by `model`: the job's member, opened. Raises DataError where a process dies,
     or with `strict` where a video cannot be decoded.
     """
     if not workers or not chunks:
@@ -74,7 +76,7 @@ def predict(job: Job, model: Model, chunks: list[tuple[Video, ...]], workers: in
             yield score(chunk)
         return
     with ProcessPoolExecutor(min(workers, len(chunks)), processes.Spawn(), _start, (job,)) as pool:
-        ahead: deque[Future[list[Prediction]]] = deque()
+        ahead: deque[Future[list[VideoLogits]]] = deque()
         try:
             for chunk in chunks:
                 ahead.append(pool.submit(_score, chunk))
@@ -101,26 +103,26 @@ def cores() -> int:
 _scorer: _Scorer
 
 
-def _start(job: Job) -> None:
+def _start(job: ScoringJob) -> None:
     global _scorer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
     processes.follow_parent()
     zoo = registry.load(*job.registries)
-    assert job.subject is not None
-    _scorer = _Scorer(job, as_planned(job.subject, job.plan).open(zoo, threads=1))
+    assert job.member is not None
+    _scorer = _Scorer(job, as_planned(job.member, job.plan).open(zoo, threads=1))
 
 
-def _score(chunk: tuple[Video, ...]) -> list[Prediction]:
+def _score(chunk: tuple[Video, ...]) -> list[VideoLogits]:
     return _scorer(chunk)
 
 
 class _Scorer:
     """A model, opened, and the plan it follows."""
 
-    def __init__(self, job: Job, model: Model) -> None:
+    def __init__(self, job: ScoringJob, model: Model) -> None:
         self._job, self._model = job, model
 
-    def __call__(self, chunk: tuple[Video, ...]) -> list[Prediction]:
+    def __call__(self, chunk: tuple[Video, ...]) -> list[VideoLogits]:
         """Return the prediction of each video; that of a video that cannot be decoded says why."""
         clips: list[Views | str] = []
         for video in chunk:
@@ -134,9 +136,9 @@ class _Scorer:
         seen = [clip for clip in clips if not isinstance(clip, str)]
         answers = iter(self._answers(seen))
         return [
-            Prediction(video.name, video.label, [], skipped=clip)
+            VideoLogits(video.name, video.label, [], skipped=clip)
             if isinstance(clip, str)
-            else Prediction(video.name, video.label, *next(answers))
+            else VideoLogits(video.name, video.label, *next(answers))
             for video, clip in zip(chunk, clips, strict=True)
         ]
 

@@ -28,7 +28,7 @@ from tsmzoo.typing import Array
 READING = 2
 
 
-class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
+class VideoLogits(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer of a model to a video: logits of each view, before softmax and before they are averaged."""
 
     video: str
@@ -104,13 +104,13 @@ def read_header(path: Path) -> Header:
         ) from None
 
 
-def read(path: Path, header: Header | None = None) -> Iterator[Prediction]:
+def read(path: Path, header: Header | None = None) -> Iterator[VideoLogits]:
     """Yield the predictions of a file one at a time, checked against `header`.
 
     Raises DataError that names a line that is no prediction.
     """
     rule = _Rule(header) if header else None
-    for number, (_, prediction) in enumerate(_each(path, Prediction), start=1):
+    for number, (_, prediction) in enumerate(_each(path, VideoLogits), start=1):
         if rule and (fault := rule.fault(prediction)):
             raise _refused(path, number, fault)
         yield prediction
@@ -128,7 +128,7 @@ class _Rule:
         #: Logits of a view; if the classes have no names, as many as in the first line.
         self._width = None if header.classes is None else len(header.classes)
 
-    def fault(self, prediction: Prediction) -> str | None:
+    def fault(self, prediction: VideoLogits) -> str | None:
         """Return why `prediction` cannot be of the run; None if it can."""
         views, levels, width = self._header.plan.views, self._header.observe, self._width
         if prediction.label < 0 or (width is not None and prediction.label >= width):
@@ -211,7 +211,7 @@ class Index:
     def __len__(self) -> int:
         return len(self._starts)
 
-    def get(self, video: str) -> Prediction | None:
+    def get(self, video: str) -> VideoLogits | None:
         """Return the prediction of a video, None if there is none."""
         if (place := self._starts.get(video)) is None:
             return None
@@ -219,7 +219,7 @@ class Index:
         try:
             with files.opened(self._path) as file:
                 file.seek(start)
-                prediction = msgspec.json.decode(file.readline(), type=Prediction)
+                prediction = msgspec.json.decode(file.readline(), type=VideoLogits)
         except (OSError, msgspec.MsgspecError) as error:
             raise _refused(self._path, number, error) from None
         if fault := self._rule.fault(prediction):
@@ -294,7 +294,7 @@ class Store:
         with path.open("rb") as file:
             for line in file:
                 try:
-                    prediction = msgspec.json.decode(line, type=Prediction)
+                    prediction = msgspec.json.decode(line, type=VideoLogits)
                 except msgspec.MsgspecError:
                     return
                 if rule.fault(prediction):
@@ -318,7 +318,7 @@ class Store:
             if end < self._mine.stat().st_size:
                 os.truncate(self._mine, end)
 
-    def append(self, predictions: Iterable[Prediction]) -> None:
+    def append(self, predictions: Iterable[VideoLogits]) -> None:
         """Append a chunk."""
         text = b"".join(msgspec.json.encode(prediction) + b"\n" for prediction in predictions)
         try:

@@ -12,7 +12,7 @@ import numpy as np
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation import predictions
 from tsmzoo.evaluation.metrics import Tally
-from tsmzoo.evaluation.predictions import Header, Prediction
+from tsmzoo.evaluation.predictions import Header, VideoLogits
 
 
 @dataclass
@@ -76,7 +76,7 @@ def score(paths: Sequence[Path], factors: Sequence[float] = ()) -> Scored:
     return found
 
 
-def _together(paths: Sequence[Path], headers: Sequence[Header]) -> Iterator[list[Prediction]]:
+def _together(paths: Sequence[Path], headers: Sequence[Header]) -> Iterator[list[VideoLogits]]:
     """Yield the predictions of all files for each video, in the order of the first file."""
     others = [predictions.Index(path, header) for path, header in zip(paths[1:], headers[1:], strict=True)]
     seen: set[str] = set()

@@ -248,6 +248,9 @@ class Model:
             smoothing: How logits become the label to show, in place of that.
             every: For an offline model: frames from one clip's end to the next one's; default: those of a clip.
 
+        Raises:
+            ZooError: The model sees optical flow, not RGB; or `every` is given for an online model.
+
         Examples:
             >>> model = tsmzoo.load("tsm_mbv2_motion_online")
             >>> with model.stream() as stream:
@@ -256,7 +259,6 @@ class Model:
             >>> prediction is None or prediction.label in model.labels
             True
         """
-        check("every", every, Annotated[int, msgspec.Meta(ge=1)] | None)
         self._check_rgb()
         return Stream(self, smoothing=smoothing, every=every)
 

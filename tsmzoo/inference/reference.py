@@ -145,7 +145,7 @@ def open_reference(
 
     Raises RegistryError, and as `ModelReference.open` does.
     """
-    zoo = Registry() if reference.is_file and registry is None else registries.load(*([registry] if registry else []))
+    zoo = Registry() if reference.is_file and registry is None else registries.load(registry)
     if not reference.is_file:
         frames_of(zoo.find(reference.model), reference.frames)
     opened = reference.open(zoo, threads=threads, progress=progress, notify=notify)
@@ -184,7 +184,7 @@ def registry_of_file(
 ) -> Registry:
     """Return `zoo`, which holds the user's `own` registries, with the model of an exported file.
 
-    Where there are none, the one that the file was exported with comes before tsmzoo's; `notify` is told of it.
+    Where there are none, the one that the file was exported with comes before tsmzoo's; `notify` gets a line about it.
     `contract` is by default the one beside the file. Raises ArtifactError.
     """
     from tsmzoo.weights.load import with_model_of  # torch, which no file needs

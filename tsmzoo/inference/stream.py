@@ -10,6 +10,7 @@ import numpy as np
 
 from tsmzoo.checks import check
 from tsmzoo.data import sampling
+from tsmzoo.errors import UsageError
 from tsmzoo.inference.smoothing import Decision, Smoothing, decide, default_smoothing
 from tsmzoo.typing import Array
 
@@ -38,10 +39,13 @@ class Stream:
 
     def __init__(self, model: Model, *, smoothing: Smoothing | None = None, every: int | None = None) -> None:
         contract = model.contract
+        check("every", every, Annotated[int, msgspec.Meta(ge=1)] | None)
+        if every is not None and contract.mode == "online":
+            raise UsageError(f"{contract.model} is online and answers every frame; leave out `every`")
         self._model = model
         self._smoothing = smoothing or default_smoothing(contract.mode, contract.target_fps)
         #: Frames between answers.
-        self._every = (contract.mode == "offline" and every) or contract.frames
+        self._every = every or contract.frames
         self.reset()
 
     def reset(self) -> None:

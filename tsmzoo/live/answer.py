@@ -17,20 +17,24 @@ _TIMES = 10_000
 
 @dataclass(frozen=True)
 class Answer:
-    """The prediction at one point in time."""
+    """The prediction at one point in time.
 
-    #: Seconds into the video.
+    Attributes:
+        time: Seconds into the video.
+        shown: The label to show, and its probability now; None if nothing is decided.
+        top: The most probable classes, most probable first.
+        ms: Milliseconds of the model, for a frame of a stream or for a clip.
+        latency_ms: Milliseconds from the frame to the answer.
+        reset: What the model knew of earlier frames was dropped before this one.
+        fps: Answers a second, over the last few; None with the first.
+    """
+
     time: float
-    #: The label to show, and its probability now; None if nothing is decided.
     shown: Prediction | None
-    #: The most probable classes, most probable first.
     top: list[Prediction]
-    #: Milliseconds of the model, for a frame of a stream or for a clip; and from the frame to the answer.
     ms: float
     latency_ms: float
-    #: What the model knew of earlier frames was dropped before this one.
     reset: bool = False
-    #: Answers a second, over the last few; None with the first.
     fps: float | None = None
 
     @property

@@ -6,8 +6,13 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from tsmzoo.artifact.contract import Contract
+from tsmzoo.callbacks import Notify
+from tsmzoo.checks import check, check_fields
 from tsmzoo.errors import ZooError
 from tsmzoo.inference.model import Model
 from tsmzoo.inference.smoothing import Smoothing, default_smoothing
@@ -15,30 +20,39 @@ from tsmzoo.live import video_writer, watch
 from tsmzoo.live.answer import Answer
 from tsmzoo.live.pacing import FramePacer
 from tsmzoo.live.scenes import CUT
-from tsmzoo.live.source import Frame, FrameSource
+from tsmzoo.live.source import Frame, FrameSource, open_source
 
 #: Seconds between the answers of an offline model to a camera.
 _EVERY = 1.0
 #: Frames a second below which two frames in a row differ as much as two scenes; cuts are not looked for.
 _TOO_SLOW = 4.0
 
+# The bounds of the command line.
+_Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0.01, le=1e6)]
+_Rate = Annotated[float, msgspec.Meta(ge=0.01, le=1000)]
+
 
 @dataclass(frozen=True)
 class LiveOptions:
     """Options of a run; None is the default."""
 
-    window: int | None = None
-    threshold: float | None = None
-    hold: int | None = None
+    window: _Count | None = None
+    threshold: _Share | None = None
+    hold: _Count | None = None
     #: Difference of two frames from which they belong to two scenes, 0…1; 0: never.
-    cut: float | None = None
+    cut: _Share | None = None
     #: Seconds from reset to reset.
-    reset_every: float | None = None
+    reset_every: _Seconds | None = None
     #: For an offline model: seconds from answer to answer, and seconds that a clip spans.
-    every: float | None = None
-    span: float | None = None
+    every: _Seconds | None = None
+    span: _Seconds | None = None
     #: The file for the video with the answers on it.
     save: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def smoothing(options: LiveOptions, contract: Contract) -> Smoothing:
@@ -51,14 +65,22 @@ def smoothing(options: LiveOptions, contract: Contract) -> Smoothing:
     )
 
 
-def check(options: LiveOptions, contract: Contract) -> None:
-    """Raise ZooError if a model has no use for an option."""
+def open_for(
+    model: Model, video: str, options: LiveOptions, *, fps: float | None, images: str | None, notify: Notify
+) -> FrameSource:
+    """Return the source called `video`, as `open_source` does, for a run of `model` with `options`.
+
+    Raises ZooError if the model has no use for an option, and VideoError if there is no such source.
+    """
+    contract, fps = model.contract, check("fps", fps, _Rate | None)
     if contract.channel_order == "flow":
         raise ZooError(f"{contract.model} sees optical flow, not video; choose an RGB model")
     if contract.mode == "online" and (options.every or options.span):
         raise ZooError(f"{contract.model} is online and answers every frame; leave out --every and --span")
     if options.span and contract.stride:
         raise ZooError(f"{contract.model} takes every {contract.stride}th frame of a clip; leave out --span")
+    step = contract.target_fps if contract.mode == "online" else None
+    return open_source(video, fps, step, template=images, notify=notify)
 
 
 def play(

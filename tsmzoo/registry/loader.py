@@ -23,8 +23,8 @@ _COMPANIONS = (".part", ".part.json", ".part.hub", ".sha256", ".lock", ".bad", "
 _UNCOUNTED = {"params": 1, "gmacs": 0.0}
 
 
-def load(*extra: Path, incomplete: bool = False) -> Registry:
-    """Read the project's registry, and each of `extra` on top of it; a later id replaces an earlier one.
+def load(*extra: Path | None, incomplete: bool = False) -> Registry:
+    """Read the project's registry, and each of `extra` but None on top of it; a later id replaces an earlier one.
 
     `incomplete` accepts entries without `params`, `gmacs` or `states`, which are then 1, 0 and none.
     Raises RegistryError naming file, entry and key.
@@ -40,7 +40,8 @@ def load(*extra: Path, incomplete: bool = False) -> Registry:
     # No copy is kept of an incomplete registry; `registry check` may be asked about the project's own.
     merged = read() if incomplete else compiled.load(own, Registry, read)
     for path in extra:
-        merged = _on_top(merged, path, path.parent, incomplete=incomplete)
+        if path is not None:
+            merged = _on_top(merged, path, path.parent, incomplete=incomplete)
     return merged
 
 

@@ -81,7 +81,7 @@ def contents(folder: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Videos:
+class FolderContent:
     """Names relative to a folder, at any depth."""
 
     #: Video files, and folders of images, each of which is a video.
@@ -91,9 +91,9 @@ class Videos:
     others: list[str] = field(default_factory=list)
 
 
-def videos(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Videos:
+def videos(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> FolderContent:
     """Return the videos in a folder, each once, and everything else; `above` as in `walk`. Raises DataError."""
-    found = Videos()
+    found = FolderContent()
     images: list[str] = []
     for kind, name in walk(folder, above):
         {"video": found.files, "images": images, "other": found.others}[kind].append(name)
