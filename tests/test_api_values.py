@@ -89,6 +89,12 @@ def model() -> tsmzoo.Model:
         (lambda _: tsmzoo.list_models(anything(7)), "`pattern` cannot be 7"),
         (lambda _: tsmzoo.list_models(search=anything(7)), "`search` cannot be 7"),
         (lambda _: tsmzoo.list_cache(anything(7)), "`pattern` cannot be 7"),
+        (lambda _: tsmzoo.evaluate(MODEL, DATA, observe=anything(50)), "`observe` cannot be 50: give a list"),
+        (lambda _: tsmzoo.evaluate(SAVED, factors=anything(2)), "`factors` cannot be 2: give a list"),
+        (lambda _: tsmzoo.evaluate(MODEL, DATA, layout=anything([1])), "`layout` cannot be [1]"),
+        (lambda _: tsmzoo.train(MODEL, DATA, DATA, "run", layout=anything([1])), "`layout` cannot be [1]"),
+        (lambda _: tsmzoo.mirror("folder", MODEL, url=anything(7)), "`url` cannot be 7"),
+        (lambda _: tsmzoo.push("x.onnx", anything(7)), "`to` cannot be 7"),
         (lambda _: tsmzoo.model_table(anything(None)), "no model is called 'None'"),
     ],
 )

@@ -77,6 +77,13 @@ def _file(given: PathLike) -> Path:
     return _path("path", here(str(given)))
 
 
+def _several(name: str, given: Any) -> list[Any]:
+    """Return the values given as the argument `name`. Raises UsageError if they are not several."""
+    if not isinstance(given, Iterable):
+        raise UsageError(f"`{name}` cannot be {one_line(repr(given), CELL)}: give a list")
+    return list(given)
+
+
 def _each(models: Any) -> list[Any]:
     """Return one model, or several, as a list."""
     return [models] if isinstance(models, str) or not isinstance(models, Iterable) else list(models)
@@ -472,7 +479,13 @@ def mirror(
     if not entries:
         raise RegistryError("no weights were published for these models; there is nothing to mirror")
     return mirrors.mirror(
-        zoo, entries, _path("folder", folder), url=url, original=original, progress=progress, notify=notify
+        zoo,
+        entries,
+        _path("folder", folder),
+        url=check("url", url, str | None),
+        original=original,
+        progress=progress,
+        notify=notify,
     )
 
 
@@ -788,7 +801,12 @@ def push(
     from tsmzoo.exporting import card as cards
 
     return cards.push(
-        _zoo(registry), _path("path", path), to, private=private, allow_random=allow_random, notify=notify
+        _zoo(registry),
+        _path("path", path),
+        check("to", to, str),
+        private=private,
+        allow_random=allow_random,
+        notify=notify,
     )
 
 
@@ -865,7 +883,7 @@ def evaluate(
     settings = Settings(
         protocol=protocol,
         changes=Changes(clips=clips, crops=crops, frames=frames),
-        observe=tuple(sorted({*observe})),
+        observe=tuple(sorted({*_several("observe", observe)})),
         strict=strict,
         workers=workers,
         registries=(_path("registry", registry),) if registry is not None else (),
@@ -875,10 +893,10 @@ def evaluate(
         settings,
         data=_optional("data", data),
         list_file=_optional("list_file", list_file),
-        layout=layout,
+        layout=check("layout", layout, str | None),
         split=check("split", split, Split),
         images=images,
-        factors=check("factors", list(factors), list[Factor]),
+        factors=check("factors", _several("factors", factors), list[Factor]),
         predictions=_optional("predictions", predictions),
         html=_optional("html", html),
         progress=progress,
@@ -940,7 +958,7 @@ def train(
     from tsmzoo.registry import recipes
     from tsmzoo.training import train as training
 
-    split = check("split", split, Split)
+    split, layout = check("split", split, Split), check("layout", layout, str | None)
     how, zoo = recipes.training(str(recipe)), _zoo(registry)
     return training.train(
         zoo,
