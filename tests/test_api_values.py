@@ -18,6 +18,11 @@ NAN = float("nan")
 DATA, SAVED = "no-data", "no-predictions.jsonl"
 
 
+def anything(value: Any) -> Any:
+    """Return `value`, of which type checkers know nothing."""
+    return value
+
+
 @pytest.fixture(scope="module")
 def model() -> tsmzoo.Model:
     return tsmzoo.load(MODEL)
@@ -72,6 +77,29 @@ def model() -> tsmzoo.Model:
         (lambda _: tsmzoo.export("x.onnx", "tflite"), "x.onnx: is an exported file; give the model that it was made"),
         (lambda _: tsmzoo.export(Path("x.onnx"), "tflite"), "x.onnx: is an exported file"),
         (lambda _: tsmzoo.verify("no.onnx", steps=0), "`steps` cannot be 0"),
+        (lambda _: tsmzoo.verify("."), ".: ends in none of"),
+        (lambda _: tsmzoo.card("a\0b"), "`path` cannot be 'a\\x00b': give a path"),
+        (lambda _: tsmzoo.verify("no.onnx", clip=anything(7)), "`clip` cannot be 7: give a path"),
+        (lambda _: tsmzoo.evaluate(MODEL, anything(7)), "`data` cannot be 7"),
+        (lambda _: tsmzoo.train(MODEL, anything(None), DATA, "run"), "`data` cannot be None"),
+        (lambda _: tsmzoo.generate_clips(anything(b"clips")), "`folder` cannot be b'clips'"),
+        (lambda _: tsmzoo.draw_accuracy("pictures", benchmarks=anything([7])), "`benchmarks` cannot be 7"),
+        (lambda _: tsmzoo.export(MODEL, "onnx", anything(7)), "`output` cannot be 7"),
+        (lambda _: tsmzoo.export(anything(7), "onnx"), "`model` cannot be 7"),
+        (lambda _: tsmzoo.load(MODEL, weights="a\0b"), "null byte"),
+        (lambda _: tsmzoo.load(MODEL, registry=anything(7)), "`registry` cannot be 7"),
+        (lambda _: tsmzoo.load(MODEL, labels=anything(7)), "`labels` cannot be 7"),
+        (lambda _: tsmzoo.load(MODEL, size=anything("\ud800")), "`size` cannot be '\\ud800'"),
+        (lambda _: tsmzoo.list_models(anything(7)), "`pattern` cannot be 7"),
+        (lambda _: tsmzoo.list_models(search=anything(7)), "`search` cannot be 7"),
+        (lambda _: tsmzoo.list_cache(anything(7)), "`pattern` cannot be 7"),
+        (lambda _: tsmzoo.evaluate(MODEL, DATA, observe=anything(50)), "`observe` cannot be 50: give a list"),
+        (lambda _: tsmzoo.evaluate(SAVED, factors=anything(2)), "`factors` cannot be 2: give a list"),
+        (lambda _: tsmzoo.evaluate(MODEL, DATA, layout=anything([1])), "`layout` cannot be [1]"),
+        (lambda _: tsmzoo.train(MODEL, DATA, DATA, "run", layout=anything([1])), "`layout` cannot be [1]"),
+        (lambda _: tsmzoo.mirror("folder", MODEL, url=anything(7)), "`url` cannot be 7"),
+        (lambda _: tsmzoo.push("x.onnx", anything(7)), "`to` cannot be 7"),
+        (lambda _: tsmzoo.model_table(anything(None)), "no model is called 'None'"),
     ],
 )
 def test_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from tsmzoo import registry as registries
 from tsmzoo.callbacks import Notify, Progress, silent
 from tsmzoo.checks import check
 from tsmzoo.errors import RegistryError, UsageError
+from tsmzoo.text import CELL, one_line
 
 if TYPE_CHECKING:
     from tsmzoo.artifact.contract import Preprocess, State
@@ -54,8 +56,33 @@ def _log(line: str) -> None:
     logging.getLogger("tsmzoo").warning("%s", line)
 
 
-def _path(given: PathLike | None) -> Path | None:
-    return None if given is None else Path(given)
+def _path(name: str, given: PathLike) -> Path:
+    """Return the path given as the argument `name`. Raises UsageError if it can be none."""
+    try:
+        path = Path(given)
+        if b"\0" not in os.fsencode(path):
+            return path
+    except (TypeError, UnicodeEncodeError):
+        pass
+    raise UsageError(f"`{name}` cannot be {one_line(repr(given), CELL)}: give a path")
+
+
+def _optional(name: str, given: PathLike | None) -> Path | None:
+    return None if given is None else _path(name, given)
+
+
+def _file(given: PathLike) -> Path:
+    """Return the path of an exported file, fetched if it is on the hub. Raises UsageError, DownloadError."""
+    from tsmzoo.inference.reference import here
+
+    return _path("path", here(str(given)))
+
+
+def _several(name: str, given: Any) -> list[Any]:
+    """Return the values given as the argument `name`. Raises UsageError if they are not several."""
+    if not isinstance(given, Iterable):
+        raise UsageError(f"`{name}` cannot be {one_line(repr(given), CELL)}: give a list")
+    return list(given)
 
 
 def _each(models: Any) -> list[Any]:
@@ -65,7 +92,7 @@ def _each(models: Any) -> list[Any]:
 
 def _zoo(registry: PathLike | None) -> Registry:
     """Return tsmzoo's registry, with the one at `registry` on top of it. Raises RegistryError."""
-    return registries.load(_path(registry))
+    return registries.load(_optional("registry", registry))
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
@@ -109,7 +136,9 @@ def list_models(
     from tsmzoo.catalog.listing import matching
 
     wanted = {"family": family, "mode": mode, "dataset": dataset, "backbone": backbone, "modality": modality}
-    found = matching(_zoo(registry), pattern, wanted, search=search)
+    found = matching(
+        _zoo(registry), check("pattern", pattern, str | None), wanted, search=check("search", search, str | None)
+    )
     return [entry.id for entry in found if entry.recommended or not recommended]
 
 
@@ -130,7 +159,7 @@ def model_table(models: Iterable[str], *, registry: PathLike | None = None) -> l
     from tsmzoo.catalog import listing
 
     zoo = _zoo(registry)
-    return [listing.row(zoo, zoo.find(str(model))) for model in models]
+    return [listing.row(zoo, zoo.find(str(model))) for model in _each(models)]
 
 
 def model_info(model: str, *, registry: PathLike | None = None) -> ModelInfo:
@@ -191,7 +220,12 @@ def describe_checkpoint(
     from tsmzoo.catalog import stub
 
     return stub.describe(
-        _zoo(registry), Path(weights), like, weights_format=weights_format, shift=shift, names=_names(labels)
+        _zoo(registry),
+        _path("weights", weights),
+        like,
+        weights_format=weights_format,
+        shift=shift,
+        names=_names(labels),
     )
 
 
@@ -212,14 +246,18 @@ def check_registry(path: PathLike, *, progress: Progress = silent) -> list[Entry
     """
     from tsmzoo.catalog import check as catalog_check
 
-    return catalog_check.check(Path(path), progress)
+    return catalog_check.check(_path("path", path), progress)
 
 
 def _names(labels: PathLike | Sequence[str] | None) -> tuple[str, ...] | None:
     """Return names of classes that are given themselves, or as a file."""
     if labels is None:
         return None
-    return registries.read_labels(Path(labels)) if isinstance(labels, str | Path) else tuple(labels)
+    if isinstance(labels, str | os.PathLike):
+        return registries.read_labels(_path("labels", labels))
+    if not isinstance(labels, Iterable):
+        raise UsageError(f"`labels` cannot be {one_line(repr(labels), CELL)}: give names, or a file of them")
+    return tuple(labels)
 
 
 def download(
@@ -254,7 +292,7 @@ def download(
     from tsmzoo.catalog.download import fetch
 
     entry = _zoo(registry).find(str(model))
-    return fetch(entry, source=source, record=_path(record), progress=progress, notify=notify)
+    return fetch(entry, source=source, record=_optional("record", record), progress=progress, notify=notify)
 
 
 def list_cache(pattern: str | None = None, *, registry: PathLike | None = None) -> list[CachedFile]:
@@ -275,7 +313,7 @@ def list_cache(pattern: str | None = None, *, registry: PathLike | None = None) 
     """
     from tsmzoo.catalog import cached
 
-    return cached.find(_zoo(registry), pattern)
+    return cached.find(_zoo(registry), check("pattern", pattern, str | None))
 
 
 def verify_cache(
@@ -301,7 +339,7 @@ def verify_cache(
     """
     from tsmzoo.catalog import cached
 
-    return cached.verify(_zoo(registry), pattern, progress)
+    return cached.verify(_zoo(registry), check("pattern", pattern, str | None), progress)
 
 
 def prune_cache(
@@ -336,7 +374,7 @@ def prune_cache(
     """
     from tsmzoo.catalog import cached
 
-    return cached.prune(_zoo(registry), pattern, dry_run=dry_run, notify=notify)
+    return cached.prune(_zoo(registry), check("pattern", pattern, str | None), dry_run=dry_run, notify=notify)
 
 
 def check_links(
@@ -366,7 +404,7 @@ def check_links(
     from tsmzoo.catalog.listing import matching
 
     zoo = _zoo(registry)
-    return links.check(zoo, matching(zoo, pattern, {}, search=None), progress)
+    return links.check(zoo, matching(zoo, check("pattern", pattern, str | None), {}, search=None), progress)
 
 
 def doctor(*, progress: Progress = silent) -> Diagnosis:
@@ -441,7 +479,15 @@ def mirror(
     entries = [each for each in found.values() if each.has_weights]
     if not entries:
         raise RegistryError("no weights were published for these models; there is nothing to mirror")
-    return mirrors.mirror(zoo, entries, Path(folder), url=url, original=original, progress=progress, notify=notify)
+    return mirrors.mirror(
+        zoo,
+        entries,
+        _path("folder", folder),
+        url=check("url", url, str | None),
+        original=original,
+        progress=progress,
+        notify=notify,
+    )
 
 
 def count_flops(
@@ -559,7 +605,7 @@ def load(
         size=size,
     )
     threads = check("threads", threads, Threads | None)
-    return open_reference(reference, _path(registry), threads=threads, progress=progress, notify=notify)
+    return open_reference(reference, _optional("registry", registry), threads=threads, progress=progress, notify=notify)
 
 
 def watch(
@@ -622,7 +668,7 @@ def watch(
         reset_every=reset_every,
         every=every,
         span=span,
-        save=_path(save),
+        save=_optional("save", save),
     )
     if options.save is not None:
         video_writer.check(options.save, str(video))
@@ -697,19 +743,19 @@ def export(
         _zoo(registry),
         referred(model),
         str(to),
-        out=_path(output),
+        out=_optional("output", output),
         precision=precision,
         preprocess=preprocess,
         state=state,
         gpu_safe=gpu_safe,
         softmax=softmax,
         dynamic_batch=dynamic_batch,
-        calibrate=_path(calibrate),
+        calibrate=_optional("calibrate", calibrate),
         keep_float=keep_float,
-        clip=_path(clip),
+        clip=_optional("clip", clip),
         images=images,
-        kit=_path(kit),
-        registry=_path(registry),
+        kit=_optional("kit", kit),
+        registry=_optional("registry", registry),
         progress=progress,
         notify=notify,
     )
@@ -752,17 +798,16 @@ def verify(
         True
     """
     from tsmzoo.exporting.run import verify_file
-    from tsmzoo.inference.reference import here
 
     return verify_file(
         _zoo(registry),
-        Path(here(str(path))),
+        _file(path),
         weights=None if weights is None else str(weights),
         shift=shift,
         steps=check("steps", steps, Annotated[int, Meta(ge=2, le=10_000)] | None),
-        clip=_path(clip),
+        clip=_optional("clip", clip),
         images=images,
-        registry=_path(registry),
+        registry=_optional("registry", registry),
         progress=progress,
         notify=notify,
     )
@@ -786,9 +831,8 @@ def card(path: PathLike, *, registry: PathLike | None = None) -> str:
         ['---', 'license: apache-2.0', 'library_name: tsmzoo']
     """
     from tsmzoo.exporting import card as cards
-    from tsmzoo.inference.reference import here
 
-    return cards.text(_zoo(registry), Path(here(str(path))))
+    return cards.text(_zoo(registry), _file(path))
 
 
 def push(
@@ -825,7 +869,14 @@ def push(
     """
     from tsmzoo.exporting import card as cards
 
-    return cards.push(_zoo(registry), Path(path), to, private=private, allow_random=allow_random, notify=notify)
+    return cards.push(
+        _zoo(registry),
+        _path("path", path),
+        check("to", to, str),
+        private=private,
+        allow_random=allow_random,
+        notify=notify,
+    )
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
@@ -901,22 +952,22 @@ def evaluate(
     settings = Settings(
         protocol=protocol,
         changes=Changes(clips=clips, crops=crops, frames=frames),
-        observe=tuple(sorted({*observe})),
+        observe=tuple(sorted({*_several("observe", observe)})),
         strict=strict,
         workers=workers,
-        registries=(Path(registry),) if registry is not None else (),
+        registries=(_path("registry", registry),) if registry is not None else (),
     )
     return evaluate_members(
         [referred(model) for model in _each(models)],
         settings,
-        data=_path(data),
-        list_file=_path(list_file),
-        layout=layout,
+        data=_optional("data", data),
+        list_file=_optional("list_file", list_file),
+        layout=check("layout", layout, str | None),
         split=check("split", split, Split),
         images=images,
-        factors=check("factors", list(factors), list[Factor]),
-        predictions=_path(predictions),
-        html=_path(html),
+        factors=check("factors", _several("factors", factors), list[Factor]),
+        predictions=_optional("predictions", predictions),
+        html=_optional("html", html),
         progress=progress,
         notify=notify,
     )
@@ -976,14 +1027,24 @@ def train(
     from tsmzoo.registry import recipes
     from tsmzoo.training import train as training
 
-    split = check("split", split, Split)
+    split, layout = check("split", split, Split), check("layout", layout, str | None)
     how, zoo = recipes.training(str(recipe)), _zoo(registry)
     return training.train(
         zoo,
         how,
-        read(Path(data), _path(train_list), layout, split, "train", option="--train-list", images=images),
-        read(Path(val), _path(val_list), layout, split, "val", option="--val-list", images=images),
-        Path(output),
+        read(
+            _path("data", data),
+            _optional("train_list", train_list),
+            layout,
+            split,
+            "train",
+            option="--train-list",
+            images=images,
+        ),
+        read(
+            _path("val", val), _optional("val_list", val_list), layout, split, "val", option="--val-list", images=images
+        ),
+        _path("output", output),
         shift=shift,
         allow_shift_mismatch=allow_shift_mismatch,
         progress=progress,
@@ -1085,7 +1146,9 @@ def draw_accuracy(
     """
     from tsmzoo.benchmarking import plots
 
-    return plots.write(_zoo(registry), Path(folder), [*map(Path, benchmarks)], note=notify)
+    return plots.write(
+        _zoo(registry), _path("folder", folder), [_path("benchmarks", file) for file in benchmarks], note=notify
+    )
 
 
 def generate_clips(
@@ -1113,5 +1176,5 @@ def generate_clips(
 
     videos = check("videos", videos, Annotated[int, Meta(ge=2, le=1_000_000)])
     seed = check("seed", seed, Annotated[int, Meta(ge=0, le=2**63 - 1)])
-    motion.write(Path(folder), videos, seed, lambda done, total: progress("writing", done, total))
+    motion.write(_path("folder", folder), videos, seed, lambda done, total: progress("writing", done, total))
     return motion.CLASSES

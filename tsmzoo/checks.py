@@ -20,7 +20,7 @@ def check(name: str, value: Any, kind: Any, error: type[ZooError] = UsageError) 
     value = _plain(value)
     try:
         msgspec.convert(value, kind)
-    except msgspec.ValidationError as reason:
+    except (msgspec.ValidationError, UnicodeEncodeError) as reason:  # the second for half a surrogate pair
         choices = ", ".join(map(str, _choices(kind)))
         why = f"it is one of {choices}" if choices else of_error(reason)
         raise error(f"`{name}` cannot be {one_line(repr(value), CELL)}: {why}") from None

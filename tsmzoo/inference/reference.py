@@ -18,6 +18,7 @@ from tsmzoo.errors import UsageError, ZooError
 from tsmzoo.formats import is_artifact, is_saved
 from tsmzoo.inference.model import Model, open_file, warnings
 from tsmzoo.registry import Classes, Entry, Registry, ShiftName, with_classes
+from tsmzoo.text import CELL, one_line
 
 if TYPE_CHECKING:
     from tsmzoo.weights.load import Network
@@ -155,11 +156,15 @@ def open_reference(
 def referred(model: str | Path | Model | ModelReference) -> Model | ModelReference:
     """Return a name, a path or an address on the hub as a reference to what is here, and a model as it is.
 
-    Raises DownloadError if the hub does not give the file.
+    Raises UsageError if it is none of these, DownloadError if the hub does not give the file.
     """
     if isinstance(model, str | Path):
         return ModelReference(here(str(model)))
-    return replace(model, model=here(model.model)) if isinstance(model, ModelReference) else model
+    if isinstance(model, ModelReference):
+        return replace(model, model=here(model.model))
+    if isinstance(model, Model):
+        return model
+    raise UsageError(f"`model` cannot be {one_line(repr(model), CELL)}: give a name, a file or what load returned")
 
 
 def here(name: str) -> str:

@@ -44,7 +44,11 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """
     # Without O_NONBLOCK, opening a pipe without a writer would block; regular files ignore it.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    with open(os.open(path, flags), "rb") as file:
+    try:
+        descriptor = os.open(path, flags)
+    except ValueError as error:  # a null byte, or half a surrogate pair
+        raise OSError(errno.EINVAL, str(error), ascii(str(path))) from None
+    with open(descriptor, "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -136,6 +140,8 @@ def supplant(part: Path, path: Path) -> None:
 
 def recover(path: Path) -> None:
     """Rename a folder back that a killed process had moved aside to replace it."""
+    if not path.name:  # `.` and `/`
+        return
     aside = _aside(path)
     if os.path.lexists(aside):
         with exclusive(path.parent):
