@@ -56,7 +56,7 @@ def _log(line: str) -> None:
     logging.getLogger("tsmzoo").warning("%s", line)
 
 
-def _path(name: str, given: PathLike) -> Path:
+def _path(name: str, given: Any) -> Path:
     """Return the path given as the argument `name`. Raises UsageError if it can be none."""
     try:
         path = Path(given)
@@ -249,15 +249,16 @@ def check_registry(path: PathLike, *, progress: Progress = silent) -> list[Entry
     return catalog_check.check(_path("path", path), progress)
 
 
-def _names(labels: PathLike | Sequence[str] | None) -> tuple[str, ...] | None:
+def _names(labels: Any) -> tuple[str, ...] | None:
     """Return names of classes that are given themselves, or as a file."""
     if labels is None:
         return None
     if isinstance(labels, str | os.PathLike):
         return registries.read_labels(_path("labels", labels))
-    if not isinstance(labels, Iterable):
+    names = tuple(labels) if isinstance(labels, Iterable) and not isinstance(labels, bytes) else (None,)
+    if not all(isinstance(name, str) for name in names):
         raise UsageError(f"`labels` cannot be {one_line(repr(labels), CELL)}: give names, or a file of them")
-    return tuple(labels)
+    return names
 
 
 def download(
@@ -670,6 +671,8 @@ def watch(
         span=span,
         save=_optional("save", save),
     )
+    if type(video) is not int:
+        _path("video", video)
     if options.save is not None:
         video_writer.check(options.save, str(video))
     source = session.open_for(model, str(video), options, fps=fps, images=images, notify=notify)
@@ -952,7 +955,7 @@ def evaluate(
     settings = Settings(
         protocol=protocol,
         changes=Changes(clips=clips, crops=crops, frames=frames),
-        observe=tuple(sorted({*_several("observe", observe)})),
+        observe=tuple(sorted({check("observe", each, int) for each in _several("observe", observe)})),
         strict=strict,
         workers=workers,
         registries=(_path("registry", registry),) if registry is not None else (),
@@ -1147,7 +1150,10 @@ def draw_accuracy(
     from tsmzoo.benchmarking import plots
 
     return plots.write(
-        _zoo(registry), _path("folder", folder), [_path("benchmarks", file) for file in benchmarks], note=notify
+        _zoo(registry),
+        _path("folder", folder),
+        [_path("benchmarks", file) for file in _several("benchmarks", benchmarks)],
+        note=notify,
     )
 
 
