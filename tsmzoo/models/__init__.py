@@ -24,6 +24,7 @@ from tsmzoo.models.densenet import DenseNet
 from tsmzoo.models.i3d import VARIANTS, I3DResNet, InceptionI3D
 from tsmzoo.models.mobilenet_v2 import MobileNetV2
 from tsmzoo.models.mobileone import MobileOne
+from tsmzoo.models.movinet import SIZES, MoViNetBase, MoViNetStream
 from tsmzoo.models.resnet import ResNet
 from tsmzoo.registry import Entry
 
@@ -39,6 +40,8 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "densenet161": DenseNet,
     "inception_v1_i3d": InceptionI3D,
     **{variant: partial(I3DResNet, variant) for variant in VARIANTS},
+    **{f"movinet_{size}_base": partial(MoViNetBase, size) for size in SIZES},
+    **{f"movinet_{size}_stream": partial(MoViNetStream, size) for size in SIZES},
 }
 
 

@@ -63,7 +63,7 @@ def count(entry: Entry) -> Count:
     Raises ZooError if that needs more memory than there is, and RuntimeError for an operation without a rule.
     """
     # Attention and 3-D kernels see frames together; elsewhere a frame costs the same alone as in its clip.
-    traced = entry.frames if entry.non_local or entry.family == "i3d" else 1
+    traced = entry.frames if entry.non_local or entry.is_3d else 1
     if why := msgspec.structs.replace(entry, frames=traced).too_large:
         raise ZooError(f"{entry.id}: {why}")
     net = models.build(entry)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from tsmzoo.errors import ZooError
-from tsmzoo.models.shift import OnlineShift, ZeroShift, shift_clips, shift_clips_forward, shift_one_clip
+from tsmzoo.models.memory import ClipMemory, FirstStep, StepMemory
+from tsmzoo.models.shift import shift_clips, shift_one_clip
+from tsmzoo.registry import StateSpec
 
 
 class ClipModel(nn.Module):
@@ -24,8 +26,8 @@ class ClipModel(nn.Module):
         self._group, self._online = group or frames, online
 
     def forward(self, clip: Tensor) -> Tensor:
-        shift = (shift_clips_forward if self._online else shift_clips)(self._group)  # not kept: it cannot be pickled
-        logits: Tensor = self.backbone(clip.flatten(0, 1), self.frames, shift)
+        memory = (ClipMemory if self._online else shift_clips)(self._group)  # not kept: it cannot be pickled
+        logits: Tensor = self.backbone(clip.flatten(0, 1), self.frames, memory)
         return logits.reshape(clip.shape[0], -1, logits.shape[1]).mean(1)
 
 
@@ -64,16 +66,21 @@ class StreamStep(nn.Module):
         self.backbone = backbone
 
     def forward(self, frame: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        shift = OnlineShift(states)
-        logits: Tensor = self.backbone(frame, 1, shift)
-        return logits, *shift.next_states
+        memory = StepMemory(states)
+        logits: Tensor = self.backbone(frame, 1, memory)
+        return logits, *memory.next_states
 
 
-def state_shapes(backbone: nn.Module, channels: int, size: int) -> list[tuple[int, ...]]:
-    """Return the shapes (1, fold, H, W) of the states of a stream of frames of `size` pixels, in block order."""
-    shift = ZeroShift()
+def states_of(backbone: nn.Module, channels: int, size: int) -> list[StateSpec]:
+    """Return the states of a stream of frames of `size` pixels, in the order in which `StreamStep` takes them."""
+    memory = FirstStep()
     # On the network's device, not on "meta": the first pass there loads torch's decompositions, which takes a second.
     device = next(backbone.parameters()).device
     with torch.inference_mode():
-        backbone(torch.zeros(1, channels, size, size, device=device), 1, shift)
-    return shift.shapes
+        backbone(torch.zeros(1, channels, size, size, device=device), 1, memory)
+    return memory.states
+
+
+def state_shapes(backbone: nn.Module, channels: int, size: int) -> list[tuple[int, ...]]:
+    """Return the shapes, (1, C, H, W), of `states_of`."""
+    return [state.shape for state in states_of(backbone, channels, size)]

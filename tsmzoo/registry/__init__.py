@@ -35,6 +35,8 @@ from tsmzoo.registry.schema import (
     Result,
     ShiftName,
     Source,
+    StateKind,
+    StateSpec,
     Std,
     Stride,
 )
@@ -60,6 +62,8 @@ __all__ = [
     "Result",
     "ShiftName",
     "Source",
+    "StateKind",
+    "StateSpec",
     "Std",
     "Stride",
     "document",

@@ -12,7 +12,7 @@ import msgspec
 
 from tsmzoo.errors import RegistryError
 from tsmzoo.registry import compiled, paths
-from tsmzoo.registry.schema import OWN, SHIFT_PLACES, Entry, LabelMap, Pinned, Registry
+from tsmzoo.registry.schema import OWN, SHIFT_PLACES, Backbone, Entry, Family, LabelMap, Pinned, Registry
 from tsmzoo.text import of_error
 
 _MAX_LABEL_BYTES = 16 * 2**20
@@ -277,7 +277,9 @@ def _check(registry: Registry, path: Path, *, incomplete: bool) -> None:
             raise RegistryError(f"{where}: beside names a file twice, or that of urls")
         if entry.width != 1 and entry.backbone != "mobilenet_v2":
             raise RegistryError(f"{where}: width is for backbone mobilenet_v2")
-        if (entry.family == "i3d") != ("i3d" in entry.backbone):
+        if entry.family != _family_of(entry.backbone) and not (
+            _family_of(entry.backbone) == "tsn" and entry.family == "tsm"
+        ):
             raise RegistryError(f"{where}: backbone {entry.backbone} is not for family {entry.family}")
         if entry.non_local and not entry.backbone.startswith(("resnet", "resnext")):
             raise RegistryError(f"{where}: non_local is for the ResNets, not for backbone {entry.backbone}")
@@ -287,8 +289,11 @@ def _check(registry: Registry, path: Path, *, incomplete: bool) -> None:
             raise RegistryError(f"{where}: format torchvision is an image network's, which is no model of videos")
         if entry.file is not None and entry.sha256 is None:
             raise RegistryError(f"{where}: a file beside the registry needs its sha256")
-        if entry.mode == "online" and (entry.family != "tsm" or entry.frames != 1 or not (entry.states or incomplete)):
-            raise RegistryError(f"{where}: mode online is for family tsm, with frames 1 and its states")
+        streams = entry.backbone.endswith("_stream")
+        if streams != (entry.mode == "online") and entry.family != "tsm":
+            raise RegistryError(f"{where}: backbone {entry.backbone} is not for mode {entry.mode}")
+        if entry.mode == "online" and (entry.frames != 1 or not (entry.states or incomplete)):
+            raise RegistryError(f"{where}: mode online goes with frames 1 and states")
         if (classes := registry.labels[entry.labels].classes) != entry.classes:
             raise RegistryError(f"{where}: classes {entry.classes} do not fit labels {entry.labels!r} ({classes})")
     for alias, target in registry.aliases.items():
@@ -296,6 +301,12 @@ def _check(registry: Registry, path: Path, *, incomplete: bool) -> None:
             raise RegistryError(f"{path}: alias {alias!r} points to {target!r}, which is no entry")
         if alias in registry.by_id:
             raise RegistryError(f"{path}: alias {alias!r} is an id already")
+
+
+def _family_of(backbone: Backbone) -> Family:
+    """Return the family that a backbone belongs to; `tsn` for those of frames, which `tsm` shifts."""
+    own: tuple[Family, ...] = ("i3d", "x3d", "movinet")
+    return next((family for family in own if family in backbone), "tsn")
 
 
 def _is_companion(name: str | None) -> bool:
