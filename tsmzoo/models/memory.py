@@ -65,13 +65,16 @@ class StepMemory:
     """The memory of one step of N streams; pure: it takes states, and gives `next_states` in the same order.
 
     States lie as the network calls for them; after them, if it takes means, the count of frames, (N, 1, 1, 1), one for
-    all. Use one instance for one forward pass.
+    all. Use one instance for one forward pass. `channels_last` is true if the exported file will have its axes so: then
+    litert-torch puts no transposes around what is computed with states.
     """
 
-    def __init__(self, states: Iterable[Tensor]) -> None:
-        self._states = list(states)
+    def __init__(self, states: Iterable[Tensor], *, channels_last: bool = False) -> None:
+        self._states, self._channels_last = list(states), channels_last
         self._next: list[Tensor] = []
         self._count: Tensor | None = None
+        #: What the present frame adds to a mean: one part in so many frames.
+        self._share: Tensor | None = None
 
     @property
     def next_states(self) -> list[Tensor]:
@@ -83,15 +86,26 @@ class StepMemory:
 
     def past(self, x: Tensor, frames: int) -> Tensor:
         buffer = self._states[len(self._next)]
-        self._next.append(x if frames == 1 else torch.cat([buffer[:, x.shape[1] :], x], 1))
+        if frames == 1:
+            self._next.append(x)
+        elif self._channels_last:
+            newest = torch.cat([buffer.permute(0, 2, 3, 1)[..., x.shape[1] :], x.permute(0, 2, 3, 1)], 3)
+            self._next.append(newest.permute(0, 3, 1, 2))
+        else:
+            self._next.append(torch.cat([buffer[:, x.shape[1] :], x], 1))
         return buffer
 
     def mean(self, x: Tensor) -> Tensor:
-        if self._count is None:
+        if self._share is None:
             self._count = torch.clamp(self._states[-1] + 1, max=MOST_COUNTED)
+            self._share = 1 / self._count
         before = self._states[len(self._next)]
         # Not the sum, which grows without bound: in half precision it would soon stand still.
-        mean = before + (x - before) / self._count
+        if self._channels_last:
+            x, before = x.permute(0, 2, 3, 1), before.permute(0, 2, 3, 1)
+        mean = before + (x - before) * self._share
+        if self._channels_last:
+            mean = mean.permute(0, 3, 1, 2)
         self._next.append(mean)
         return mean
 

@@ -209,9 +209,8 @@ class SameAveragePool2d(nn.Module):
     """The mean of 3x3 with stride 2, padded like TensorFlow's SAME; zeros of the padding do not count."""
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = F.avg_pool2d(padded_2d(x, 3, 2), 3, 2)
-        counted = F.avg_pool2d(padded_2d(torch.ones_like(x[:1, :1]), 3, 2), 3, 2)
-        return pooled / counted
+        # The zero behind a side that is even is what the last window finds beyond it; odd ones have one in front, too.
+        return F.avg_pool2d(x, 3, 2, (x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True, count_include_pad=False)
 
 
 class StreamParts:
@@ -325,7 +324,8 @@ class MoViNetStream(MoViNet):
 
     def forward(self, x: Tensor, frames: int, memory: Memory) -> Tensor:  # noqa: ARG002 - as the others take it
         """Return the logits, N·T, classes, of normalized frames, N·T, C, H, W."""
-        mean = self.features(x, memory).mean((2, 3), keepdim=True)
+        x = self.features(x, memory)
+        mean = F.avg_pool2d(x, list(x.shape[2:]))
         return self.classify(memory.mean(mean).flatten(1))
 
 
