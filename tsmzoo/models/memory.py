@@ -86,13 +86,9 @@ class StepMemory:
 
     def past(self, x: Tensor, frames: int) -> Tensor:
         buffer = self._states[len(self._next)]
-        if frames == 1:
-            self._next.append(x)
-        elif self._channels_last:
-            newest = torch.cat([buffer.permute(0, 2, 3, 1)[..., x.shape[1] :], x.permute(0, 2, 3, 1)], 3)
-            self._next.append(newest.permute(0, 3, 1, 2))
-        else:
-            self._next.append(torch.cat([buffer[:, x.shape[1] :], x], 1))
+        axis = 3 if self._channels_last else 1
+        newest = [*torch.split(self._ordered(buffer), x.shape[1], axis)[1:], self._ordered(x)]
+        self._next.append(self._ordered_back(torch.cat(newest, axis)))
         return buffer
 
     def mean(self, x: Tensor) -> Tensor:
@@ -101,13 +97,17 @@ class StepMemory:
             self._share = 1 / self._count
         before = self._states[len(self._next)]
         # Not the sum, which grows without bound: in half precision it would soon stand still.
-        if self._channels_last:
-            x, before = x.permute(0, 2, 3, 1), before.permute(0, 2, 3, 1)
-        mean = before + (x - before) * self._share
-        if self._channels_last:
-            mean = mean.permute(0, 3, 1, 2)
+        before, x = self._ordered(before), self._ordered(x)
+        mean = self._ordered_back(before + (x - before) * self._share)
         self._next.append(mean)
         return mean
+
+    def _ordered(self, x: Tensor) -> Tensor:
+        """Return `x` with its axes in the order of the file."""
+        return x.permute(0, 2, 3, 1) if self._channels_last else x
+
+    def _ordered_back(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2) if self._channels_last else x
 
     def _handed_on(self, state: Tensor) -> Tensor:
         before = self._states[len(self._next)]

@@ -81,10 +81,9 @@ class TapsChannelsLast(nn.Module):
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         past = memory.past(x, len(self.taps) - 1).permute(0, 2, 3, 1)
         x = x.permute(0, 2, 3, 1)
-        channels = x.shape[3]
         y = x * self.taps[-1]
-        for index, tap in enumerate(self.taps[:-1]):
-            y = y + past[..., index * channels : (index + 1) * channels] * tap
+        for tap, frame in zip(self.taps[:-1], torch.split(past, x.shape[3], 3), strict=True):
+            y = y + frame * tap
         if self.bias is not None:
             y = y + self.bias
         return y.permute(0, 3, 1, 2)
