@@ -75,7 +75,7 @@ def reverify(
     stage("checking the digest")
     contract, converter = open_artifact(path)
     registry = with_classes(registry, contract.model, contract.classes, contract.labels)
-    entry = msgspec.structs.replace(registry.find(contract.model), size=contract.size, frames=contract.frames)
+    entry = resized(registry.find(contract.model), contract.frames, contract.size)
     source = contract.checkpoint
     if weights is not None and (source is None) != (weights == "random"):
         raise ArtifactError(
