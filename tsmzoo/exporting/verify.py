@@ -13,6 +13,7 @@ from tsmzoo.callbacks import Notify, silent
 from tsmzoo.errors import ArtifactError
 from tsmzoo.exporting.compare import compare
 from tsmzoo.inference.model import Model
+from tsmzoo.inference.reference import resized
 from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.registry import Registry, ShiftName, recipes, with_classes
 from tsmzoo.system.quiet import quiet

@@ -345,7 +345,7 @@ class Entry(_Record, frozen=True, kw_only=True):
 
     @property
     def short_side(self) -> int:
-        """The short side that a video is resized to before it is cropped: 256 for 224, unless the entry says another."""
+        """The short side that a video is resized to before it is cropped: 256 for 224, as most publishers do."""
         return self.resize or round(self.size * 256 / 224)
 
     @property
