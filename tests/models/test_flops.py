@@ -158,22 +158,37 @@ def bninception_macs(entry: Entry, size: int, frames: int) -> int:
 
 
 #: Width of the head, and of each stage: its width, and of each block its inner width, reach in time and kernel.
-MOVINETS = {
-    "a0": (480, (8, "24 1 5"), (32, "80, 80, 80"), (56, "184 5, 112, 184"), (56, "184 5, 184, 184, 184"))
-    + ((104, "384 5, 280 1 5, 280 1 5, 344 1 5"),),
-    "a1": (600, (16, "40 1 5, 40"), (40, "96, 120, 96, 96"), (64, "216 5, 128, 216, 168, 216"))
-    + ((64, "216 5, 216, 216, 128, 128 1 5, 216"),)
-    + ((136, "456 5, 360 1 5, 360 1 5, 360 1 5, 456 1 5, 456, 544 1 3"),),
-    "a2": (640, (16, "40 1 5, 40, 64"), (40, "96, 120, 96, 96, 120"), (72, "240 5, 160, 240, 192, 240"))
-    + ((72, "240 5, 240, 240, 240, 144 1 5, 240"),)
-    + ((144, "480 5, 384 1 5, 384 1 5, 480 1 5, 480 1 5, 480, 576 1 3"),),
+MOVINETS: dict[str, tuple[int, list[tuple[int, str]]]] = {
+    "a0": (
+        480,
+        [
+            *((8, "24 1 5"), (32, "80, 80, 80"), (56, "184 5, 112, 184"), (56, "184 5, 184, 184, 184")),
+            (104, "384 5, 280 1 5, 280 1 5, 344 1 5"),
+        ],
+    ),
+    "a1": (
+        600,
+        [
+            *((16, "40 1 5, 40"), (40, "96, 120, 96, 96"), (64, "216 5, 128, 216, 168, 216")),
+            (64, "216 5, 216, 216, 128, 128 1 5, 216"),
+            (136, "456 5, 360 1 5, 360 1 5, 360 1 5, 456 1 5, 456, 544 1 3"),
+        ],
+    ),
+    "a2": (
+        640,
+        [
+            *((16, "40 1 5, 40, 64"), (40, "96, 120, 96, 96, 120"), (72, "240 5, 160, 240, 192, 240")),
+            (72, "240 5, 240, 240, 240, 144 1 5, 240"),
+            (144, "480 5, 384 1 5, 384 1 5, 480 1 5, 480 1 5, 480, 576 1 3"),
+        ],
+    ),
 }
 
 
 def movinet_macs(entry: Entry, size: int, frames: int) -> int:
     """Kondratyuk et al., Tables 6 and 7, and § 3.2: a stream filters space, then time, and squeezes two means."""
     _, name, kind = entry.backbone.split("_")
-    head, *stages = MOVINETS[name]
+    head, stages = MOVINETS[name]
     stream = kind == "stream"
     clips = frames if stream else 1  # a base network squeezes and answers once
     side, width_in = half(size), stages[0][0]

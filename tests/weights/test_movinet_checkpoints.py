@@ -18,7 +18,7 @@ from tsmzoo import models, registry
 from tsmzoo.registry import Entry
 from tsmzoo.weights import checkpoint
 
-from .conftest import Case, assert_refused
+from .conftest import Case, assert_refused, hollow
 
 ZOO = registry.load()
 STREAM, BASE = "movinet_a0_stream_k600_tf", "movinet_a0_base_k600_tf"
@@ -186,13 +186,12 @@ def test_other_archives_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_other_sizes_and_kinds_are_refused(case: str, model: str, words: str, parity: Case, tmp_path: Path) -> None:
-    state = {key: torch.zeros((), dtype=getattr(torch, d)).expand(shape) for key, shape, d in parity(case)["tensors"]}
-    torch.save(state, path := tmp_path / "model.pth")
+    torch.save(hollow(parity(case)), path := tmp_path / "model.pth")
     assert_refused(path, model, words)
 
 
 def test_a_larger_movinet_is_named(parity: Case, tmp_path: Path) -> None:
-    state = {key: torch.zeros(1).expand(shape) for key, shape, _ in parity("movinet_a0_base_k600")["tensors"]}
+    state = hollow(parity("movinet_a0_base_k600"))
     state["classifier.0.conv_1.conv3d.weight"] = torch.zeros(1).expand(2048, 744, 1, 1, 1)  # A3's
     torch.save(state, path := tmp_path / "model.pth")
     assert_refused(path, "movinet_a0_base", "holds a MoViNet of another size than a0, a1, a2")
