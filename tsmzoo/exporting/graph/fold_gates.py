@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsmzoo.models.memory import Memory
-from tsmzoo.models.movinet import Bottleneck, CausalConv, StreamSqueeze
+from tsmzoo.models.movinet import Bottleneck, CausalConv, FrameMean, StreamSqueeze
 
 
 def fold_gates(model: nn.Module, *, channels_last: bool) -> nn.Module:
@@ -31,6 +31,8 @@ def fold_gates(model: nn.Module, *, channels_last: bool) -> nn.Module:
     for name, module in list(model.named_modules()) if channels_last else ():
         if isinstance(module, CausalConv):
             model.set_submodule(name, TapsChannelsLast(module))
+        elif isinstance(module, FrameMean):
+            model.set_submodule(name, WindowMean())
     return model
 
 
@@ -60,13 +62,13 @@ class FoldedSqueeze(nn.Module):
 
     def __init__(self, squeeze: StreamSqueeze) -> None:
         super().__init__()
-        self.fc1, self.fc2 = squeeze.fc1, squeeze.fc2
+        self.mean, self.fc1, self.fc2 = squeeze.mean, squeeze.fc1, squeeze.fc2
         assert self.fc2.bias is not None
         self.fc2.weight.data *= 1.2
         self.fc2.bias.data = 1.2 * self.fc2.bias.data + 3
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        mean = F.avg_pool2d(x, list(x.shape[2:]))
+        mean = self.mean(x)
         return x * F.relu6(self.fc2(F.hardswish(self.fc1(torch.cat([memory.mean(mean), mean], 1)))))
 
 
@@ -87,3 +89,10 @@ class TapsChannelsLast(nn.Module):
         if self.bias is not None:
             y = y + self.bias
         return y.permute(0, 3, 1, 2)
+
+
+class WindowMean(nn.Module):
+    """`FrameMean` as a pool: litert-torch would drop the axes that are left, and put them back by a reshape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, list(x.shape[2:]))
