@@ -95,7 +95,7 @@ class StepMemory:
         if self._share is None:
             self._count = torch.clamp(self._states[-1] + 1, max=MOST_COUNTED)
             # Not the reciprocal, for which Core ML adds 1e-4 to what it divides by.
-            self._share = torch.ones_like(self._count) / self._count
+            self._share = torch.ones(1, dtype=x.dtype, device=x.device) / self._count
         before = self._states[len(self._next)]
         # Not the sum, which grows without bound: in half precision it would soon stand still.
         before, x = self._ordered(before), self._ordered(x)
