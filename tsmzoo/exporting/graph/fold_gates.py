@@ -73,22 +73,28 @@ class FoldedSqueeze(nn.Module):
 
 
 class TapsChannelsLast(nn.Module):
-    """`CausalConv` with its products in the order N, H, W, C."""
+    """`CausalConv` with its axes in the order N, H, W, C: the frames before by one convolution, the present by a product.
+
+    In memory a buffer is N, H·W, frames, C as well, so that it needs no cuts: a convolution over frames takes it whole.
+    """
 
     def __init__(self, conv: CausalConv) -> None:
         super().__init__()
-        self.taps = nn.Parameter(conv.weight.detach()[:, 0, :, 0].T.contiguous())  # reach, C
-        self.bias = conv.bias
+        channels, frames = conv.in_channels, conv.kernel_size[0] - 1
+        weight = conv.weight.detach()
+        self.past = nn.Conv2d(channels, channels, (1, frames), groups=channels)
+        self.past.weight.data = weight[:, :, :-1].transpose(2, 3).contiguous()
+        assert conv.bias is not None
+        self.past.bias = conv.bias
+        self.now = nn.Parameter(weight[:, 0, -1, 0].clone())
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        past = memory.past(x, len(self.taps) - 1).permute(0, 2, 3, 1)
-        x = x.permute(0, 2, 3, 1)
-        y = x * self.taps[-1]
-        for tap, frame in zip(self.taps[:-1], torch.split(past, x.shape[3], 3), strict=True):
-            y = y + frame * tap
-        if self.bias is not None:
-            y = y + self.bias
-        return y.permute(0, 3, 1, 2)
+        frames = self.past.kernel_size[1]
+        past = memory.past(x, frames).permute(0, 2, 3, 1)
+        n, h, w, _ = past.shape
+        past = past.reshape(n, h * w, frames, x.shape[1]).permute(0, 3, 1, 2)
+        past = self.past(past).permute(0, 2, 3, 1).reshape(n, h, w, x.shape[1])
+        return (x.permute(0, 2, 3, 1) * self.now + past).permute(0, 3, 1, 2)
 
 
 class WindowMean(nn.Module):
