@@ -148,6 +148,8 @@ def test_contract_comes_back_as_it_was_written(tmp_path: Path) -> None:
         "layout": "NCHW",
         "meaning": "zeros at first",
         "type": "tensor",
+        "kind": None,
+        "bounded": None,
     }
     assert document["states"] == [{"input": "state_0", "output": "next_state_0", "initial": "zeros"}]
 

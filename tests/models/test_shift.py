@@ -327,7 +327,7 @@ def test_an_online_clip_is_the_mean_over_the_steps(
     whole = ClipModel(narrow, t, online=True)(clips_)
     step, first = StreamStep(narrow), FirstStep()
     narrow(clips_[:, 0], 1, first)
-    states = [torch.zeros(shape) for shape in [state.shape for state in first.states]]
+    states = [torch.zeros(state.shape) for state in first.states]
     answers = []
     for frame in clips_.unbind(1):
         logits, *states = step(frame, *states)

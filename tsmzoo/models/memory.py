@@ -78,8 +78,9 @@ class StepMemory:
         return self._next if self._count is None else [*self._next, self._count]
 
     def __call__(self, x: Tensor, fold: int) -> Tensor:
-        past = self._handed_on(x[:, :fold])
-        return torch.cat([past, x[:, fold:]], 1)
+        before = self._states[len(self._next)]
+        self._next.append(x[:, :fold])
+        return torch.cat([before, x[:, fold:]], 1)
 
     def past(self, x: Tensor, frames: int) -> Tensor:
         buffer = self._states[len(self._next)]
@@ -95,23 +96,18 @@ class StepMemory:
         self._next.append(mean)
         return mean
 
-    def _handed_on(self, state: Tensor) -> Tensor:
-        before = self._states[len(self._next)]
-        self._next.append(state)
-        return before
-
 
 class FirstStep:
     """The memory of the first step of a stream, where every state is zero; records what states there are."""
 
     def __init__(self) -> None:
         self._states: list[StateSpec] = []
-        self._counted = False
+        self._count: StateSpec | None = None
 
     @property
     def states(self) -> list[StateSpec]:
-        """The states for a batch of one."""
-        return [*self._states, StateSpec("count", (1, 1, 1, 1))] if self._counted else self._states
+        """The states of the N streams."""
+        return self._states if self._count is None else [*self._states, self._count]
 
     def __call__(self, x: Tensor, fold: int) -> Tensor:
         past = torch.zeros_like(x[:, :fold])
@@ -124,9 +120,9 @@ class FirstStep:
         return past
 
     def mean(self, x: Tensor) -> Tensor:
-        self._counted = True
+        self._count = StateSpec("count", (len(x), 1, 1, 1))
         self._add("mean", x)
         return x
 
     def _add(self, kind: StateKind, x: Tensor, frames: int = 1) -> None:
-        self._states.append(StateSpec(kind, (1, *x.shape[1:]), frames))
+        self._states.append(StateSpec(kind, tuple(x.shape), frames))

@@ -135,7 +135,7 @@ _BYTES_OF_METADATA = 16 * 2**20
 
 
 class StateSpec(NamedTuple):
-    """A state of a stream: what it holds, its shape, 1, C, H, W, and of a buffer the frames that lie in it."""
+    """A state of N streams: what it holds, its shape, N, C, H, W, and of a buffer the frames that lie in it."""
 
     kind: StateKind
     shape: tuple[int, ...]
