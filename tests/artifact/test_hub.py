@@ -89,7 +89,15 @@ def test_a_pushed_file_answers_as_the_one_here(
     hub.requests.clear()
     assert answers(f"{REPO}/toy.onnx", frames) == local
     assert hub.requests == []
-    assert "TSMZOO_OFFLINE is set" in refusal("run", "hf://me/other/toy.onnx", frames)
+    assert refusal("run", "hf://me/other/toy.onnx", frames) == (
+        "hf://me/other/toy.onnx: is not in the cache, and TSMZOO_OFFLINE is set; unset it\n"
+    )
+
+
+def test_a_hub_that_is_down_is_one_line(hub: Hub, frames: Path) -> None:
+    hub.shutdown()
+    hub.server_close()
+    assert refusal("run", f"{REPO}/toy.onnx", frames).startswith(f"{REPO}/toy.onnx: no connection to the hub (")
 
 
 def test_a_package_is_a_folder_on_the_hub(hub: Hub, originals: Callable[[str], Path], tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def test_the_same_mirror_again_is_the_same_and_others_are_added(tmp_path: Path) 
     ("arguments", "said"),
     [
         ([MOTION, "--url", "ftp://example.org"], "ftp://example.org: is no address of a mirror"),
+        ([MOTION, "--url", "hf://USER"], "hf://USER: is no address of a mirror"),
         ([MOTION, "--url", "ftp://me:hunter@example.org"], "error: ftp://example.org: is no address of a mirror"),
         ([MOTION, "--url", "https://me:hunter@example.org"], "error: the address of a mirror has a user name"),
         (["no_such_model"], "no model is called"),

@@ -101,7 +101,7 @@ def test_alone_it_is_one_line_that_says_why(broken: tuple[str, str], make_entry:
     assert "; http://127.0.0.1:1/x: no connection (" in message
     assert message.endswith(
         "; if you have it from elsewhere: `tsmzoo download tsm_tiny --source URL|FILE`, or set TSMZOO_MIRROR to the "
-        "https address of a folder that has it"
+        "https:// or hf:// address of a folder that has it"
     )
     unpinned = msgspec.structs.replace(entry, sha256=None, id="tsm_other")
     assert f"{address}: " in refusal(unpinned)

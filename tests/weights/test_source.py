@@ -149,7 +149,7 @@ def test_the_others_of_several_files_lie_beside_the_source(
         (".", "cannot be read (Is a directory)"),
         ("", "cannot be read (Is a directory)"),
         ("/dev/zero", "cannot be read (it is no regular file)"),
-        ("large", "larger than 16777232 bytes"),
+        ("large", "larger than 16,777,232 bytes"),
     ],
 )
 def test_a_source_that_is_none_is_one_line(

@@ -51,6 +51,8 @@ def verify(pattern: Pattern = None, registry_file: RegistryFile = None, json: Js
     else:
         for each in checked:
             said = f"wrong: {each.why}" if each.why else f"verified ({each.pin})"
+            if each.pin == "none" and not each.why:
+                said = f"a checkpoint, held to no digest yet; `tsmzoo download {each.id}` records it"
             terminal.say(f"{each.id}: {Path(each.path).name}: {said}")
     if wrong := [each for each in checked if each.state == "wrong"]:
         ids = ", ".join(dict.fromkeys(str(each.id) for each in wrong))

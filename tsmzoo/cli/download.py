@@ -35,7 +35,7 @@ def download_(
 ) -> None:
     """Download checkpoints into the cache and verify them; a stopped download resumes.
 
-    TSMZOO_MIRROR is the https address of a folder that is tried first: <address>/<id>/<file>, then
+    TSMZOO_MIRROR is the https:// or hf:// address of a folder that is tried first: <address>/<id>/<file>, then
     <address>/<file>.
     """
     if not models and not all_:

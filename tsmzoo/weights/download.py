@@ -141,8 +141,8 @@ def _fetch_file(file: _PublishedFile, progress: Progress, notify: Notify) -> Non
         local = isinstance(file.addresses[0], Path)
         if os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0") and not local:
             raise DownloadError(
-                f"{file.id}: {path.name} is missing ({wrong}) and TSMZOO_OFFLINE is set; put the published file at "
-                f"{path}, or give it to export or run with --weights FILE"
+                f"{file.id}: {path.name} is missing ({wrong}) and TSMZOO_OFFLINE is set; unset it, put the published "
+                f"file at {path}, or give it to export or run with --weights FILE"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path, notify):
@@ -206,7 +206,7 @@ def _fetch_locked(file: _PublishedFile, progress: Progress, notify: Notify) -> N
     else:
         what = (
             f"if you have it from elsewhere: `tsmzoo download {file.id} --source URL|FILE`, or set TSMZOO_MIRROR to "
-            "the https address of a folder that has it"
+            "the https:// or hf:// address of a folder that has it"
         )
     raise DownloadError(f"{file.id}: {path.name} could not be fetched ({'; '.join(failures)}); {what}")
 

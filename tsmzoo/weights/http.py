@@ -163,7 +163,7 @@ def _no_connection(error: httpx2.TransportError, address: str) -> Refused:
 def _check_scheme(request: httpx2.Request) -> None:
     url = request.url
     if url.scheme != "https" and not (url.scheme == "http" and url.host in _LOOPBACK):
-        raise Refused(f"only https:// and hf:// addresses are used, not {without_credentials(str(url))[:300]}")
+        raise Refused("only https:// and hf:// addresses are used")
 
 
 def _stream(
@@ -251,7 +251,10 @@ def _open_response(
         except UnicodeError as error:  # of a host that no resolver can be asked for
             raise Refused(f"leads to no address ({of_error(error)})") from None
         except Refused as error:
-            raise Refused(f"redirected elsewhere ({error}): {PARKED}" if followed else str(error)) from None
+            if not followed:
+                raise
+            where = without_credentials(str(request.url))[:300]
+            raise Refused(f"redirected elsewhere ({error}, not {where}): {PARKED}") from None
         request = response.next_request
         if request is not None:  # The client, asked to follow it, would first read the body of the redirect to its end.
             response.close()
@@ -357,7 +360,7 @@ def discard(part: Path) -> None:
 
 
 def too_large(max_bytes: int) -> Refused:
-    return Refused(f"larger than {max_bytes} bytes, the most that this model could need")
+    return Refused(f"larger than {max_bytes:,} bytes, the most that this model could need")
 
 
 def companion(path: Path, suffix: str) -> Path:

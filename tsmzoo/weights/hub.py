@@ -99,8 +99,8 @@ def fetch_artifact(address: str) -> Path:
                 local_files_only=_is_offline(),
             )
     except Exception as error:  # as above
-        hint = "; TSMZOO_OFFLINE is set" if _is_offline() else ""
-        raise DownloadError(f"{one_line(address)}: {_why(error)}{hint}") from None
+        offline = "is not in the cache, and TSMZOO_OFFLINE is set; unset it"
+        raise DownloadError(f"{one_line(address)}: {offline if _is_offline() else _why(error)}") from None
     found = Path(folder, name)
     if not found.exists():
         raise DownloadError(f"{one_line(address)}: the repository has no such file; look at its list of files")
@@ -164,6 +164,7 @@ def push(
 
 def _why(error: BaseException) -> str:
     """Return why the hub did not do as asked, and what helps."""
+    import httpx2
     from huggingface_hub.constants import ENDPOINT
 
     from tsmzoo.weights import unreachable
@@ -175,7 +176,11 @@ def _why(error: BaseException) -> str:
         return "the token may not do this (HTTP 403); take one that may write to the repository"
     if status == 404:
         return "the hub has no such repository, file or revision (HTTP 404), or it is private: `hf auth login`"
-    return without_credentials(unreachable.reason(error, ENDPOINT))
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, httpx2.ConnectError):
+        cause = cause.__cause__ or cause.__context__
+    reason = without_credentials(unreachable.reason(cause or error, ENDPOINT))
+    return f"no connection to the hub ({reason})" if cause else reason
 
 
 def _leads_elsewhere(store: Path) -> bool:

@@ -11,6 +11,7 @@ its files are held to the published digests.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -176,7 +177,7 @@ def _add_to_registry(zoo: Registry, entry: Entry, mirrored: Mirrored, folder: Pa
 
 def _address(base: str, where: str) -> str:
     """Return the address of a file below `base`; on the hub `hf://USER/REPO@REVISION` names a revision."""
-    if not base.startswith(("https://", "hf://", "http://127.0.0.1", "http://localhost")):
+    if not re.match(r"https://|hf://[^/@]+/[^/@]+|http://(127\.0\.0\.1|localhost)", base):
         shown = http.without_credentials(base)
         raise RegistryError(f"{shown}: is no address of a mirror; give https://… or hf://USER/REPO")
     if http.without_credentials(base) != base:
