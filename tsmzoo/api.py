@@ -739,7 +739,7 @@ def export(
         >>> [state.input for state in artifact.contract.states[:2]]
         ['state_0', 'state_1']
     """
-    from tsmzoo.exporting.run import export_model
+    from tsmzoo.exporting.export import export_model
     from tsmzoo.inference.reference import referred
 
     return export_model(
@@ -800,7 +800,7 @@ def verify(
         >>> tsmzoo.verify("gestures.tflite").passed
         True
     """
-    from tsmzoo.exporting.run import verify_file
+    from tsmzoo.exporting.verify import verify_file
 
     return verify_file(
         _zoo(registry),
@@ -947,12 +947,11 @@ def evaluate(
         >>> result.videos, result.top1
         (14, 100.0)
     """
-    from tsmzoo.evaluation.evaluate import Settings
+    from tsmzoo.evaluation import evaluate as evaluation
     from tsmzoo.evaluation.protocol import Changes
-    from tsmzoo.evaluation.run import evaluate_members
     from tsmzoo.inference.reference import referred
 
-    settings = Settings(
+    settings = evaluation.Settings(
         protocol=protocol,
         changes=Changes(clips=clips, crops=crops, frames=frames),
         observe=tuple(sorted({check("observe", each, int) for each in _several("observe", observe)})),
@@ -960,7 +959,7 @@ def evaluate(
         workers=workers,
         registries=(_path("registry", registry),) if registry is not None else (),
     )
-    return evaluate_members(
+    return evaluation.evaluate(
         [referred(model) for model in _each(models)],
         settings,
         data=_optional("data", data),

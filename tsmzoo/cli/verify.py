@@ -61,6 +61,6 @@ def verify(
             progress=progress,
             notify=terminal.note,
         )
-    print_report(result, result.contract, json=json)
+    print_report(result, json=json)
     if not result.passed:
         raise ZooError(f"{artifact}: failed its verification: {result.verification.reason}; export it again")
