@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from tsmzoo.catalog.listing import gmacs
-from tsmzoo.models.flops import CONVENTION, Count, count
+from tsmzoo.models.flops import CONVENTION, count
 from tsmzoo.registry import Entry, recipes
 from tsmzoo.text import joined
 
@@ -62,7 +60,7 @@ def cost(
 ) -> Cost:
     """Count the cost of an entry, at its own or another size and T, and of a video under each protocol it names."""
     entry = msgspec.structs.replace(published, size=size or published.size, frames=frames or published.frames)
-    counted = _count(entry)
+    counted = count(entry)
     return Cost(
         id=entry.id,
         gmacs_per_clip=round(counted.gmacs, 9),
@@ -85,28 +83,8 @@ def cost(
 def _per_video(entry: Entry, protocol: recipes.Protocol, tested: int | None) -> VideoCost:
     frames = tested or protocol.frames or entry.frames
     size = entry.short_side if protocol.full else entry.size
-    view = _count(msgspec.structs.replace(entry, frames=frames, size=size))
+    view = count(msgspec.structs.replace(entry, frames=frames, size=size))
     return VideoCost(protocol.views, frames, size, round(view.gmacs * protocol.views, 4))
-
-
-_counts: dict[tuple[Any, ...], Count] = {}
-
-
-def _count(entry: Entry) -> Count:
-    """Count `entry`, once for all entries that are the same network."""
-    network = (
-        entry.backbone,
-        entry.width,
-        entry.shift,
-        entry.classes,
-        entry.modality,
-        entry.non_local,
-        entry.non_local_bias,
-    )
-    key = (*network, entry.frames, entry.size)
-    if key not in _counts:
-        _counts[key] = count(entry)
-    return _counts[key]
 
 
 COLUMNS = {
