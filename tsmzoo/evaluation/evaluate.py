@@ -85,22 +85,10 @@ def evaluate(
     notify = notify if processes.is_first() else silent
     names = [member.contract.model if isinstance(member, Model) else member.model for member in members]
     live = [number for number, name in enumerate(names) if not is_saved(name)]
-    if not members:
-        raise UsageError("there is nothing to evaluate; give a model, a file or saved predictions")
-    if len(factors) not in (0, len(members)):
-        raise UsageError(f"{len(members)} models need as many `factors`, not {len(factors)}")
     given: dict[str, object] = {"data": data, "list_file": list_file, "layout": layout, "images": images}
     given |= {"protocol": settings.protocol} | msgspec.structs.asdict(settings.changes)
     given |= {"observe": settings.observe or None, "predictions": predictions}
-    unused = [name for name, value in given.items() if value is not None]
-    unused += dict.fromkeys(name for each in members if isinstance(each, ModelReference) for name in each.given)
-    if not live and unused:
-        raise UsageError(f"saved predictions are scored as they are; leave out {listed(unused)}")
-    if live and data is None:
-        raise UsageError(f"{names[live[0]]} needs videos to be measured on; give the folder of the `data`")
-    for member in members:
-        if isinstance(member, ModelReference):
-            member.check_file()
+    _check_given(members, [names[number] for number in live], factors, given)
     settings = replace(settings, observe=tuple(level for level in settings.observe if level != 100))  # scored anyway
     if html is not None:
         pages.check(html)
@@ -133,6 +121,25 @@ def evaluate(
     if html is not None and processes.is_first():
         pages.write(html, result, scored)
     return result
+
+
+def _check_given(
+    members: Sequence[Model | ModelReference], live: Sequence[str], factors: Sequence[float], given: dict[str, object]
+) -> None:
+    """Raise UsageError or ZooError if what is given is not for these members, of which `live` are to be run."""
+    references = [member for member in members if isinstance(member, ModelReference)]
+    if not members:
+        raise UsageError("there is nothing to evaluate; give a model, a file or saved predictions")
+    if len(factors) not in (0, len(members)):
+        raise UsageError(f"{len(members)} models need as many `factors`, not {len(factors)}")
+    unused = [name for name, value in given.items() if value is not None]
+    unused += dict.fromkeys(name for each in references for name in each.given)
+    if not live and unused:
+        raise UsageError(f"saved predictions are scored as they are; leave out {listed(unused)}")
+    if live and given["data"] is None:
+        raise UsageError(f"{live[0]} needs videos to be measured on; give the folder of the `data`")
+    for reference in references:
+        reference.check_file()
 
 
 def _registry_of(member: Model | ModelReference, own: Sequence[Path], notify: Notify) -> Registry:
