@@ -135,29 +135,11 @@ def download_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that shows the current step with a bar; silent if stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def steps_bar(*, of: str = "", show: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that shows the current step with a bar, and how many a second if it says `of` what they are.
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with own_stderr() as handle:
-        console = Console(file=handle, force_terminal=True)
-        # Output goes above the bar, except into a file.
-        ours = sys.stdout.isatty()
-        with Progress(*columns, console=console, transient=True, redirect_stdout=ours) as progress:
-            task = progress.add_task("starting", total=None)
-            yield lambda text, done, total: progress.update(
-                task, description=one_line(text, BESIDE), completed=done, total=total
-            )
-
-
-@contextmanager
-def videos_bar(*, show: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that shows a bar of videos with speed and time left; silent if stderr is no terminal."""
+    Silent unless `show`, or if stderr is no terminal.
+    """
     if not show or not sys.stderr.isatty():
         yield lambda *_: None
         return
@@ -175,23 +157,20 @@ def videos_bar(*, show: bool = True) -> Iterator[Callable[[str, int, int], None]
 
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f} videos/s" if task.speed else "")
+            return Text(f"{task.speed:.1f} {of}/s" if task.speed else "")
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Speed(),
-        TimeRemainingColumn(),
-    )
-    with (
-        own_stderr() as handle,
-        Progress(*columns, console=Console(file=handle, force_terminal=True), transient=True) as progress,
-    ):
-        task = progress.add_task("starting", total=None)
-        yield lambda text, done, total: progress.update(
-            task, description=one_line(text, BESIDE), completed=done, total=total
-        )
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    if of:
+        columns.insert(3, Speed())
+    with own_stderr() as handle:
+        console = Console(file=handle, force_terminal=True)
+        # Output goes above the bar, except into a file.
+        ours = sys.stdout.isatty()
+        with Progress(*columns, console=console, transient=True, redirect_stdout=ours) as progress:
+            task = progress.add_task("starting", total=None)
+            yield lambda text, done, total: progress.update(
+                task, description=one_line(text, BESIDE), completed=done, total=total
+            )
 
 
 class Display(ExitStack):
