@@ -8,9 +8,9 @@ from msgspec import UNSET, UnsetType
 from tsmzoo.catalog.listing import gmacs
 from tsmzoo.models.flops import CONVENTION, count
 from tsmzoo.registry import Entry, recipes
-from tsmzoo.text import joined
+from tsmzoo.text import Column, joined
 
-__all__ = ["COLUMNS", "CONVENTION", "Cost", "VideoCost", "cells", "cost", "text"]
+__all__ = ["COLUMNS", "CONVENTION", "Cost", "VideoCost", "cost", "text"]
 
 
 class VideoCost(msgspec.Struct, frozen=True):
@@ -87,30 +87,16 @@ def _per_video(entry: Entry, protocol: recipes.Protocol, tested: int | None) -> 
     return VideoCost(protocol.views, frames, size, round(view.gmacs * protocol.views, 4))
 
 
-COLUMNS = {
-    "id": "left",
-    "input": "left",
-    "GMACs/clip": "right",
-    "GMACs/frame": "right",
-    "published": "right",
-    "Mparams": "right",
-    "published ": "right",
-    "basis of the published figure": "left",
-}
-
-
-def cells(cost: Cost) -> list[str]:
-    """Return a row of the table."""
-    return [
-        cost.id,
-        "x".join(map(str, cost.input_shape)),
-        gmacs(cost.gmacs_per_clip),
-        gmacs(cost.gmacs_per_frame),
-        f"{cost.published_gmacs or '–'}",
-        f"{cost.mparams:.2f}",
-        f"{cost.published_mparams or '–'}",
-        cost.published_basis or "–",
-    ]
+COLUMNS: list[Column[Cost]] = [
+    ("id", "left", lambda cost: cost.id),
+    ("input", "left", lambda cost: "x".join(map(str, cost.input_shape))),
+    ("GMACs/clip", "right", lambda cost: gmacs(cost.gmacs_per_clip)),
+    ("GMACs/frame", "right", lambda cost: gmacs(cost.gmacs_per_frame)),
+    ("published", "right", lambda cost: cost.published_gmacs or "–"),
+    ("Mparams", "right", lambda cost: f"{cost.mparams:.2f}"),
+    ("published ", "right", lambda cost: cost.published_mparams or "–"),
+    ("basis of the published figure", "left", lambda cost: cost.published_basis or "–"),
+]
 
 
 def text(cost: Cost) -> str:

@@ -16,6 +16,7 @@ import msgspec
 from tsmzoo.callbacks import Progress, silent
 from tsmzoo.errors import DownloadError
 from tsmzoo.registry import Entry, Registry
+from tsmzoo.text import Column
 from tsmzoo.weights import http, hub
 from tsmzoo.weights.http import Head
 
@@ -29,16 +30,6 @@ _TO_CONNECT = 4.0
 SECONDS_IN_ALL = 600.0
 #: After so many addresses without an answer in time, the others of the same server are not asked.
 _MOST_LATE = 2
-
-COLUMNS = {
-    "model": "left",
-    "recommended": "left",
-    "address": "left",
-    "status": "right",
-    "bytes": "right",
-    "size": "left",
-    "file": "left",
-}
 
 
 class LinkCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,17 +80,15 @@ def dead(links: list[LinkCheck]) -> list[str]:
     return list(dict.fromkeys(link.model for link in links if link.recommended and link.model not in alive))
 
 
-def cells(link: LinkCheck) -> list[str]:
-    """Return the cells of an address, in the order of COLUMNS."""
-    return [
-        link.model,
-        "yes" if link.recommended else "–",
-        http.without_credentials(link.url),
-        "–" if link.status is None else str(link.status),
-        "–" if link.bytes is None else f"{link.bytes:,}",
-        {True: "fits", False: "wrong", None: "–"}[link.size_fits],
-        link.reason or "there",
-    ]
+COLUMNS: list[Column[LinkCheck]] = [
+    ("model", "left", lambda link: link.model),
+    ("recommended", "left", lambda link: "yes" if link.recommended else "–"),
+    ("address", "left", lambda link: http.without_credentials(link.url)),
+    ("status", "right", lambda link: "–" if link.status is None else link.status),
+    ("bytes", "right", lambda link: "–" if link.bytes is None else f"{link.bytes:,}"),
+    ("size", "left", lambda link: {True: "fits", False: "wrong", None: "–"}[link.size_fits]),
+    ("file", "left", lambda link: link.reason or "there"),
+]
 
 
 def _link(entry: Entry, url: str, tested: bool, answer: Head) -> LinkCheck:

@@ -9,7 +9,6 @@ import msgspec
 
 from tsmzoo import api
 from tsmzoo.artifact.converter import converter_of
-from tsmzoo.cli._terminal import table
 from tsmzoo.data import layouts, motion
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.data.encode import encode
@@ -22,6 +21,7 @@ from tsmzoo.inference.model import open_file
 from tsmzoo.inference.reference import ModelReference
 from tsmzoo.models.flops import count
 from tsmzoo.registry import Registry
+from tsmzoo.text import Column, table
 
 MODELS = ("tsn_mbv2_motion", "tsm_mbv2_motion", "tsm_mbv2_motion_online")
 FRAMES = 8
@@ -29,8 +29,6 @@ FRAMES = 8
 SEED = 3
 #: The scene that is streamed: something that opens.
 SCENE = 4
-
-COLUMNS = {"model": "left", "shift": "left", "MACs a clip": "right", "parameters": "right", "top-1": "right"}
 
 
 class DemoRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +47,15 @@ class DemoRow(msgspec.Struct, frozen=True, kw_only=True):
     ci95: list[float]
     #: How many videos were scored.
     videos: int
+
+
+COLUMNS: list[Column[DemoRow]] = [
+    ("model", "left", lambda row: row.model),
+    ("shift", "left", lambda row: row.shift or "none"),
+    ("MACs a clip", "right", lambda row: f"{row.macs_per_clip:,}"),
+    ("parameters", "right", lambda row: f"{row.params:,}"),
+    ("top-1", "right", lambda row: f"{row.top1:.1f} %"),
+]
 
 
 class Demo(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +94,7 @@ def demo(
     say("$ tsmzoo flops MODEL; tsmzoo eval MODEL --data DIR")
     listed = layouts.read(clips)
     rows = [_measure(zoo, name, listed, folder, progress) for name in MODELS]
-    say(table(COLUMNS, [_cells(row) for row in rows]) + "\n")
+    say(table(COLUMNS, rows) + "\n")
 
     say(f"$ tsmzoo export {MODELS[-1]} --to tflite")
     artifact = api.export(MODELS[-1], "tflite", path, progress=lambda what, *_: progress(what, 0, 1))
@@ -131,7 +138,3 @@ def _measure(
         ci95=list(measured.ci95),
         videos=measured.videos,
     )
-
-
-def _cells(row: DemoRow) -> list[str]:
-    return [row.model, row.shift or "none", f"{row.macs_per_clip:,}", f"{row.params:,}", f"{row.top1:.1f} %"]

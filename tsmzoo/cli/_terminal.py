@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from typing import Any
 
 from tsmzoo.system.streams import own_stderr
-from tsmzoo.text import BESIDE, CELL, UNSEEN, joined, one_line
+from tsmzoo.text import BESIDE, UNSEEN, joined, one_line
 
 
 def say(text: str) -> None:
@@ -74,19 +74,6 @@ def _finite(document: Any) -> Any:
 def note(line: str) -> None:
     """Print to stderr."""
     print(one_line(line), file=sys.stderr)
-
-
-def table(columns: dict[str, str], rows: list[list[str]]) -> str:
-    """Format `rows` as a table. `columns` maps each heading to "left" or "right"; each row is one line."""
-    # Not by a library: importing rich takes longer than `list` may take.
-    lines = [list(columns), *([one_line(cell, CELL) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
-    pads = [str.rjust if justify == "right" else str.ljust for justify in columns.values()]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)).rstrip()
-        for line in lines
-    )
 
 
 @contextmanager
