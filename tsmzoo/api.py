@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tsmzoo.catalog.info import ModelInfo
     from tsmzoo.catalog.links import LinkCheck
     from tsmzoo.catalog.listing import ModelRow
-    from tsmzoo.catalog.stub import CheckpointInfo
+    from tsmzoo.catalog.own_checkpoint import CheckpointInfo
     from tsmzoo.evaluation.report import EvaluationResult
     from tsmzoo.exporting.card import Pushed
     from tsmzoo.exporting.report import Artifact
@@ -217,9 +217,9 @@ def describe_checkpoint(
         >>> found.backbone, found.classes, found.like
         ('mobilenet_v2', 14, 'tsm_mbv2_motion')
     """
-    from tsmzoo.catalog import stub
+    from tsmzoo.catalog import own_checkpoint
 
-    return stub.describe(
+    return own_checkpoint.describe(
         _zoo(registry),
         _path("weights", weights),
         like,
