@@ -184,11 +184,7 @@ def check(jobs: Sequence[Job], *, progress: Progress = silent) -> None:
 
 
 def run_benchmark(
-    jobs: Sequence[Job],
-    *,
-    runs: int = 30,
-    profile: bool = False,
-    progress: Progress = silent,
+    jobs: Sequence[Job], *, runs: int = 30, profile: bool = False, progress: Progress = silent
 ) -> list[Timing]:
     """Load every job, run them in turns for `runs` rounds, and return the measurements in the order of the jobs.
 

@@ -69,12 +69,7 @@ class Demo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def demo(
-    zoo: Registry,
-    folder: Path,
-    videos: int,
-    *,
-    say: Callable[[str], None],
-    progress: Callable[[str, int, int], None],
+    zoo: Registry, folder: Path, videos: int, *, say: Callable[[str], None], progress: Callable[[str, int, int], None]
 ) -> Demo:
     """Draw clips in `folder`, measure the bundled models on them, export the online one there and stream a scene.
 
@@ -114,11 +109,7 @@ def demo(
         answers.append([*api.watch(streamed, video, window=FRAMES, threshold=0, hold=1, cut=0)])
     for ahead, back in zip(*answers, strict=True):
         say(f"  {ahead.time:4.2f} s   {ahead.text:<26} {back.text}")
-    return Demo(
-        models=rows,
-        artifact=artifact,
-        streamed=[[answer.label for answer in run] for run in answers],
-    )
+    return Demo(models=rows, artifact=artifact, streamed=[[answer.label for answer in run] for run in answers])
 
 
 def _measure(

@@ -9,17 +9,7 @@ import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import (
-    Classes,
-    Clip,
-    Images,
-    Json,
-    Labels,
-    RegistryFile,
-    Shift,
-    Weights,
-    names,
-)
+from tsmzoo.cli._options import Classes, Clip, Images, Json, Labels, RegistryFile, Shift, Weights, names
 from tsmzoo.cli._report import print_report
 from tsmzoo.errors import ZooError
 

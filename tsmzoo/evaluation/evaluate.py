@@ -266,12 +266,7 @@ def _opened(
         return model, choose(entry, contract, settings.protocol, settings.changes)
     entry = zoo.find(member.model)
     followed = choose(entry, None, settings.protocol, settings.changes)
-    model = predict.as_planned(member, followed).open(
-        zoo,
-        threads=1,
-        progress=progress,
-        notify=notify,
-    )
+    model = predict.as_planned(member, followed).open(zoo, threads=1, progress=progress, notify=notify)
     return model, followed
 
 

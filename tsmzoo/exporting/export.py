@@ -91,12 +91,7 @@ def export_model(
 
 
 def write_artifact(
-    registry: Registry,
-    network: Network,
-    plan: Plan,
-    *,
-    video: Array | None = None,
-    progress: Progress = silent,
+    registry: Registry, network: Network, plan: Plan, *, video: Array | None = None, progress: Progress = silent
 ) -> Contract:
     """Write `network` and its contract as `plan` says, and verify the file before it gets its name.
 
