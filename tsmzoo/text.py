@@ -38,6 +38,11 @@ def joined(lines: Iterable[str]) -> str:
     return "\n".join(map(one_line, lines))
 
 
+def some(names: Sequence[str], most: int) -> str:
+    """Return the first `most` names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def table(columns: Sequence[Column[_Row]], rows: Iterable[_Row]) -> str:
     """Return `rows` as a table, each on one line."""
     # Not by a library: importing rich takes longer than `list` may take.
