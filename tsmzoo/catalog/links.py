@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -154,10 +154,8 @@ def _ask_host(
             return
         answer = gone
         if answer is None:
-            asked: Future[Head] = Future()
-            Thread(target=_ask, args=(client, url, asked), daemon=True).start()
             try:
-                answer = asked.result(SECONDS)
+                answer = http.within(SECONDS, partial(_ask, client, url))
             except TimeoutError:
                 answer = Head(None, None, f"no answer in {SECONDS:g} s")
                 late += 1
@@ -171,11 +169,5 @@ def _ask_host(
         arriving.put((url, answer))
 
 
-def _ask(client: httpx2.Client, url: str, asked: Future[Head]) -> None:
-    try:
-        if url.startswith("hf://"):
-            asked.set_result(Head(None, hub.size(url), None))
-        else:
-            asked.set_result(http.head(client, url))
-    except Exception as error:
-        asked.set_exception(error)
+def _ask(client: httpx2.Client, url: str) -> Head:
+    return Head(None, hub.size(url), None) if url.startswith("hf://") else http.head(client, url)
