@@ -104,9 +104,12 @@ def cells(link: LinkCheck) -> list[str]:
 
 def _link(entry: Entry, url: str, tested: bool, answer: Head) -> LinkCheck:
     status, size, reason = answer
-    fits = None if size is None else entry.min_bytes <= size <= entry.max_bytes
-    if reason is None and fits is False:
-        reason = f"not the size of this checkpoint: {entry.min_bytes:,} to {entry.max_bytes:,} bytes"
+    if entry.pinned is not None:
+        fits, wanted = size == entry.pinned.bytes, f"{entry.pinned.bytes:,}"
+    else:
+        fits, wanted = entry.min_bytes <= (size or 0) <= entry.max_bytes, f"{entry.min_bytes:,} to {entry.max_bytes:,}"
+    if reason is None and size is not None and not fits:
+        reason = f"not the size of this checkpoint: {wanted} bytes"
     return LinkCheck(
         model=entry.id,
         recommended=entry.recommended,
@@ -114,7 +117,7 @@ def _link(entry: Entry, url: str, tested: bool, answer: Head) -> LinkCheck:
         tested=tested,
         status=status,
         bytes=size,
-        size_fits=fits,
+        size_fits=None if size is None else fits,
         alive=reason is None,
         reason=reason,
     )
