@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -93,9 +93,12 @@ COLUMNS: list[Column[LinkCheck]] = [
 
 def _link(entry: Entry, url: str, tested: bool, answer: Head) -> LinkCheck:
     status, size, reason = answer
-    fits = None if size is None else entry.min_bytes <= size <= entry.max_bytes
-    if reason is None and fits is False:
-        reason = f"not the size of this checkpoint: {entry.min_bytes:,} to {entry.max_bytes:,} bytes"
+    if entry.pinned is not None:
+        fits, wanted = size == entry.pinned.bytes, f"{entry.pinned.bytes:,}"
+    else:
+        fits, wanted = entry.min_bytes <= (size or 0) <= entry.max_bytes, f"{entry.min_bytes:,} to {entry.max_bytes:,}"
+    if reason is None and size is not None and not fits:
+        reason = f"not the size of this checkpoint: {wanted} bytes"
     return LinkCheck(
         model=entry.id,
         recommended=entry.recommended,
@@ -103,7 +106,7 @@ def _link(entry: Entry, url: str, tested: bool, answer: Head) -> LinkCheck:
         tested=tested,
         status=status,
         bytes=size,
-        size_fits=fits,
+        size_fits=None if size is None else fits,
         alive=reason is None,
         reason=reason,
     )
@@ -143,10 +146,8 @@ def _ask_host(
             return
         answer = gone
         if answer is None:
-            asked: Future[Head] = Future()
-            Thread(target=_ask, args=(client, url, asked), daemon=True).start()
             try:
-                answer = asked.result(SECONDS)
+                answer = http.within(SECONDS, partial(_ask, client, url))
             except TimeoutError:
                 answer = Head(None, None, f"no answer in {SECONDS:g} s")
                 late += 1
@@ -160,11 +161,5 @@ def _ask_host(
         arriving.put((url, answer))
 
 
-def _ask(client: httpx2.Client, url: str, asked: Future[Head]) -> None:
-    try:
-        if url.startswith("hf://"):
-            asked.set_result(Head(None, hub.size(url), None))
-        else:
-            asked.set_result(http.head(client, url))
-    except Exception as error:
-        asked.set_exception(error)
+def _ask(client: httpx2.Client, url: str) -> Head:
+    return Head(None, hub.size(url), None) if url.startswith("hf://") else http.head(client, url)

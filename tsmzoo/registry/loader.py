@@ -76,7 +76,9 @@ def _pinned(entry: Entry, pins: dict[str, Pinned], path: Path) -> Entry:
     if not entry.has_weights or not pin.sha256.startswith(published):
         why = f"the published sha256 begins with {published}" if entry.has_weights else "no weights were published"
         raise RegistryError(f"{path}: pins {entry.id!r} to {pin.sha256}, but {why}")
-    return msgspec.structs.replace(entry, sha256=pin.sha256)
+    if unknown := next((name for name in pin.beside if name not in entry.beside), None):
+        raise RegistryError(f"{path}: pins {unknown!r} of {entry.id!r}, which has no such file")
+    return msgspec.structs.replace(entry, sha256=pin.sha256, pinned=pin)
 
 
 def _with_mirrors(zoo: Registry, entry: Entry) -> Entry:

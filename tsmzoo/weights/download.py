@@ -118,7 +118,8 @@ def _published(entry: Entry, path: Path, source: str | Path | None = None) -> _P
     """Return the file of `entry` that has its place in the cache at `path`."""
     addresses, given = _addresses(entry, path.name, source), source is not None
     if path.name != entry.filename:
-        return _PublishedFile(entry.id, path, addresses, entry.max_bytes, given=given)
+        digest = entry.pinned.beside.get(path.name) if entry.pinned else None
+        return _PublishedFile(entry.id, path, addresses, entry.max_bytes, sha256=digest, given=given)
     digests = (entry.sha256 or entry.sha256_prefix, entry.git_blob_sha1)
     return _PublishedFile(entry.id, path, addresses, entry.max_bytes, entry, *digests, given=given)
 

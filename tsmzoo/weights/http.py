@@ -10,10 +10,13 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from threading import Thread
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
 from tsmzoo.system import files
 from tsmzoo.text import CELL, ERROR, of_error, one_line
@@ -21,9 +24,13 @@ from tsmzoo.text import CELL, ERROR, of_error, one_line
 if TYPE_CHECKING:
     import httpx2
 
+T = TypeVar("T")
+
 #: Seconds to wait for a connection, and for the next bytes of a response.
 CONNECT_TIMEOUT = 10.0
 TIMEOUT = 30.0
+#: Seconds for the whole head of a response, redirects included, and for each chunk of its body: either may trickle in.
+COMPLETE = 60.0
 #: A response of fewer bytes than this in TIMEOUT seconds counts as interrupted: it would take days.
 SLOWEST = 16 * 1024
 #: Requests to one address, and seconds before the second; the pause doubles each time.
@@ -192,7 +199,7 @@ def _stream(
             raise _Interrupted(f"HTTP {status} {response.reason_phrase[:100]}")
         if status not in (200, 206):
             raise Refused(f"HTTP {status} {response.reason_phrase[:100]}")
-        blocks = response.iter_raw()
+        blocks = _chunks(response) if "Transfer-Encoding" in response.headers else response.iter_raw()
         first = next(blocks, b"")
         if first.lstrip(BLANK).startswith(b"<") and _is_html(response):
             raise Refused(_web_page(response, address))
@@ -241,25 +248,63 @@ def _open_response(
     client: httpx2.Client, address: str, headers: dict[str, str], method: str = "GET"
 ) -> Iterator[httpx2.Response]:
     """Send the request, follow redirects and give the response, whose body is not read yet."""
-    request: httpx2.Request | None = client.build_request(method, address, headers=headers)
-    followed = 0
-    while request is not None:
-        if followed > MAX_REDIRECTS:
-            raise Refused(f"more than {MAX_REDIRECTS} redirects")
+    import httpx2
+
+    try:
+        response = within(COMPLETE, partial(_send, client, client.build_request(method, address, headers=headers)))
+    except TimeoutError:
+        raise httpx2.ReadTimeout(f"no complete answer in {COMPLETE:g} s") from None
+    try:
+        yield response
+    finally:
+        response.close()
+
+
+def _send(client: httpx2.Client, request: httpx2.Request) -> httpx2.Response:
+    for followed in range(MAX_REDIRECTS + 1):
         try:
             response = client.send(request, stream=True)
         except UnicodeError as error:  # of a host that no resolver can be asked for
             raise Refused(f"leads to no address ({of_error(error)})") from None
         except Refused as error:
             raise Refused(f"redirected elsewhere ({error}): {PARKED}" if followed else str(error)) from None
-        request = response.next_request
-        if request is not None:  # The client, asked to follow it, would first read the body of the redirect to its end.
-            response.close()
-            followed += 1
-    try:
-        yield response
-    finally:
+        if response.next_request is None:
+            return response
+        # The client, asked to follow it, would first read the body of the redirect to its end.
         response.close()
+        request = response.next_request
+    raise Refused(f"more than {MAX_REDIRECTS} redirects")
+
+
+def _chunks(response: httpx2.Response) -> Iterator[bytes]:
+    """Give the body of a chunked transfer. Raises _Interrupted if a chunk is not complete in time.
+
+    No block tells of one whose size trickles in; of other bodies any byte that arrives is a block.
+    """
+    blocks = response.iter_raw()
+    try:
+        while block := within(COMPLETE, partial(next, blocks, b"")):
+            yield block
+    except TimeoutError:
+        raise _Interrupted(f"too slow, no chunk in {COMPLETE:g} s") from None
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """Return what `call` returns. Raises what it raises, or TimeoutError if it takes longer; it then goes on.
+
+    The timeouts of a connection are of each wait, which a byte ends: they do not bound the whole.
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:
+            result.set_exception(error)
+
+    # A daemon: a server that holds a connection open must not hold up the end of the program.
+    Thread(target=run, daemon=True).start()
+    return result.result(seconds)
 
 
 def _is_html(response: httpx2.Response) -> bool:
