@@ -405,7 +405,7 @@ def check_links(
     from tsmzoo.catalog.listing import matching
 
     zoo = _zoo(registry)
-    return links.check(zoo, matching(zoo, check("pattern", pattern, str | None), {}, search=None), progress)
+    return links.check(zoo, matching(zoo, check("pattern", pattern, str | None)), progress)
 
 
 def doctor(*, progress: Progress = silent) -> Diagnosis:
@@ -476,7 +476,7 @@ def mirror(
     if original and url is not None:
         raise UsageError("`url` goes into a registry, which `original` does not write; leave out one")
     zoo = _zoo(registry)
-    found = {each.id: each for one in _each(models) for each in matching(zoo, str(one), {}, search=None)}
+    found = {each.id: each for one in _each(models) for each in matching(zoo, str(one))}
     entries = [each for each in found.values() if each.has_weights]
     if not entries:
         raise RegistryError("no weights were published for these models; there is nothing to mirror")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
 from functools import partial
@@ -60,7 +59,7 @@ def check(zoo: Registry, entries: list[Entry], progress: Progress = silent) -> l
     Of a checkpoint of several files only the one that `urls` names is asked for: the others lie in the same folder.
     Raises DownloadError if nothing can be asked.
     """
-    if os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0"):
+    if http.is_offline():
         raise DownloadError("TSMZOO_OFFLINE is set, and no server is asked; unset it")
     by_host: dict[str, list[str]] = {}
     for url in dict.fromkeys(address.url for entry in entries for address in zoo.addresses(entry)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from tsmzoo.errors import RegistryError
@@ -54,7 +56,9 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     pin: Pin
 
 
-def matching(zoo: Registry, pattern: str | None, wanted: dict[str, str | None], *, search: str | None) -> list[Entry]:
+def matching(
+    zoo: Registry, pattern: str | None, wanted: Mapping[str, str | None] = {}, *, search: str | None = None
+) -> list[Entry]:
     """Return the entries whose id fits `pattern`, whose fields are as `wanted`, and that hold the text of `search`.
 
     Raises RegistryError if no entry at all has a wanted value: it is misspelt.

@@ -44,6 +44,7 @@ from tsmzoo.weights.http import (
     companion,
     discard,
     fetch_to,
+    is_offline,
     remove_unless_regular,
     too_large,
     without_credentials,
@@ -140,7 +141,7 @@ def _fetch_file(file: _PublishedFile, progress: Progress, notify: Notify) -> Non
                     notify(f"{file.id}: {path.name} is in the cache and verified; the source was not read")
                 return
         local = isinstance(file.addresses[0], Path)
-        if os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0") and not local:
+        if is_offline() and not local:
             raise DownloadError(
                 f"{file.id}: {path.name} is missing ({wrong}) and TSMZOO_OFFLINE is set; put the published file at "
                 f"{path}, or give it to export or run with --weights FILE"
