@@ -163,7 +163,6 @@ def _reason(bad: Path) -> str | None:
 
 def _verified(entry: Entry, file: CachedFile) -> CachedFile:
     path, digest = Path(file.path), None
-    held_to: Pin = "recorded" if os.path.isfile(f"{path}.sha256") else "none"
     try:
         digest = files.sha256(path).hexdigest()
         why = download.mismatch(entry, path, digest)
@@ -171,11 +170,16 @@ def _verified(entry: Entry, file: CachedFile) -> CachedFile:
         why = f"it cannot be read ({files.reason(error)})"
     except DownloadError as error:
         why = str(error)
+    held_to: Pin = "recorded" if os.path.isfile(f"{path}.sha256") else "none"
+    if path.name == entry.filename:
+        held_to = pin(entry)
+    elif entry.pinned is not None and path.name in entry.pinned.beside:
+        held_to = "sha256"
     return msgspec.structs.replace(
         file,
         state="wrong" if why else "whole",
         why=why,
-        pin=pin(entry) if path.name == entry.filename else held_to,
+        pin=held_to,
         sha256=digest,
     )
 

@@ -11,6 +11,7 @@ from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Json, RegistryFile, complete_model
 from tsmzoo.errors import DownloadError
+from tsmzoo.text import Column, table
 
 if TYPE_CHECKING:
     from tsmzoo.catalog.cached import CachedFile
@@ -22,7 +23,14 @@ Pattern = Annotated[
     str | None,
     typer.Argument(help="Wildcard for ids and aliases; or a folder of the cache.", autocompletion=complete_model),
 ]
-_COLUMNS = {"id": "left", "file": "left", "MB": "right", "state": "left", "written": "left", "why": "left"}
+_COLUMNS: list[Column[CachedFile]] = [
+    ("id", "left", lambda file: file.id),
+    ("file", "left", lambda file: Path(file.path).name),
+    ("MB", "right", lambda file: f"{file.bytes / 1e6:.1f}"),
+    ("state", "left", lambda file: file.state),
+    ("written", "left", lambda file: file.modified[:16].replace("T", " ")),
+    ("why", "left", lambda file: file.why or ""),
+]
 
 
 @commands.command("list")
@@ -90,16 +98,8 @@ def prune(
 
 def _show(found: list[CachedFile]) -> None:
     """Print a table of `found`; copies of YAML files, of which there may be many, in one line."""
-    rows = [
-        [
-            *(str(each.id), Path(each.path).name, f"{each.bytes / 1e6:.1f}", each.state),
-            *(each.modified[:16].replace("T", " "), each.why or ""),
-        ]
-        for each in found
-        if each.id is not None
-    ]
-    if rows:
-        terminal.say(terminal.table(_COLUMNS, rows))
+    if rows := [each for each in found if each.id is not None]:
+        terminal.say(table(_COLUMNS, rows))
     if copies := [each for each in found if each.id is None]:
         stale = sum(each.state == "stale" for each in copies)
         terminal.say(f"copies of YAML files: {_count(copies)}, {stale} of them outdated")

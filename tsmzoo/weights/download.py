@@ -44,6 +44,7 @@ from tsmzoo.weights.http import (
     companion,
     discard,
     fetch_to,
+    is_offline,
     remove_unless_regular,
     too_large,
     without_credentials,
@@ -118,7 +119,8 @@ def _published(entry: Entry, path: Path, source: str | Path | None = None) -> _P
     """Return the file of `entry` that has its place in the cache at `path`."""
     addresses, given = _addresses(entry, path.name, source), source is not None
     if path.name != entry.filename:
-        return _PublishedFile(entry.id, path, addresses, entry.max_bytes, given=given)
+        digest = entry.pinned.beside.get(path.name) if entry.pinned else None
+        return _PublishedFile(entry.id, path, addresses, entry.max_bytes, sha256=digest, given=given)
     digests = (entry.sha256 or entry.sha256_prefix, entry.git_blob_sha1)
     return _PublishedFile(entry.id, path, addresses, entry.max_bytes, entry, *digests, given=given)
 
@@ -139,7 +141,7 @@ def _fetch_file(file: _PublishedFile, progress: Progress, notify: Notify) -> Non
                     notify(f"{file.id}: {path.name} is in the cache and verified; the source was not read")
                 return
         local = isinstance(file.addresses[0], Path)
-        if os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0") and not local:
+        if is_offline() and not local:
             raise DownloadError(
                 f"{file.id}: {path.name} is missing ({wrong}) and TSMZOO_OFFLINE is set; unset it, put the published "
                 f"file at {path}, or give it to export or run with --weights FILE"

@@ -18,7 +18,7 @@ from tsmzoo.formats import is_artifact
 from tsmzoo.registry.paths import cache_dir
 from tsmzoo.system import files
 from tsmzoo.text import one_line
-from tsmzoo.weights.http import NO_ROOM, Refused, companion, discard, too_large, without_credentials
+from tsmzoo.weights.http import NO_ROOM, Refused, companion, discard, is_offline, too_large, without_credentials
 
 
 def fetch_from_hub(address: str, part: Path, max_bytes: int) -> str:
@@ -71,10 +71,6 @@ def _parse(address: str) -> tuple[str, str, str | None]:
     return "/".join(pieces[:2]), pieces[2], revision or None
 
 
-def _is_offline() -> bool:
-    return os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0")
-
-
 def fetch_artifact(address: str) -> Path:
     """Return the exported file `hf://USER/REPO/FILE[@REVISION]`, its contract beside it, from the cache or the hub.
 
@@ -96,11 +92,11 @@ def fetch_artifact(address: str) -> Path:
                 revision=revision,
                 allow_patterns=[*wanted, f"{wanted[0]}/**"],
                 cache_dir=cache_dir() / "hub",
-                local_files_only=_is_offline(),
+                local_files_only=is_offline(),
             )
     except Exception as error:  # as above
         offline = "is not in the cache, and TSMZOO_OFFLINE is set; unset it"
-        raise DownloadError(f"{one_line(address)}: {offline if _is_offline() else _why(error)}") from None
+        raise DownloadError(f"{one_line(address)}: {offline if is_offline() else _why(error)}") from None
     found = Path(folder, name)
     if not found.exists():
         raise DownloadError(f"{one_line(address)}: the repository has no such file; look at its list of files")
@@ -133,7 +129,7 @@ def push(
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
-    if _is_offline():
+    if is_offline():
         raise DownloadError(f"{repo}: TSMZOO_OFFLINE is set; unset it to push")
     if get_token() is None:
         raise DownloadError(f"{repo}: no token for the hub; log in with `hf auth login`, or set HF_TOKEN")

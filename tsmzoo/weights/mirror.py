@@ -153,6 +153,7 @@ def _add_to_registry(zoo: Registry, entry: Entry, mirrored: Mirrored, folder: Pa
         sha256=mirrored.sha256,
         sha256_prefix=None,
         git_blob_sha1=None,
+        pinned=None,
         notes=(
             *entry.notes,
             f"a mirror's copy of the tensors of {mirrored.source or entry.file}, sha256 {mirrored.source_sha256} "
