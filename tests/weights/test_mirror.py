@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,6 +19,9 @@ import torch
 from typer.testing import CliRunner
 
 import tsmzoo
+from tests.artifact.hub import Repository, serving
+from tests.weights.inception import DATA, INDEX, load_checkpoint, write
+from tests.weights.test_tf_checkpoint import layout
 from tsmzoo.cli import app
 
 from .conftest import MIT, MODEL, Published, Reply, Server, sha256
@@ -158,3 +163,33 @@ def test_a_readme_of_someone_else_stays(tmp_path: Path) -> None:
     with pytest.raises(tsmzoo.ZooError, match="is in the way"):
         tsmzoo.mirror(tmp_path, MOTION)
     assert not (tmp_path / "registry.yaml").exists()
+
+
+@pytest.mark.parametrize("original", [False, True])
+def test_a_checkpoint_of_tensorflow_on_the_hub(
+    original: bool, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As safetensors it needs no TensorFlow any more; as published all its files are mirrored."""
+    model, arrays, folder = "i3d_inception_k400_rgb_deepmind", layout("rgb")[2], tmp_path / "mirror"
+    data, index = (write(tmp_path / "published", arrays) / name for name in (DATA, INDEX))
+    urls = [server.add(f"/published/{path.name}", Reply(path.read_bytes())) for path in (data, index)]
+    fields = {key: value for key, value in msgspec.to_builtins(tsmzoo.model_info(model).entry).items() if value}
+    pin = {"sha256": sha256(data.read_bytes()), "bytes": 1, "beside": {INDEX: sha256(b"index")}}
+    own = tmp_path / "own.yaml"
+    own.write_text(json.dumps({"models": [fields | {"urls": urls[:1], "git_blob_sha1": None}], "pins": {model: pin}}))
+    stand_in = SimpleNamespace(train=SimpleNamespace(load_checkpoint=load_checkpoint))
+    with serving(monkeypatch, tmp_path) as hub:
+        monkeypatch.setitem(sys.modules, "tensorflow", stand_in)
+        tsmzoo.mirror(folder, model, original=original, url=None if original else "hf://me/mirror@v1", registry=own)
+        monkeypatch.delitem(sys.modules, "tensorflow")
+        content = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+        hub.repositories["me/mirror"] = Repository(commits=[("v1", content), ("later", {})])
+        monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path / "another"))
+        server.requests.clear()
+        if original:
+            monkeypatch.setenv("TSMZOO_MIRROR", "hf://me/mirror@v1")
+            assert [Path(path).name for path in tsmzoo.download(model, registry=own).files] == [DATA, INDEX]
+        else:
+            loaded = tsmzoo.load(model, registry=folder / "registry.yaml").module.state_dict()
+            assert torch.equal(loaded["backbone.logits.weight"], layout("rgb")[1]["logits.weight"])
+        assert server.requests == []

@@ -176,7 +176,7 @@ def _add_to_registry(zoo: Registry, entry: Entry, mirrored: Mirrored, folder: Pa
 
 
 def _address(base: str, where: str) -> str:
-    """Return the address of a file below `base`; on the hub `hf://USER/REPO@REVISION` names a revision."""
+    """Return the address of a file below `base`. Raises RegistryError if no mirror can have that."""
     if not base.startswith(("https://", "hf://", "http://127.0.0.1", "http://localhost")):
         shown = http.without_credentials(base)
         raise RegistryError(f"{shown}: is no address of a mirror; give https://… or hf://USER/REPO")
@@ -185,8 +185,7 @@ def _address(base: str, where: str) -> str:
             "the address of a mirror has a user name, a password or a query, and its registry would tell them; leave "
             "them out"
         )
-    folder, at, revision = base.partition("@") if base.startswith("hf://") else (base, "", "")
-    return f"{folder.rstrip('/')}/{where}{at}{revision}"
+    return download.below(base, where)
 
 
 def _readme_rows(folder: Path) -> dict[str, str]:
