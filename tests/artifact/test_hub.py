@@ -112,6 +112,15 @@ def test_what_names_no_repository_is_refused(name: str, hub: Hub, toy: Path) -> 
     assert hub.requests == []
 
 
+def test_a_password_in_an_address_is_not_shown(hub: Hub, toy: Path) -> None:
+    for said in (
+        refusal("card", "hf://me:hunter2@toy/toy.onnx"),
+        refusal("push", toy, "hf://me:hunter2@toy", "--allow-random"),
+    ):
+        assert "hunter2" not in said
+    assert hub.requests == []
+
+
 def test_without_a_token_nothing_is_asked(hub: Hub, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert "hf auth login" in refusal("push", toy, REPO, "--allow-random")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import subprocess
 import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import yaml
 from typer.testing import CliRunner
 
 import tsmzoo
@@ -193,3 +195,44 @@ def test_a_checkpoint_of_tensorflow_on_the_hub(
             loaded = tsmzoo.load(model, registry=folder / "registry.yaml").module.state_dict()
             assert torch.equal(loaded["backbone.logits.weight"], layout("rgb")[1]["logits.weight"])
         assert server.requests == []
+
+
+@pytest.mark.parametrize("model", [MOTION, MODEL[MIT]])
+def test_a_full_disk_is_one_line_and_what_was_laid_out_is_complete(
+    model: str, registry_of_publisher: Path, tmp_path: Path
+) -> None:
+    resource = pytest.importorskip("resource")
+    tsmzoo.download(model, registry=registry_of_publisher)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder = tmp_path / "mirror"
+    tsmzoo.mirror(folder, "tsm_mbv2_motion_online")
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, limits[1]))
+    try:
+        result = CliRunner().invoke(app, ["mirror", str(folder), model, "--registry", str(registry_of_publisher)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"error: {folder}: {model} could not be written there (File too large); make room, or choose another folder\n"
+    )
+    assert before == {path: path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_two_that_add_to_a_mirror_at_once(tmp_path: Path) -> None:
+    names = [MOTION, "tsm_mbv2_motion_online", "tsn_mbv2_motion"]
+    code = "import sys, tsmzoo; tsmzoo.mirror(sys.argv[1], sys.argv[2])"
+    command = [sys.executable, "-c", code, str(tmp_path / "mirror")]
+    running = [subprocess.Popen([*command, name]) for name in names]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    document = yaml.safe_load((tmp_path / "mirror" / "registry.yaml").read_text(encoding="utf-8"))
+    assert sorted(each["id"] for each in document["models"]) == sorted(names)
+    assert all(f"| {name}/" in (tmp_path / "mirror" / "README.md").read_text() for name in names)
+
+
+def test_a_name_of_two_lines_is_shown_on_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path / "ca\nche"))
+    result = CliRunner().invoke(app, ["mirror", str(tmp_path / "mir\nror"), MOTION])
+    assert result.stdout.count("\n") == 1
+    assert r"mir\nror/tsm_mbv2_motion/" in result.stdout
+    assert r"ca\nche" in CliRunner().invoke(app, ["cache", "list"]).stdout.splitlines()[-1]

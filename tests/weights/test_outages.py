@@ -45,7 +45,10 @@ ANSWERS: dict[str, tuple[Reply, str]] = {
         ": it has exactly 1,048,576 bytes: perhaps a truncated upload; ",
     ),
     "trickle": (Reply(trickle=0.02), ": gave up after 4 attempts (too slow, "),
-    "endless head": (Reply(endless=b"HTTP/1.1 200 OK\r\nX: "), "gave up after 4 attempts (no complete answer in 0.3 s)"),
+    "endless head": (
+        Reply(endless=b"HTTP/1.1 200 OK\r\nX: "),
+        "gave up after 4 attempts (no complete answer in 0.3 s)",
+    ),
     "endless size of a chunk": (
         Reply(endless=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;"),
         "gave up after 4 attempts (too slow, no chunk in 0.3 s)",

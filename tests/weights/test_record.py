@@ -150,7 +150,7 @@ def test_the_files_beside_a_checkpoint_are_pinned_too(
         tsmzoo.download(weak.id, registry=own)
     pins[weak.id]["beside"]["other.index"] = sha256(other)
     own.write_text(json.dumps(json.loads(own.read_text()) | {"pins": pins}))
-    with pytest.raises(RegistryError, match="pins 'other.index' of 'tsm_tiny', which has no such file"):
+    with pytest.raises(RegistryError, match=r"pins 'other\.index' of 'tsm_tiny', which has no such file"):
         registry.load(own)
 
 

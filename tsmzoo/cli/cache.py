@@ -11,6 +11,7 @@ from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Json, RegistryFile, complete_model
 from tsmzoo.errors import DownloadError
+from tsmzoo.text import one_line
 
 if TYPE_CHECKING:
     from tsmzoo.catalog.cached import CachedFile
@@ -36,7 +37,7 @@ def list_(pattern: Pattern = None, registry_file: RegistryFile = None, json: Jso
         terminal.print_json(found)
     else:
         _show(found)
-        terminal.say(f"{_count(found)} in {cache_dir()}")
+        terminal.say(f"{_count(found)} in {one_line(str(cache_dir()))}")
 
 
 @commands.command()
@@ -51,7 +52,7 @@ def verify(pattern: Pattern = None, registry_file: RegistryFile = None, json: Js
     else:
         for each in checked:
             said = f"wrong: {each.why}" if each.why else f"verified ({each.pin})"
-            terminal.say(f"{each.id}: {Path(each.path).name}: {said}")
+            terminal.say(one_line(f"{each.id}: {Path(each.path).name}: {said}"))
     if wrong := [each for each in checked if each.state == "wrong"]:
         ids = ", ".join(dict.fromkeys(str(each.id) for each in wrong))
         raise DownloadError(

@@ -11,6 +11,7 @@ from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Json, RegistryFile, complete_model
 from tsmzoo.errors import ZooError
+from tsmzoo.text import one_line
 
 
 @app.command("download")
@@ -72,7 +73,7 @@ def download_(
             continue
         done.append(found)
         if not json:
-            terminal.say(f"{found.id}: {found.path}")
+            terminal.say(one_line(f"{found.id}: {found.path}"))
     if json:
         terminal.print_json(done)
     if failed:
