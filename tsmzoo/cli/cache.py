@@ -11,7 +11,7 @@ from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Json, RegistryFile, complete_model
 from tsmzoo.errors import DownloadError
-from tsmzoo.text import Column, table
+from tsmzoo.text import Column, one_line, table
 
 if TYPE_CHECKING:
     from tsmzoo.catalog.cached import CachedFile
@@ -44,7 +44,7 @@ def list_(pattern: Pattern = None, registry_file: RegistryFile = None, json: Jso
         terminal.print_json(found)
     else:
         _show(found)
-        terminal.say(f"{_count(found)} in {cache_dir()}")
+        terminal.say(f"{_count(found)} in {one_line(str(cache_dir()))}")
 
 
 @commands.command()
@@ -61,7 +61,7 @@ def verify(pattern: Pattern = None, registry_file: RegistryFile = None, json: Js
             said = f"wrong: {each.why}" if each.why else f"verified ({each.pin})"
             if each.pin == "none" and not each.why:
                 said = f"a checkpoint, held to no digest yet; `tsmzoo download {each.id}` records it"
-            terminal.say(f"{each.id}: {Path(each.path).name}: {said}")
+            terminal.say(one_line(f"{each.id}: {Path(each.path).name}: {said}"))
     if wrong := [each for each in checked if each.state == "wrong"]:
         ids = ", ".join(dict.fromkeys(str(each.id) for each in wrong))
         raise DownloadError(

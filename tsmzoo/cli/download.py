@@ -11,6 +11,7 @@ from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Json, RegistryFile, complete_model
 from tsmzoo.errors import ZooError
+from tsmzoo.text import one_line
 
 
 @app.command("download")
@@ -40,6 +41,8 @@ def download_(
     """
     if not models and not all_:
         raise typer.BadParameter("name a model, or give --all")
+    if models and all_:
+        raise typer.BadParameter("--all takes every model; name models, or give --all")
     if source is not None and (all_ or len(models or []) != 1):
         raise typer.BadParameter("--source is where the file of one model is: name that model alone")
     from tsmzoo import api
@@ -72,7 +75,7 @@ def download_(
             continue
         done.append(found)
         if not json:
-            terminal.say(f"{found.id}: {found.path}")
+            terminal.say(one_line(f"{found.id}: {found.path}"))
     if json:
         terminal.print_json(done)
     if failed:

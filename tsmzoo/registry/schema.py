@@ -353,8 +353,9 @@ class Entry(_Record, frozen=True, kw_only=True):
         if not self.urls:
             return None
         url = self.urls[0]
-        name = urlsplit(url).path.rsplit("/", 1)[-1]
-        return name.partition("@")[0] if url.startswith("hf://") else name
+        if url.startswith("hf://"):
+            url = url.partition("@")[0]  # a revision may be refs/pr/1
+        return urlsplit(url).path.rsplit("/", 1)[-1]
 
     @property
     def min_bytes(self) -> int:

@@ -236,18 +236,29 @@ def _addresses(entry: Entry, name: str, source: str | Path | None) -> list[str] 
     if source is not None:
         return [str(source) if name == entry.filename else _sibling(str(source), name)]
     mirrored = []
-    if mirror := os.environ.get("TSMZOO_MIRROR", "").rstrip("/"):
-        mirrored.append(f"{mirror}/{entry.id}/{name}")
+    if mirror := os.environ.get("TSMZOO_MIRROR", ""):
+        mirrored.append(below(mirror, f"{entry.id}/{name}"))
         if not entry.beside:  # files of such checkpoints have the same names
-            mirrored.append(f"{mirror}/{name}")
+            mirrored.append(below(mirror, name))
     return [*mirrored, *(url if name == entry.filename else _sibling(url, name) for url in entry.urls)]
+
+
+def below(folder: str, where: str) -> str:
+    """Return the address of a file in a folder; on the hub `hf://USER/REPO@REVISION` names a revision."""
+    folder, revision = _revision(folder)
+    return f"{folder.rstrip('/')}/{where}{revision}"
 
 
 def _sibling(url: str, name: str) -> str:
     """Return the address of another file in the same folder, on the hub in the same revision."""
-    folder, _, last = url.rpartition("/")
-    revision = last.partition("@")[2] if url.startswith("hf://") else ""
-    return f"{folder}/{name}@{revision}" if revision else f"{folder}/{name}"
+    url, revision = _revision(url)
+    return f"{url.rpartition('/')[0]}/{name}{revision}"
+
+
+def _revision(address: str) -> tuple[str, str]:
+    """Return an address without what it names a revision by on the hub, and that, such as @main."""
+    place, at, revision = address.partition("@") if address.startswith("hf://") else (address, "", "")
+    return place, at and f"@{revision}"
 
 
 # Digests

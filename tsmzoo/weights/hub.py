@@ -78,7 +78,9 @@ def fetch_artifact(address: str) -> Path:
     """
     match = re.fullmatch(r"hf://([^/@]+/[^/@]+)/([^@]+?)/?(?:@(.+))?", address)
     if match is None or not is_artifact(match[2]) or ".." in match[2].split("/"):
-        raise DownloadError(f"{one_line(address)}: is no exported file on the hub; give hf://USER/REPO/FILE[@REVISION]")
+        raise DownloadError(
+            f"{one_line(without_credentials(address))}: is no exported file on the hub; give hf://USER/REPO/FILE[@REVISION]"
+        )
     repo, name, revision = match.groups()
     plain, _ = os.path.splitext(name)
     # Brackets would be a wildcard of fnmatch's.
@@ -96,10 +98,14 @@ def fetch_artifact(address: str) -> Path:
             )
     except Exception as error:  # as above
         offline = "is not in the cache, and TSMZOO_OFFLINE is set; unset it"
-        raise DownloadError(f"{one_line(address)}: {offline if is_offline() else _why(error)}") from None
+        raise DownloadError(
+            f"{one_line(without_credentials(address))}: {offline if is_offline() else _why(error)}"
+        ) from None
     found = Path(folder, name)
     if not found.exists():
-        raise DownloadError(f"{one_line(address)}: the repository has no such file; look at its list of files")
+        raise DownloadError(
+            f"{one_line(without_credentials(address))}: the repository has no such file; look at its list of files"
+        )
     return found
 
 
@@ -115,7 +121,9 @@ def repository(address: str) -> str:
     except HFValidationError:
         valid = False
     if not valid:
-        raise DownloadError(f"{one_line(address)}: is no repository on the hub; give hf://USER/REPO")
+        raise DownloadError(
+            f"{one_line(without_credentials(address))}: is no repository on the hub; give hf://USER/REPO"
+        )
     return repo
 
 
