@@ -237,3 +237,17 @@ def test_a_name_of_two_lines_is_shown_on_one(tmp_path: Path, monkeypatch: pytest
     assert result.stdout.count("\n") == 1
     assert r"mir\nror/tsm_mbv2_motion/" in result.stdout
     assert r"ca\nche" in CliRunner().invoke(app, ["cache", "list"]).stdout.splitlines()[-1]
+
+
+def test_one_dead_host_keeps_no_other_model_out(tmp_path: Path, server: Server, registry_of_publisher: Path) -> None:
+    document = json.loads(registry_of_publisher.read_text())
+    document["models"].insert(0, document["models"][0] | {"id": "gone", "urls": [f"{server.url}/gone/gone.pth"]})
+    registry_of_publisher.write_text(json.dumps(document))
+    arguments = ["mirror", str(tmp_path / "mirror"), "gone", MODEL[MIT], "--registry", str(registry_of_publisher)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "error: 1 of 2 were not fetched: gone; run it again"
+    assert "error: gone: " in result.stderr
+    assert [each["id"] for each in yaml.safe_load((tmp_path / "mirror/registry.yaml").read_text())["models"]] == [
+        MODEL[MIT]
+    ]

@@ -245,3 +245,9 @@ def test_python_has_it_too(
     address = found("address", CHECKPOINT)
     assert tsmzoo.download("tsm_tiny", source=address, registry=own, progress=lambda *at: seen.append(at)) == done
     assert seen[-1] == ("downloading tsm_tiny", len(CHECKPOINT), len(CHECKPOINT))
+
+
+def test_all_models_are_not_some(make_entry: Callable[..., Entry], invoke: Callable[..., Result]) -> None:
+    result = invoke([make_entry("https://nowhere.invalid/w.pth")], "download", "tsm_tiny", "--all")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--all takes every model" in result.stderr

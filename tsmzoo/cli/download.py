@@ -41,10 +41,10 @@ def download_(
     """
     if not models and not all_:
         raise typer.BadParameter("name a model, or give --all")
-    if models and all_:
-        raise typer.BadParameter("--all takes every model; name models, or give --all")
     if source is not None and (all_ or len(models or []) != 1):
         raise typer.BadParameter("--source is where the file of one model is: name that model alone")
+    if models and all_:
+        raise typer.BadParameter("--all takes every model; name models, or give --all")
     from tsmzoo import api
 
     if all_:
