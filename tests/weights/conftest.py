@@ -81,6 +81,8 @@ class Reply:
     hold: Callable[[], object] = lambda: None
     #: Seconds between single bytes.
     trickle: float = 0
+    #: In place of all that: begin with these bytes, and go on with single ones until the client hangs up.
+    endless: bytes = b""
     #: Status of the answer to HEAD, if it is another.
     head: int | None = None
 
@@ -136,6 +138,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         reply = self._reply()
         body, status = reply.body, reply.status
+        self.wfile.write(reply.endless)
+        while reply.endless:
+            time.sleep(0.02)
+            self.wfile.write(b"0")
         headers = {"Content-Length": str(len(body))}
         if status == 200 and (wanted := self.headers.get("Range")):
             first, last = wanted.removeprefix("bytes=").split("-")

@@ -130,10 +130,7 @@ def info(zoo: Registry, entry: Entry) -> ModelInfo:
             about=normalisation.about,
         ),
         labels=Labels(
-            map=entry.labels,
-            order=zoo.labels[entry.labels].order,
-            classes=entry.classes,
-            names=zoo.label_names(entry),
+            map=entry.labels, order=zoo.labels[entry.labels].order, classes=entry.classes, names=zoo.label_names(entry)
         ),
         file=WeightsFile(
             path=None if path is None else str(path), cached=cache.is_cached(entry), max_bytes=entry.max_bytes

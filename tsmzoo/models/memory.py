@@ -85,7 +85,7 @@ class StepMemory:
         self._next.append(x[:, :fold])
         return torch.cat([before, x[:, fold:]], 1)
 
-    def past(self, x: Tensor, frames: int) -> Tensor:
+    def past(self, x: Tensor, frames: int) -> Tensor:  # noqa: ARG002 - as the buffer has it
         buffer = self._states[len(self._next)]
         axis = 3 if self._channels_last else 1
         newest = [*torch.split(self._ordered(buffer), x.shape[1], axis)[1:], self._ordered(x)]

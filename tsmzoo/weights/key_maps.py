@@ -15,7 +15,7 @@ from torch import Tensor
 from tsmzoo.errors import CheckpointError
 from tsmzoo.models.movinet import SIZES
 from tsmzoo.registry.schema import Backbone
-from tsmzoo.text import one_line
+from tsmzoo.text import one_line, some
 
 #: (pattern, replacement), applied in turn to each key of a file.
 Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
@@ -379,9 +379,7 @@ def detect_backbone(state: Mapping[str, Tensor]) -> str:
 
 def some_names(names: Iterable[str], most: int = 3) -> str:
     """Return the first `most` names and the number of the others, for a message."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(short_name, names[:most])) + more
+    return some(list(map(short_name, names)), most)
 
 
 def short_name(name: str) -> str:
