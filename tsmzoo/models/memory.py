@@ -84,7 +84,7 @@ class StepMemory:
         past = self._handed_on(x[:, :fold])
         return torch.cat([past, x[:, fold:]], 1)
 
-    def past(self, x: Tensor, frames: int) -> Tensor:
+    def past(self, x: Tensor, frames: int) -> Tensor:  # noqa: ARG002 - as the others take it
         buffer = self._states[len(self._next)]
         axis = 3 if self._channels_last else 1
         newest = [*torch.split(self._ordered(buffer), x.shape[1], axis)[1:], self._ordered(x)]
