@@ -1,4 +1,4 @@
-"""Fold the factors of MoViNet's blocks into its convolutions, for export; where channels are last, say it in that order.
+"""Fold the factors of MoViNet's blocks into its convolutions, for export; say it in the file's order of axes.
 
 The gate of a stream, clip(0.2 y + 0.5, 0, 1), is relu6(1.2 y + 3) / 6: 1.2 and 3 go into the convolution in front,
 which takes RELU6 with it, 1/6 and ReZero's scalar into the projection behind. Nothing is left of either, and phones'
