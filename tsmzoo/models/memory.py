@@ -88,7 +88,7 @@ class StepMemory:
         self._next.append(x[:, :fold])
         return torch.cat([before, x[:, fold:]], 1)
 
-    def past(self, x: Tensor, frames: int) -> Tensor:  # noqa: ARG002 - as ClipMemory
+    def past(self, x: Tensor, frames: int) -> Tensor:  # noqa: ARG002 - as the others take it
         buffer = self._states[len(self._next)]
         axis = 3 if self._channels_last else 1
         newest = [*torch.split(self._ordered(buffer), x.shape[1], axis)[1:], self._ordered(x)]
