@@ -206,8 +206,8 @@ def rivals(per: str) -> str:
         )
     states = "state kB | " if per == "frame" else ""
     return table(
-        f"model | dataset | top-1 | protocol | GMACs | time, fp32 | time, int8 | ms | ms, int8 | {states}MB | MB, int8 | "
-        "peak MB | formats | license of the weights",
+        f"model | dataset | top-1 | protocol | GMACs | time, fp32 | time, int8 | ms | ms, int8 | {states}MB | "
+        "MB, int8 | peak MB | formats | license of the weights",
         rows,
         "  r rrrrr" + "r" * bool(states) + "rrr",
     )
