@@ -1,8 +1,8 @@
 """Build the network of a registry entry.
 
 One file holds one family of backbones. A backbone (`resnet.py`, `mobilenet_v2.py`, …) maps frames to logits of each
-frame, I3D (`i3d.py`) and X3D (`x3d.py`) to those of each clip; `wrappers.py` makes a model of clips or of a stream of it. Offline and
-online models hold the same backbone and weights.
+frame, I3D (`i3d.py`) and X3D (`x3d.py`) to those of each clip; `wrappers.py` makes a model of clips or of a stream of
+it. Offline and online models hold the same backbone and weights.
 
 To add a backbone, write its file, add its row to `BACKBONES` and its name to `registry/schema.py`; published files of
 it need key rules in `weights/key_maps.py`. `forward(x, frames, shift)` takes normalized frames, (N·T, C, H, W), the
