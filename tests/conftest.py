@@ -129,9 +129,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     def make(*requirements: str) -> Path:
         folder = tmp_path_factory.mktemp("environment") / "env"
         folders.append(folder)
-        venv.create(folder, with_pip=True)
+        venv.create(folder)  # our pip installs into it: another pip and all bytecode would take half of the time
         python = folder / "bin" / "python"
-        command = [python, "-m", "pip", "install", "-q", *requirements]
+        command = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile", *requirements]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             last = (result.stderr.strip().splitlines() or ["pip says nothing"])[-1]
