@@ -11,7 +11,7 @@ import msgspec
 
 from tsmzoo.catalog.listing import gmacs
 from tsmzoo.errors import DownloadError
-from tsmzoo.registry import Address, Entry, Registry, Result, Source, recipes
+from tsmzoo.registry import FAMILIES, Address, Entry, Registry, Result, Source, recipes
 from tsmzoo.text import joined
 from tsmzoo.weights import cache
 
@@ -153,7 +153,7 @@ def text(info: ModelInfo) -> str:
     aliases = f" ({', '.join(info.aliases)})" if info.aliases else ""
     lines = [
         f"{entry.id}{aliases}",
-        f"  {entry.family.upper()}, {entry.mode}, {entry.backbone}, {_shift(info)}; {entry.modality} on "
+        f"  {FAMILIES[entry.family]}, {entry.mode}, {entry.backbone}, {_shift(info)}; {entry.modality} on "
         f"{entry.dataset}",
         "",
     ]

@@ -16,6 +16,8 @@ from tsmzoo.errors import RegistryError
 from tsmzoo.registry import paths
 
 Family = Literal["tsn", "tsm", "i3d", "x3d", "movinet"]
+#: How each family is written.
+FAMILIES: dict[Family, str] = {"tsn": "TSN", "tsm": "TSM", "i3d": "I3D", "x3d": "X3D", "movinet": "MoViNet"}
 Mode = Literal["offline", "online"]
 Modality = Literal["rgb", "flow"]
 Backbone = Literal[
