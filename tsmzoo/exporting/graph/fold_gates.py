@@ -21,8 +21,8 @@ from tsmzoo.models.movinet import Bottleneck, CausalConv, FrameMean, StreamSquee
 def fold_gates(model: nn.Module, *, channels_last: bool) -> nn.Module:
     """Return a copy of `model` whose MoViNet blocks have no factors of their own; its batch norms are folded before.
 
-    `channels_last` says that the file will have its axes so: litert-torch puts transposes around convolutions over time,
-    means and states that are not written in that order.
+    `channels_last` says that the file will have its axes so: litert-torch puts transposes around convolutions over
+    time, means and states that are not written in that order.
     """
     model = copy.deepcopy(model)
     for name, module in list(model.named_modules()):
