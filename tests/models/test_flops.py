@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tsmzoo import models, registry
 from tsmzoo.models.flops import count
 from tsmzoo.registry import Entry
+from tsmzoo.registry.schema import Backbone
 
 ZOO = registry.load()
 
@@ -271,9 +272,33 @@ def inception_macs(entry: Entry, size: int, frames: int) -> int:
     return total + width * entry.classes
 
 
+#: By stage of X3D: blocks, inner width, width, hidden width of the squeeze.
+X3D = ((3, 54, 24, 8), (5, 108, 48, 8), (11, 216, 96, 16), (7, 432, 192, 32))
+X3D_L = tuple((blocks, *rest) for blocks, (_, *rest) in zip((5, 10, 25, 15), X3D, strict=True))
+#: Side of the window of the head, of PyTorchVideo's networks.
+X3D_WINDOWS = {"xs": 5, "s": 5, "m": 7, "l": 10}
+
+
+def x3d_macs(entry: Entry, size: int, frames: int) -> int:
+    """Feichtenhofer, Table 1, and the sides, rounded up; PyTorchVideo's head answers at each place of its window."""
+    side, width_in = half(size), 24
+    total = frames * side**2 * 24 * (entry.channels * 9 + 5)
+    for blocks, inner, width, hidden in X3D_L if "x3d_l" in entry.backbone else X3D:
+        for block in range(blocks):
+            before, side = side, half(side) if block == 0 else side
+            total += frames * (before**2 * width_in * inner + side**2 * inner * (27 + width))
+            total += frames * side**2 * width_in * width if block == 0 else 0
+            total += 2 * inner * hidden if block % 2 == 0 else 0
+            width_in = width
+    _, name, *windowed = entry.backbone.split("_") if "_windowed" in entry.backbone else ("x3d", "")
+    places = (side - X3D_WINDOWS[name] + 1) ** 2 if windowed else 1
+    return total + frames * side**2 * 192 * 432 + places * (432 * 2048 + 2048 * entry.classes)
+
+
 #: Networks of whole clips, which cost otherwise than their frames alone.
 VOLUMES = {"inception_v1_i3d": inception_macs} | dict.fromkeys(INFLATIONS, inflated_macs)
 VOLUMES |= {f"movinet_{size}_{kind}": movinet_macs for size in MOVINETS for kind in ("base", "stream")}
+VOLUMES |= dict.fromkeys([name for name in get_args(Backbone) if name.startswith("x3d")], x3d_macs)
 
 
 def by_hand(entry: Entry, size: int | None = None, frames: int | None = None) -> int:
