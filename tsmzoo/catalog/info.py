@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -217,7 +218,8 @@ def _rows(info: ModelInfo) -> list[tuple[str, str]]:
     ]
     if entry.states:
         shapes = " ".join("x".join(map(str, shape)) for shape in entry.states)
-        rows.append(("states", f"{len(entry.states)}, zeros at first: {shapes}"))
+        megabytes = 4 * sum(math.prod(shape) for shape in entry.states) / 1e6
+        rows.append(("states", f"{len(entry.states)}, {megabytes:.3g} MB in fp32, zeros at first: {shapes}"))
     sample = f": {', '.join(labels.names[:3])}, …" if labels.names else "; the names are not at hand"
     rows.append(("labels", f"{labels.classes} ({labels.map}, {labels.order}){sample}"))
     return rows + _file_rows(info)

@@ -13,6 +13,7 @@ from tsmzoo.callbacks import Notify, silent
 from tsmzoo.errors import ArtifactError
 from tsmzoo.exporting.compare import compare
 from tsmzoo.inference.model import Model
+from tsmzoo.inference.reference import resized
 from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.registry import Registry, ShiftName, recipes, with_classes
 from tsmzoo.system.quiet import quiet
@@ -75,7 +76,7 @@ def reverify(
     stage("checking the digest")
     contract, converter = open_artifact(path)
     registry = with_classes(registry, contract.model, contract.classes, contract.labels)
-    entry = msgspec.structs.replace(registry.find(contract.model), size=contract.size, frames=contract.frames)
+    entry = resized(registry.find(contract.model), contract.frames, contract.size)
     source = contract.checkpoint
     if weights is not None and (source is None) != (weights == "random"):
         raise ArtifactError(

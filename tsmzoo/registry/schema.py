@@ -274,6 +274,8 @@ class Entry(_Record, frozen=True, kw_only=True):
     frames: Frames
     #: Side of the square input that the file was trained with, in pixels.
     size: Size = 224
+    #: The short side that a video is resized to before it is cropped, if it is not that of others: 256 for 224.
+    resize: Size | None = None
     #: How the file was trained to see a video: T segments of all of it, T frames `stride` apart, or a live stream.
     sampling: Literal["uniform", "dense", "stream"]
     stride: Stride | None = None
@@ -343,8 +345,8 @@ class Entry(_Record, frozen=True, kw_only=True):
 
     @property
     def short_side(self) -> int:
-        """The short side that a video is resized to before it is cropped: 256 for 224, as both publishers do."""
-        return round(self.size * 256 / 224)
+        """The short side that a video is resized to before it is cropped: 256 for 224, as most publishers do."""
+        return self.resize or round(self.size * 256 / 224)
 
     @property
     def too_large(self) -> str | None:

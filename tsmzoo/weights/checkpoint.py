@@ -336,10 +336,11 @@ def _other_classes(net: nn.Module, state: Mapping[str, Tensor], misshapen: Itera
 
 
 def _match_axes(ours: Tensor, tensor: Tensor) -> Tensor:
-    """Drop trailing axes of size 1: 1x1x1 kernels where ours are 1x1 (non-local) or linear (Inception).
+    """Drop axes of size 1 that ours lacks, the last ones first.
 
-    Also drop the first axis of batch norms of shape 1, C in old BNInception files.
+    For example kernels of 1x1x1 where ours are 1x1 (non-local) or linear (Inception), and of 1x3x3 where ours are 3x3;
+    the first axis of batch norms of shape 1, C in old BNInception files.
     """
-    while tensor.dim() > ours.dim() and tensor.shape[-1] == 1:
-        tensor = tensor.squeeze(-1)
-    return tensor.squeeze(0) if ours.dim() == 1 and tensor.dim() == 2 else tensor
+    while tensor.dim() > ours.dim() and 1 in tensor.shape:
+        tensor = tensor.squeeze(max(axis for axis, length in enumerate(tensor.shape) if length == 1))
+    return tensor

