@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 from tsmzoo import registry
 from tsmzoo.registry import recipes
+from tsmzoo.registry.schema import Family
 from tsmzoo.weights.cache import Pin, pin
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def families() -> str:
         if e.source != "tsmzoo":
             groups.setdefault((e.family, e.backbone), []).append(e)
     rows = []
-    for (family, backbone), entries in sorted(groups.items(), key=lambda g: ("tsn tsm i3d".index(g[0][0]), g[0][1])):
+    for (family, backbone), entries in sorted(groups.items(), key=lambda g: (get_args(Family).index(g[0][0]), g[0][1])):
         best = max(entries, key=_rank)
         sizes = sorted({round(e.mparams, 1) for e in entries})
         rows.append(

@@ -105,7 +105,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
             meta = {"mmaction_version": "0.8.0", "env_info": "sys.platform: linux", "epoch": 50, "iter": 939400}
             torch.save({"meta": meta, "state_dict": state}, path)
             return path
-        if case["format"] in ("pytorchvideo", "piergiaj-i3d"):
+        if case["format"] in ("pytorchvideo", "piergiaj-i3d", "atze00-movinet"):
             path = folder / f"{name}.pt"
             torch.save({"model_state": state} if case["format"] == "pytorchvideo" else state, path)
             return path

@@ -314,6 +314,7 @@ MODEL = {
     "mmaction2_i3d_r50_heavy_k400": "i3d_r50_heavy_k400",
     "pytorchvideo_i3d_r50_k400": "i3d_r50_k400_8x8",
     "piergiaj_i3d_inception_k400": "i3d_inception_k400_rgb_piergiaj",
+    **{f"movinet_{name}_k600": f"movinet_{name}_k600" for name in ("a0_base", "a0_stream", "a1_base", "a1_stream")},
 }
 MIT, ONLINE, MMACTION = "mit_tsm_mbv2_k400", "mit_tsm_mbv2_jester_online", "mmaction2_tsm_mbv2_k400"
 State = dict[str, Tensor]

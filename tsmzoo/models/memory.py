@@ -65,13 +65,16 @@ class StepMemory:
     """The memory of one step of N streams; pure: it takes states, and gives `next_states` in the same order.
 
     States lie as the network calls for them; after them, if it takes means, the count of frames, (N, 1, 1, 1), one for
-    all. Use one instance for one forward pass.
+    all. Use one instance for one forward pass. `channels_last` is true if the exported file will have its axes so: then
+    litert-torch puts no transposes around what is computed with states.
     """
 
-    def __init__(self, states: Iterable[Tensor]) -> None:
-        self._states = list(states)
+    def __init__(self, states: Iterable[Tensor], *, channels_last: bool = False) -> None:
+        self._states, self._channels_last = list(states), channels_last
         self._next: list[Tensor] = []
         self._count: Tensor | None = None
+        #: What the present frame adds to a mean: one part in so many frames.
+        self._share: Tensor | None = None
 
     @property
     def next_states(self) -> list[Tensor]:
@@ -84,17 +87,29 @@ class StepMemory:
 
     def past(self, x: Tensor, frames: int) -> Tensor:
         buffer = self._states[len(self._next)]
-        self._next.append(x if frames == 1 else torch.cat([buffer[:, x.shape[1] :], x], 1))
+        axis = 3 if self._channels_last else 1
+        newest = [*torch.split(self._ordered(buffer), x.shape[1], axis)[1:], self._ordered(x)]
+        self._next.append(self._ordered_back(torch.cat(newest, axis)))
         return buffer
 
     def mean(self, x: Tensor) -> Tensor:
-        if self._count is None:
+        if self._share is None:
             self._count = torch.clamp(self._states[-1] + 1, max=MOST_COUNTED)
+            # Not the reciprocal, for which Core ML adds 1e-4 to what it divides by.
+            self._share = torch.ones_like(self._count) / self._count
         before = self._states[len(self._next)]
         # Not the sum, which grows without bound: in half precision it would soon stand still.
-        mean = before + (x - before) / self._count
+        before, x = self._ordered(before), self._ordered(x)
+        mean = self._ordered_back(before + (x - before) * self._share)
         self._next.append(mean)
         return mean
+
+    def _ordered(self, x: Tensor) -> Tensor:
+        """Return `x` with its axes in the order of the file."""
+        return x.permute(0, 2, 3, 1) if self._channels_last else x
+
+    def _ordered_back(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2) if self._channels_last else x
 
 
 class FirstStep:

@@ -200,24 +200,31 @@ class StreamSqueeze(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         hidden = scaled(2 * width // 4, 1)
+        self.mean = FrameMean()
         self.fc1 = nn.Conv2d(2 * width, hidden, 1)
         self.fc2 = nn.Conv2d(hidden, width, 1)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        mean = x.mean((2, 3), keepdim=True)
+        mean = self.mean(x)
         y = self.fc2(F.hardswish(self.fc1(torch.cat([memory.mean(mean), mean], 1))))
         # Keras' hard_sigmoid, clip(0.2 y + 0.5, 0, 1): the published weights go with it, not with relu6(y + 3) / 6,
         # which later releases of the publisher's code put in its place (tensorflow/models, issue 13559).
         return x * (F.relu6(1.2 * y + 3) / 6)
 
 
+class FrameMean(nn.Module):
+    """N, C, H, W to N, C, 1, 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
 class SameAveragePool2d(nn.Module):
     """The mean of 3x3 with stride 2, padded like TensorFlow's SAME; zeros of the padding do not count."""
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = F.avg_pool2d(padded_2d(x, 3, 2), 3, 2)
-        counted = F.avg_pool2d(padded_2d(torch.ones_like(x[:1, :1]), 3, 2), 3, 2)
-        return pooled / counted
+        # The zero behind a side that is even is what the last window finds beyond it; odd ones have one in front, too.
+        return F.avg_pool2d(x, 3, 2, (x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True, count_include_pad=False)
 
 
 class StreamParts:
@@ -328,10 +335,11 @@ class MoViNetStream(MoViNet):
 
     def __init__(self, size: str, classes: int, *, channels: int = 3, dropout: float = 0.2) -> None:
         super().__init__(size, StreamParts, classes, channels=channels, dropout=dropout)
+        self.mean = FrameMean()
 
     def forward(self, x: Tensor, frames: int, memory: Memory) -> Tensor:  # noqa: ARG002 - as the others take it
         """Return the logits, N·T, classes, of normalized frames, N·T, C, H, W."""
-        mean = self.features(x, memory).mean((2, 3), keepdim=True)
+        mean = self.mean(self.features(x, memory))
         return self.classify(memory.mean(mean).flatten(1))
 
 

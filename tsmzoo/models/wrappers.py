@@ -59,14 +59,17 @@ def _check_frames(backbone: nn.Module, frames: int, group: int | None) -> None:
 
 
 class StreamStep(nn.Module):
-    """Maps a frame, (N, C, H, W), and the states to logits, (N, classes), and the next states; a pure function."""
+    """Maps a frame, (N, C, H, W), and the states to logits, (N, classes), and the next states; a pure function.
 
-    def __init__(self, backbone: nn.Module) -> None:
+    `channels_last` is true if the exported file will have its axes so; it decides how states are computed with.
+    """
+
+    def __init__(self, backbone: nn.Module, *, channels_last: bool = False) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self._channels_last = backbone, channels_last
 
     def forward(self, frame: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        memory = StepMemory(states)
+        memory = StepMemory(states, channels_last=self._channels_last)
         logits: Tensor = self.backbone(frame, 1, memory)
         return logits, *memory.next_states
 

@@ -336,11 +336,13 @@ def _other_classes(net: nn.Module, state: Mapping[str, Tensor], misshapen: Itera
 
 
 def _match_axes(ours: Tensor, tensor: Tensor) -> Tensor:
-    """Drop axes of size 1 that ours lacks, the last ones first.
+    """Drop axes of size 1 that ours lacks: trailing ones, of kernels of 1x1x1 where ours are 1x1 or linear.
 
-    For example kernels of 1x1x1 where ours are 1x1 (non-local) or linear (Inception), and of 1x3x3 where ours are 3x3;
-    the first axis of batch norms of shape 1, C in old BNInception files.
+    Also that of time of kernels of 1x3x3 (MoViNet's as it was trained), and the first axis of batch norms of shape 1, C
+    in old BNInception files.
     """
-    while tensor.dim() > ours.dim() and 1 in tensor.shape:
-        tensor = tensor.squeeze(max(axis for axis, length in enumerate(tensor.shape) if length == 1))
-    return tensor
+    while tensor.dim() > ours.dim() and tensor.shape[-1] == 1:
+        tensor = tensor.squeeze(-1)
+    if (ours.dim(), tensor.dim()) == (4, 5):
+        return tensor.squeeze(2)
+    return tensor.squeeze(0) if (ours.dim(), tensor.dim()) == (1, 2) else tensor
