@@ -85,7 +85,7 @@ class StepMemory:
         self._next.append(x[:, :fold])
         return torch.cat([before, x[:, fold:]], 1)
 
-    def past(self, x: Tensor, frames: int) -> Tensor:
+    def past(self, x: Tensor, frames: int) -> Tensor:  # noqa: ARG002 - as the others take it
         buffer = self._states[len(self._next)]
         axis = 3 if self._channels_last else 1
         newest = [*torch.split(self._ordered(buffer), x.shape[1], axis)[1:], self._ordered(x)]
@@ -96,7 +96,7 @@ class StepMemory:
         if self._share is None:
             self._count = torch.clamp(self._states[-1] + 1, max=MOST_COUNTED)
             # Not the reciprocal, for which Core ML adds 1e-4 to what it divides by.
-            self._share = torch.ones_like(self._count) / self._count
+            self._share = torch.ones(1, dtype=x.dtype, device=x.device) / self._count
         before = self._states[len(self._next)]
         # Not the sum, which grows without bound: in half precision it would soon stand still.
         before, x = self._ordered(before), self._ordered(x)

@@ -1,4 +1,4 @@
-"""Fold the factors of MoViNet's blocks into its convolutions, for export; where channels are last, say it in that order.
+"""Fold the factors of MoViNet's blocks into its convolutions, for export, and write its steps channels last.
 
 The gate of a stream, clip(0.2 y + 0.5, 0, 1), is relu6(1.2 y + 3) / 6: 1.2 and 3 go into the convolution in front,
 which takes RELU6 with it, 1/6 and ReZero's scalar into the projection behind. Nothing is left of either, and phones'
@@ -21,8 +21,8 @@ from tsmzoo.models.movinet import Bottleneck, CausalConv, FrameMean, StreamSquee
 def fold_gates(model: nn.Module, *, channels_last: bool) -> nn.Module:
     """Return a copy of `model` whose MoViNet blocks have no factors of their own; its batch norms are folded before.
 
-    `channels_last` says that the file will have its axes so: litert-torch puts transposes around pads, taps and states
-    that are not written in that order.
+    `channels_last` says that the file will have its axes so: litert-torch puts transposes around convolutions over
+    time, means and states that are not written in that order.
     """
     model = copy.deepcopy(model)
     for name, module in list(model.named_modules()):
@@ -42,10 +42,11 @@ class FoldedBottleneck(nn.Module):
     def __init__(self, block: Bottleneck) -> None:
         super().__init__()
         self.expand, self.deep, self.project = block.expand, block.deep, block.project
-        self.se, self.pool, self.shortcut = block.se, block.pool, block.shortcut
+        self.pool, self.shortcut = block.pool, block.shortcut
         conv, scale = cast("nn.Conv2d", block.project.conv), block.alpha.detach()
         assert conv.bias is not None
         conv.bias.data *= scale
+        self.se: nn.Module = block.se
         if isinstance(block.se, StreamSqueeze):
             self.se = FoldedSqueeze(block.se)
             scale = scale / 6
@@ -73,22 +74,29 @@ class FoldedSqueeze(nn.Module):
 
 
 class TapsChannelsLast(nn.Module):
-    """`CausalConv` with its products in the order N, H, W, C."""
+    """`CausalConv` in the order N, H, W, C: the frames before by one convolution, the present one by a product.
+
+    In memory a buffer is N, H·W, frames, C as well, so that it needs no cuts: a convolution over frames takes it whole.
+    """
 
     def __init__(self, conv: CausalConv) -> None:
         super().__init__()
-        self.taps = nn.Parameter(conv.weight.detach()[:, 0, :, 0].T.contiguous())  # reach, C
-        self.bias = conv.bias
+        channels, frames = conv.in_channels, conv.kernel_size[0] - 1
+        weight = conv.weight.detach()
+        self.past = nn.Conv2d(channels, channels, (1, frames), groups=channels)
+        self.past.weight.data = weight[:, :, :-1].transpose(2, 3).contiguous()
+        assert conv.bias is not None
+        self.past.bias = conv.bias
+        self.now = nn.Parameter(weight[:, 0, -1, 0].clone())
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        past = memory.past(x, len(self.taps) - 1).permute(0, 2, 3, 1)
-        x = x.permute(0, 2, 3, 1)
-        y = x * self.taps[-1]
-        for tap, frame in zip(self.taps[:-1], torch.split(past, x.shape[3], 3), strict=True):
-            y = y + frame * tap
-        if self.bias is not None:
-            y = y + self.bias
-        return y.permute(0, 3, 1, 2)
+        frames = self.past.kernel_size[1]
+        past = memory.past(x, frames).permute(0, 2, 3, 1)
+        n, h, w, _ = past.shape
+        past = past.reshape(n, h * w, frames, x.shape[1]).permute(0, 3, 1, 2)
+        past = self.past(past).permute(0, 2, 3, 1).reshape(n, h, w, x.shape[1])
+        out: Tensor = x.permute(0, 2, 3, 1) * self.now + past
+        return out.permute(0, 3, 1, 2)
 
 
 class WindowMean(nn.Module):
