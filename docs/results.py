@@ -21,7 +21,7 @@ from tsmzoo.catalog.flops import Cost
 from tsmzoo.catalog.info import ModelInfo
 from tsmzoo.catalog.links import LinkCheck
 from tsmzoo.catalog.listing import ModelRow
-from tsmzoo.catalog.stub import CheckpointInfo
+from tsmzoo.catalog.own_checkpoint import CheckpointInfo
 from tsmzoo.cli._results import Pictures, Videos
 from tsmzoo.cli._story import Demo
 from tsmzoo.evaluation.report import EvaluationResult

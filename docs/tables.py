@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 from tsmzoo import registry
-from tsmzoo.registry import recipes
+from tsmzoo.registry import FAMILIES, recipes
 from tsmzoo.registry.schema import Family
 from tsmzoo.weights.cache import Pin, pin
 
@@ -59,7 +59,7 @@ def families() -> str:
         sizes = sorted({round(e.mparams, 1) for e in entries})
         rows.append(
             (
-                family.upper(),
+                FAMILIES[family],
                 backbone,
                 sum(e.has_weights for e in entries),
                 f"{sizes[0]:.1f}" if len(sizes) == 1 else f"{sizes[0]:.1f}…{sizes[-1]:.1f}",
@@ -206,8 +206,8 @@ def rivals(per: str) -> str:
         )
     states = "state kB | " if per == "frame" else ""
     return table(
-        f"model | dataset | top-1 | protocol | GMACs | time, fp32 | time, int8 | ms | ms, int8 | {states}MB | MB, int8 | "
-        "peak MB | formats | license of the weights",
+        f"model | dataset | top-1 | protocol | GMACs | time, fp32 | time, int8 | ms | ms, int8 | {states}MB | "
+        "MB, int8 | peak MB | formats | license of the weights",
         rows,
         "  r rrrrr" + "r" * bool(states) + "rrr",
     )

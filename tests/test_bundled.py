@@ -35,7 +35,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[VideoLog
     motion.write(folder / "clips", VIDEOS, SEED)
     clips = layouts.read(folder / "clips")
     for name in story.MODELS:
-        evaluate.evaluate(ZOO, ModelReference(name), clips, Settings(workers=0), folder / f"{name}.jsonl")
+        evaluate.save_predictions(ZOO, ModelReference(name), clips, Settings(workers=0), folder / f"{name}.jsonl")
     return {name: list(predictions.read(folder / f"{name}.jsonl")) for name in story.MODELS}
 
 

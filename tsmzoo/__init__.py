@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tsmzoo.catalog.info import ModelInfo
     from tsmzoo.catalog.links import LinkCheck
     from tsmzoo.catalog.listing import ModelRow
-    from tsmzoo.catalog.stub import CheckpointInfo
+    from tsmzoo.catalog.own_checkpoint import CheckpointInfo
     from tsmzoo.errors import (
         ArtifactError,
         CheckpointError,
@@ -146,7 +146,7 @@ _MODULES = {
     "Artifact": "exporting.report",
     "BenchmarkRow": "benchmarking.run",
     "CachedFile": "catalog.cached",
-    "CheckpointInfo": "catalog.stub",
+    "CheckpointInfo": "catalog.own_checkpoint",
     "Cost": "catalog.flops",
     "Diagnosis": "catalog.doctor",
     "Download": "catalog.download",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from msgspec import Meta
 
 from tsmzoo import registry as registries
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tsmzoo.catalog.info import ModelInfo
     from tsmzoo.catalog.links import LinkCheck
     from tsmzoo.catalog.listing import ModelRow
-    from tsmzoo.catalog.stub import CheckpointInfo
+    from tsmzoo.catalog.own_checkpoint import CheckpointInfo
     from tsmzoo.evaluation.report import EvaluationResult
     from tsmzoo.exporting.card import Pushed
     from tsmzoo.exporting.report import Artifact
@@ -217,9 +218,9 @@ def describe_checkpoint(
         >>> found.backbone, found.classes, found.like
         ('mobilenet_v2', 14, 'tsm_mbv2_motion')
     """
-    from tsmzoo.catalog import stub
+    from tsmzoo.catalog import own_checkpoint
 
-    return stub.describe(
+    return own_checkpoint.describe(
         _zoo(registry),
         _path("weights", weights),
         like,
@@ -405,7 +406,7 @@ def check_links(
     from tsmzoo.catalog.listing import matching
 
     zoo = _zoo(registry)
-    return links.check(zoo, matching(zoo, check("pattern", pattern, str | None), {}, search=None), progress)
+    return links.check(zoo, matching(zoo, check("pattern", pattern, str | None)), progress)
 
 
 def doctor(*, progress: Progress = silent) -> Diagnosis:
@@ -476,7 +477,7 @@ def mirror(
     if original and url is not None:
         raise UsageError("`url` goes into a registry, which `original` does not write; leave out one")
     zoo = _zoo(registry)
-    found = {each.id: each for one in _each(models) for each in matching(zoo, str(one), {}, search=None)}
+    found = {each.id: each for one in _each(models) for each in matching(zoo, str(one))}
     entries = [each for each in found.values() if each.has_weights]
     if not entries:
         raise RegistryError("no weights were published for these models; there is nothing to mirror")
@@ -739,7 +740,7 @@ def export(
         >>> [state.input for state in artifact.contract.states[:2]]
         ['state_0', 'state_1']
     """
-    from tsmzoo.exporting.run import export_model
+    from tsmzoo.exporting.export import export_model
     from tsmzoo.inference.reference import referred
 
     return export_model(
@@ -800,7 +801,7 @@ def verify(
         >>> tsmzoo.verify("gestures.tflite").passed
         True
     """
-    from tsmzoo.exporting.run import verify_file
+    from tsmzoo.exporting.verify import verify_file
 
     return verify_file(
         _zoo(registry),
@@ -947,12 +948,11 @@ def evaluate(
         >>> result.videos, result.top1
         (14, 100.0)
     """
-    from tsmzoo.evaluation.evaluate import Settings
+    from tsmzoo.evaluation import evaluate as evaluation
     from tsmzoo.evaluation.protocol import Changes
-    from tsmzoo.evaluation.run import evaluate_members
     from tsmzoo.inference.reference import referred
 
-    settings = Settings(
+    settings = evaluation.Settings(
         protocol=protocol,
         changes=Changes(clips=clips, crops=crops, frames=frames),
         observe=tuple(sorted({check("observe", each, int) for each in _several("observe", observe)})),
@@ -960,7 +960,7 @@ def evaluate(
         workers=workers,
         registries=(_path("registry", registry),) if registry is not None else (),
     )
-    return evaluate_members(
+    return evaluation.evaluate(
         [referred(model) for model in _each(models)],
         settings,
         data=_optional("data", data),
@@ -982,6 +982,7 @@ def train(
     val: PathLike,
     output: PathLike,
     *,
+    weights: PathLike | None = None,
     train_list: PathLike | None = None,
     val_list: PathLike | None = None,
     layout: str | None = None,
@@ -1004,6 +1005,7 @@ def train(
         data: The videos to train on: a dataset as it was published, or a folder of your own, as in `evaluate`.
         val: The same, to measure on; never trained on.
         output: The folder of the run.
+        weights: What training starts from, in place of the recipe's: `random`, `published`, or a checkpoint.
         train_list: A list in place of the one in `data`.
         val_list: A list in place of the one in `val`.
         layout: Layout of the data; default: detected from their files.
@@ -1032,6 +1034,8 @@ def train(
 
     split, layout = check("split", split, Split), check("layout", layout, str | None)
     how, zoo = recipes.training(str(recipe)), _zoo(registry)
+    if weights is not None:
+        how = msgspec.structs.replace(how, weights=str(_path("weights", weights)))
     return training.train(
         zoo,
         how,

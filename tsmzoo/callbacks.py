@@ -12,8 +12,3 @@ Notify = Callable[[str], None]
 
 def silent(*_: object) -> None:
     """Report nothing: a Progress or a Notify."""
-
-
-def downloading(progress: Progress, model: str) -> Callable[[int, int | None], None]:
-    """Return `progress` in the form that downloads call: with the bytes so far, and the total or None."""
-    return lambda done, total: progress(f"downloading {model}", done, total or 0)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
 import tsmzoo
-from tests.artifact.hub import TOKEN, Hub
+from tests.artifact.hub import Hub, serving
 from tests.artifact.made import copied
 from tsmzoo.cli import app
 
@@ -22,21 +20,8 @@ REPO = "hf://me/toy"
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    with Hub() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path / "cache"))
-        monkeypatch.delenv("TSMZOO_OFFLINE", raising=False)
+    with serving(monkeypatch, tmp_path) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -89,7 +74,15 @@ def test_a_pushed_file_answers_as_the_one_here(
     hub.requests.clear()
     assert answers(f"{REPO}/toy.onnx", frames) == local
     assert hub.requests == []
-    assert "TSMZOO_OFFLINE is set" in refusal("run", "hf://me/other/toy.onnx", frames)
+    assert refusal("run", "hf://me/other/toy.onnx", frames) == (
+        "hf://me/other/toy.onnx: is not in the cache, and TSMZOO_OFFLINE is set; unset it\n"
+    )
+
+
+def test_a_hub_that_is_down_is_one_line(hub: Hub, frames: Path) -> None:
+    hub.shutdown()
+    hub.server_close()
+    assert refusal("run", f"{REPO}/toy.onnx", frames).startswith(f"{REPO}/toy.onnx: no connection to the hub (")
 
 
 def test_a_package_is_a_folder_on_the_hub(hub: Hub, originals: Callable[[str], Path], tmp_path: Path) -> None:
@@ -124,6 +117,15 @@ def test_the_readme_of_the_user_stays_and_ours_is_renewed(hub: Hub, toy: Path) -
 @pytest.mark.parametrize("name", ["me/toy", "hf://toy", "hf://me/to y", "hf://me/toy/more", "hf://"])
 def test_what_names_no_repository_is_refused(name: str, hub: Hub, toy: Path) -> None:
     assert "is no repository on the hub" in refusal("push", toy, name, "--allow-random")
+    assert hub.requests == []
+
+
+def test_a_password_in_an_address_is_not_shown(hub: Hub, toy: Path) -> None:
+    for said in (
+        refusal("card", "hf://me:hunter2@toy/toy.onnx"),
+        refusal("push", toy, "hf://me:hunter2@toy", "--allow-random"),
+    ):
+        assert "hunter2" not in said
     assert hub.requests == []
 
 

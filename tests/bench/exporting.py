@@ -76,7 +76,7 @@ def _parts(library: str, model: str, path: str) -> None:
     from tsmzoo.exporting import export
 
     function: Any = Converter.convert
-    Converter.convert, export.check = timed("convert", function), timed("check", export.check)  # type: ignore[method-assign]
+    Converter.convert, export.verify = timed("convert", function), timed("check", export.verify)  # type: ignore[method-assign]
     try:
         format_ = {"mlpackage": "coreml"}.get(Path(path).suffix[1:], Path(path).suffix[1:])
         options = ["--weights", "random", "--precision", "fp32"]

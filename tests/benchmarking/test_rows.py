@@ -15,6 +15,7 @@ from tsmzoo.artifact.converter import Operator, Profile
 from tsmzoo.benchmarking import run
 from tsmzoo.benchmarking.run import Job, Timing
 from tsmzoo.inference.reference import ModelReference
+from tsmzoo.text import table
 
 Toy = Callable[..., Path]
 Bench = Callable[..., Result]
@@ -46,13 +47,21 @@ def test_a_slow_spell_that_hits_all_changes_no_ratio(
 def test_a_clip_and_a_frame_have_no_ratio(timing: Callable[..., Timing]) -> None:
     _, clip = run.rows([timing([[1.0]]), timing([[1.0]], "offline")])
     assert clip.ratio is None
-    assert run.cells(clip)[-2] == "–"
+    assert table(run.COLUMNS, [clip]).split()[-3] == "–"
+
+
+def test_the_bytes_of_states_are_told_of_streams_alone(timing: Callable[..., Timing]) -> None:
+    stream, clip = timing([[1.0]]), timing([[1.0]], "offline")
+    stream = msgspec.structs.replace(stream, loaded=msgspec.structs.replace(stream.loaded, state_bytes=2_696_772))
+    one, other = run.rows([stream, clip])
+    assert (one.state_bytes, other.state_bytes) == (2_696_772, msgspec.UNSET)
+    assert [row.split()[-2] for row in table(run.COLUMNS, [one, other]).splitlines()[-2:]] == ["2.70", "–"]
 
 
 def test_of_core_ml_nobody_chose_the_threads(timing: Callable[..., Timing]) -> None:
     (row,) = run.rows([msgspec.structs.replace(timing([[1.0]]), job=Job(ModelReference("m.mlpackage"), threads=2))])
     assert row.threads is None
-    assert run.cells(row)[2] == "–"
+    assert "  –  frame  " in table(run.COLUMNS, [row])
 
 
 @pytest.mark.parametrize(
@@ -93,13 +102,18 @@ def test_profile_in_the_document(timing: Callable[..., Timing]) -> None:
     document = msgspec.to_builtins(row)
     assert document["operators"][0] == {"kind": "Conv", "name": None, "calls": 2, "ms": 3.0, "share": 0.75}
     assert document["nodes"] == [{"kind": "Conv", "name": "a", "calls": 1, "ms": 3.0, "share": 0.75}]
-    said, kinds, nodes = run.profiles(row, lambda columns, rows: str([list(columns), *rows]))
+    said, kinds, nodes = run.profiles(row)
     assert said == "m: 4 ms a frame by the profiler, of which shares compare, times do not"
-    shares = [["Conv", "2", "3.000", "75.0%"], ["Add", "1", "1.000", "25.0%"]]
-    assert kinds == str([["operator", "calls", "ms", "share"], *shares])
-    assert nodes.splitlines()[1:] == [str([["node", "operator", "ms", "share"], ["a", "Conv", "3.000", "75.0%"]])]
+    lines = [line.split() for line in kinds.splitlines()]
+    assert [lines[0], *lines[2:]] == [
+        ["operator", "calls", "ms", "share"],
+        ["Conv", "2", "3.000", "75.0%"],
+        ["Add", "1", "1.000", "25.0%"],
+    ]
+    lines = [line.split() for line in nodes.splitlines()[1:]]
+    assert [lines[0], *lines[2:]] == [["node", "operator", "ms", "share"], ["a", "Conv", "3.000", "75.0%"]]
     long = msgspec.structs.replace(row, nodes=row.nodes * 14)
-    assert run.profiles(long, lambda *_: "")[2].splitlines()[-1] == "and 2 more (--json)"
+    assert run.profiles(long)[2].splitlines()[-1] == "and 2 more (--json)"
 
 
 def test_a_profile_of_nothing_has_no_shares(timing: Callable[..., Timing]) -> None:

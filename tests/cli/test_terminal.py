@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def test_what_an_error_says_is_one_line_with_its_words_apart() -> None:
 
 
 def test_a_table_stays_one() -> None:
-    lines = terminal.table({"id": "left", "n": "right"}, [["a\nb" + "x" * 100_000, "1"], ["c", "22"]]).split("\n")
+    columns: list[text_.Column[tuple[str, int]]] = [("id", "left", itemgetter(0)), ("n", "right", itemgetter(1))]
+    lines = text_.table(columns, [("a\nb" + "x" * 100_000, 1), ("c", 22)]).split("\n")
     assert len(lines) == 4
     assert {len(line) for line in lines} == {text_.CELL + 4}
     assert lines[2].startswith(r"a\nbxxx")

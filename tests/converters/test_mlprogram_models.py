@@ -22,6 +22,7 @@ with redirect_stderr(StringIO()):
     from coremltools.proto import Model_pb2
     from tsmzoo.converters.coreml.interpreter import ProgramRunner
 
+    import tsmzoo
     from tsmzoo import registry
     from tsmzoo.artifact import store
     from tsmzoo.artifact.contract import Contract, Verification
@@ -29,7 +30,6 @@ with redirect_stderr(StringIO()):
     from tsmzoo.exporting import export
     from tsmzoo.exporting.compare import compare
     from tsmzoo.exporting.plan import plan_export
-    from tsmzoo.exporting.verify import reverify
     from tsmzoo.inference.model import Model
     from tsmzoo.inference.torch_runner import torch_model
     from tsmzoo.registry import Entry, recipes
@@ -52,7 +52,7 @@ def make(folder: Path, entry: Entry, weights: str | None, **options: Any) -> Mad
     """Export as `tsmzoo export` does; it verifies the package."""
     network = load_network(entry, weights)
     out = folder / "m.mlpackage"
-    return Made(out, network, export.export(ZOO, network, plan_export(entry, TARGET, out=out, **options)))
+    return Made(out, network, export.write_artifact(ZOO, network, plan_export(entry, TARGET, out=out, **options)))
 
 
 def compared(made: Made, path: Path, steps: int = 16) -> Verification:
@@ -88,7 +88,7 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_a_bundled_stream_passes_and_verifies_again(online: Made) -> None:
     passed(online.contract)
-    _, again = reverify(ZOO, online.path)
+    again = tsmzoo.verify(online.path).verification
     assert again.status == "passed"
     assert again.max_rel_error == online.contract.verification.max_rel_error
 

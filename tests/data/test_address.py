@@ -235,7 +235,7 @@ def test_names_that_look_like_addresses_are_none() -> None:
 def test_an_address_is_shown_without_what_is_secret(url: str, shown: str) -> None:
     found = address.parse(url)
     assert str(found) == shown
-    assert repr(found) == "Address()"
+    assert repr(found) == "NetworkAddress()"
     assert found is not None
     assert found.url == url
 

@@ -150,7 +150,7 @@ def test_progress_is_told_by_videos(clips: Path, few: Path, tmp_path: Path) -> N
 
     seen: list[tuple[str, int, int]] = []
     notes: list[str] = []
-    speed = evaluate.evaluate(
+    speed = evaluate.save_predictions(
         ZOO,
         ModelReference(TSM, weights="random"),
         layouts.read(clips, few),

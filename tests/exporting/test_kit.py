@@ -171,7 +171,7 @@ def test_a_class_has_a_name_that_languages_take(model: str, name: str) -> None:
 def test_a_folder_that_holds_something_is_refused_before_the_long_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tsmzoo.exporting.run.plan_export", lambda *_, **__: pytest.fail("the long work began"))
+    monkeypatch.setattr("tsmzoo.exporting.export.plan_export", lambda *_, **__: pytest.fail("the long work began"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").touch()
     (tmp_path / "file").touch()

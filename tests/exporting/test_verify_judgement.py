@@ -204,8 +204,7 @@ def test_what_was_checked_without_running_does_not_change_the_verdict() -> None:
     with_more = msgspec.structs.replace(failed, structure=("valid",), advice=("a GPU may not",))
     assert with_more.status == "failed"
     assert with_more.reason == failed.reason
-    document = report.document(Path("m.onnx"), contract(), with_more, 1.0)
-    assert document.passed is False
+    assert report.result(Path("m.onnx"), contract(verification=with_more), 1.0).passed is False
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -233,6 +232,6 @@ def test_an_output_of_another_shape_is_not_stretched() -> None:
 def test_every_failure_can_be_told(fault: Change) -> None:
     found = verify((Toy(), contract()), (Faulty(Toy(), after=fault), contract()), tolerance=1e-4, steps=2)
     assert found.status == "failed"
-    assert "FAILED" in report.text(Path("m.onnx"), contract(), found, 1.0)
-    document = report.document(Path("m.onnx"), contract(), found, 1.0)
-    assert json.loads(msgspec.json.encode(document))["passed"] is False
+    artifact = report.result(Path("m.onnx"), contract(verification=found), 1.0)
+    assert "FAILED" in report.text(artifact)
+    assert json.loads(msgspec.json.encode(artifact))["passed"] is False

@@ -240,6 +240,26 @@ def test_movinets_are_what_the_facts_say() -> None:
     assert {alias: ZOO.find(alias).id for alias in aliases} == aliases
 
 
+@pytest.mark.skipif(not FACTS.is_file(), reason="the facts lie beside the checkout only while it is being built")
+def test_x3ds_are_what_the_facts_say() -> None:
+    facts = yaml.load(FACTS.with_name("comparators.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
+    theirs = {f["id"]: f for f in facts["checkpoints"] if f["family"] == "x3d"}
+    assert theirs.keys() == {entry.id for entry in ZOO.models if entry.family == "x3d"}
+    for fact in theirs.values():
+        entry = ZOO.by_id[fact["id"]]
+        for key in ("mode", "dataset", "frames", "format", "normalisation", "sha256_prefix"):
+            assert getattr(entry, key) == fact.get(key), (entry.id, key)
+        assert entry.params == fact["params_exact"], entry.id
+        assert entry.stride == fact["sampling"]["interval"], entry.id
+        assert entry.size == fact.get("train_size", entry.size), entry.id
+        assert entry.gmacs == fact["gmacs_computed"][f"at_{entry.size}"], entry.id
+        assert entry.backbone.endswith("_windowed") == (entry.format == "pytorchvideo"), entry.id
+        assert entry.urls == (fact["url"], *fact.get("also_at", ())), entry.id
+        assert [(r.top1, r.top5) for r in entry.results] == [(r["top1"], r["top5"]) for r in fact["results"]], entry.id
+    aliases = {alias: target for alias, target in facts["aliases"].items() if target in theirs}
+    assert {alias: ZOO.find(alias).id for alias in aliases} == aliases
+
+
 def test_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(RegistryError, match=r"no model is called 'tsm_r50_sthv3': did you mean .*tsm_r50_sthv2"):
         ZOO.find("tsm_r50_sthv3")

@@ -131,6 +131,12 @@ def test_verify(zoo: Invoke, models: dict[str, Entry]) -> None:
         f"unpinned: {NAME}: verified (recorded)",
         f"whole: {NAME}: verified (sha256)",
     ]
+    record = cache.local_path(models["unpinned"]).with_name(f"{NAME}.sha256")
+    digest = record.read_text()
+    record.unlink()
+    said = f"unpinned: {NAME}: a checkpoint, held to no digest yet; `tsmzoo download unpinned` records it\n"
+    assert said in zoo("cache", "verify").stdout
+    record.write_text(digest)
     for id in ("whole", "unpinned"):
         path = cache.local_path(models[id])
         content = path.read_bytes()

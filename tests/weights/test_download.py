@@ -255,7 +255,7 @@ def test_a_web_page_is_not_trusted_on_first_use(server: Server, entry: Entry) ->
 def test_a_file_that_is_too_large_is_refused_at_once(server: Server, entry: Entry, length: str) -> None:
     body = bytes(16 * 2**20 + 20) if not length else BODY
     server.add(f"/a/{NAME}", Reply(body, headers={"Content-Length": length}))
-    assert "larger than 16777232 bytes" in refusal(entry)
+    assert "larger than 16,777,232 bytes" in refusal(entry)
     assert len(server.requests) == 1
     part = cache.local_path(entry).with_name(f"{NAME}.part")
     assert not part.exists() or part.stat().st_size == 0

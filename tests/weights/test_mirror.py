@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import subprocess
+import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,9 +17,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import yaml
 from typer.testing import CliRunner
 
 import tsmzoo
+from tests.artifact.hub import Repository, serving
+from tests.weights.inception import DATA, INDEX, load_checkpoint, write
+from tests.weights.test_tf_checkpoint import layout
 from tsmzoo.cli import app
 
 from .conftest import MIT, MODEL, Published, Reply, Server, sha256
@@ -140,6 +147,7 @@ def test_the_same_mirror_again_is_the_same_and_others_are_added(tmp_path: Path) 
     ("arguments", "said"),
     [
         ([MOTION, "--url", "ftp://example.org"], "ftp://example.org: is no address of a mirror"),
+        ([MOTION, "--url", "hf://USER"], "hf://USER: is no address of a mirror"),
         ([MOTION, "--url", "ftp://me:hunter@example.org"], "error: ftp://example.org: is no address of a mirror"),
         ([MOTION, "--url", "https://me:hunter@example.org"], "error: the address of a mirror has a user name"),
         (["no_such_model"], "no model is called"),
@@ -158,3 +166,88 @@ def test_a_readme_of_someone_else_stays(tmp_path: Path) -> None:
     with pytest.raises(tsmzoo.ZooError, match="is in the way"):
         tsmzoo.mirror(tmp_path, MOTION)
     assert not (tmp_path / "registry.yaml").exists()
+
+
+@pytest.mark.parametrize("original", [False, True])
+def test_a_checkpoint_of_tensorflow_on_the_hub(
+    original: bool, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As safetensors it needs no TensorFlow any more; as published all its files are mirrored."""
+    model, arrays, folder = "i3d_inception_k400_rgb_deepmind", layout("rgb")[2], tmp_path / "mirror"
+    data, index = (write(tmp_path / "published", arrays) / name for name in (DATA, INDEX))
+    urls = [server.add(f"/published/{path.name}", Reply(path.read_bytes())) for path in (data, index)]
+    fields = {key: value for key, value in msgspec.to_builtins(tsmzoo.model_info(model).entry).items() if value}
+    pin = {"sha256": sha256(data.read_bytes()), "bytes": 1, "beside": {INDEX: sha256(b"index")}}
+    own = tmp_path / "own.yaml"
+    own.write_text(json.dumps({"models": [fields | {"urls": urls[:1], "git_blob_sha1": None}], "pins": {model: pin}}))
+    stand_in = SimpleNamespace(train=SimpleNamespace(load_checkpoint=load_checkpoint))
+    with serving(monkeypatch, tmp_path) as hub:
+        monkeypatch.setitem(sys.modules, "tensorflow", stand_in)
+        tsmzoo.mirror(folder, model, original=original, url=None if original else "hf://me/mirror@v1", registry=own)
+        monkeypatch.delitem(sys.modules, "tensorflow")
+        content = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+        hub.repositories["me/mirror"] = Repository(commits=[("v1", content), ("later", {})])
+        monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path / "another"))
+        server.requests.clear()
+        if original:
+            monkeypatch.setenv("TSMZOO_MIRROR", "hf://me/mirror@v1")
+            assert [Path(path).name for path in tsmzoo.download(model, registry=own).files] == [DATA, INDEX]
+        else:
+            loaded = tsmzoo.load(model, registry=folder / "registry.yaml").module.state_dict()
+            assert torch.equal(loaded["backbone.logits.weight"], layout("rgb")[1]["logits.weight"])
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("model", [MOTION, MODEL[MIT]])
+def test_a_full_disk_is_one_line_and_what_was_laid_out_is_complete(
+    model: str, registry_of_publisher: Path, tmp_path: Path
+) -> None:
+    resource = pytest.importorskip("resource")
+    tsmzoo.download(model, registry=registry_of_publisher)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder = tmp_path / "mirror"
+    tsmzoo.mirror(folder, "tsm_mbv2_motion_online")
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, limits[1]))
+    try:
+        result = CliRunner().invoke(app, ["mirror", str(folder), model, "--registry", str(registry_of_publisher)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"error: {folder}: {model} could not be written there (File too large); make room, or choose another folder\n"
+    )
+    assert before == {path: path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_two_that_add_to_a_mirror_at_once(tmp_path: Path) -> None:
+    names = [MOTION, "tsm_mbv2_motion_online", "tsn_mbv2_motion"]
+    code = "import sys, tsmzoo; tsmzoo.mirror(sys.argv[1], sys.argv[2])"
+    command = [sys.executable, "-c", code, str(tmp_path / "mirror")]
+    running = [subprocess.Popen([*command, name]) for name in names]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    document = yaml.safe_load((tmp_path / "mirror" / "registry.yaml").read_text(encoding="utf-8"))
+    assert sorted(each["id"] for each in document["models"]) == sorted(names)
+    assert all(f"| {name}/" in (tmp_path / "mirror" / "README.md").read_text() for name in names)
+
+
+def test_a_name_of_two_lines_is_shown_on_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path / "ca\nche"))
+    result = CliRunner().invoke(app, ["mirror", str(tmp_path / "mir\nror"), MOTION])
+    assert result.stdout.count("\n") == 1
+    assert r"mir\nror/tsm_mbv2_motion/" in result.stdout
+    assert r"ca\nche" in CliRunner().invoke(app, ["cache", "list"]).stdout.splitlines()[-1]
+
+
+def test_one_dead_host_keeps_no_other_model_out(tmp_path: Path, server: Server, registry_of_publisher: Path) -> None:
+    document = json.loads(registry_of_publisher.read_text())
+    document["models"].insert(0, document["models"][0] | {"id": "gone", "urls": [f"{server.url}/gone/gone.pth"]})
+    registry_of_publisher.write_text(json.dumps(document))
+    arguments = ["mirror", str(tmp_path / "mirror"), "gone", MODEL[MIT], "--registry", str(registry_of_publisher)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "error: 1 of 2 were not fetched: gone; run it again"
+    assert "error: gone: " in result.stderr
+    assert [each["id"] for each in yaml.safe_load((tmp_path / "mirror/registry.yaml").read_text())["models"]] == [
+        MODEL[MIT]
+    ]

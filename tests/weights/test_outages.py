@@ -45,6 +45,14 @@ ANSWERS: dict[str, tuple[Reply, str]] = {
         ": it has exactly 1,048,576 bytes: perhaps a truncated upload; ",
     ),
     "trickle": (Reply(trickle=0.02), ": gave up after 4 attempts (too slow, "),
+    "endless head": (
+        Reply(endless=b"HTTP/1.1 200 OK\r\nX: "),
+        "gave up after 4 attempts (no complete answer in 0.3 s)",
+    ),
+    "endless size of a chunk": (
+        Reply(endless=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;"),
+        "gave up after 4 attempts (too slow, no chunk in 0.3 s)",
+    ),
     "another file of this size": (
         Reply(OTHER[: len(CHECKPOINT)]),
         f": its sha256 is {sha256(OTHER[: len(CHECKPOINT)])}, ",
@@ -66,6 +74,8 @@ def broken(
     """The address of an outage, and what is said of it."""
     outage = request.param
     monkeypatch.setattr(http, "TIMEOUT", 0.1)
+    if outage.startswith("endless"):
+        monkeypatch.setattr(http, "COMPLETE", 0.3)
     if outage in ANSWERS:
         reply, said = ANSWERS[outage]
         server.add("/login", Reply(PAGE, headers=HTML))
@@ -101,7 +111,7 @@ def test_alone_it_is_one_line_that_says_why(broken: tuple[str, str], make_entry:
     assert "; http://127.0.0.1:1/x: no connection (" in message
     assert message.endswith(
         "; if you have it from elsewhere: `tsmzoo download tsm_tiny --source URL|FILE`, or set TSMZOO_MIRROR to the "
-        "https address of a folder that has it"
+        "https:// or hf:// address of a folder that has it"
     )
     unpinned = msgspec.structs.replace(entry, sha256=None, id="tsm_other")
     assert f"{address}: " in refusal(unpinned)

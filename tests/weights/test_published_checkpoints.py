@@ -72,6 +72,12 @@ def heavy(name: str) -> Any:
         heavy("mmaction2_i3d_r50_heavy_k400"),
         heavy("pytorchvideo_i3d_r50_k400"),
         heavy("piergiaj_i3d_inception_k400"),
+        "movinet_a0_base_k600",
+        heavy("movinet_a1_base_k600"),
+        "pytorchvideo_x3d_xs_k400",
+        heavy("pytorchvideo_x3d_s_k400"),
+        "pytorchvideo_efficient_x3d_xs_k400",
+        heavy("mmaction2_x3d_m_k400"),
     ],
 )
 @torch.no_grad()
@@ -138,19 +144,6 @@ def test_stream_gives_the_publishers_logits_and_states(
         assert std == pytest.approx(float(state.std()), abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["movinet_a0_base_k600", heavy("movinet_a1_base_k600")])
-@torch.no_grad()
-def test_movinet_bases_give_the_publishers_logits(
-    name: str, parity: Case, published: Published, make_input: MakeInput
-) -> None:
-    case = parity(name)
-    net, loaded = load(published(name), MODEL[name])
-    assert loaded.format == "atze00-movinet"
-    wanted = torch.tensor(case["logits"])
-    got = ClipModel(net, case["frames"])(clip_of(case, make_input))
-    assert (got - wanted).abs().max() <= 1e-4 * (wanted.max() - wanted.min())
-
-
 @pytest.mark.parametrize("name", ["movinet_a0_stream_k600", heavy("movinet_a1_stream_k600")])
 @torch.no_grad()
 def test_movinet_streams_give_the_publishers_logits_and_states(
@@ -195,8 +188,9 @@ def test_keys_map_one_to_one(name: str, parity: Case) -> None:
     assert set(renamed) == target.keys()  # the counters too, which are not loaded
     for key, name_ in zip(state, renamed, strict=True):
         shape = target[name_].shape
-        # 1x1x1 and 1x1 kernels of non-local blocks, and of the linear layers of Inception and MoViNet.
-        assert state[key].shape in {shape, (*shape, 1), (*shape, 1, 1), (*shape, 1, 1, 1)}, key
+        # 1x1x1 and 1x1 kernels of non-local blocks, and of the linear layers of Inception and MoViNet; the other way
+        # round a linear layer of X3D.
+        assert state[key].shape in {shape, (*shape, 1), (*shape, 1, 1), (*shape, 1, 1, 1), shape[:2]}, key
 
 
 @pytest.mark.parametrize("name", [name for name in MODEL if name != ONLINE])

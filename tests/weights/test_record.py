@@ -128,3 +128,40 @@ def test_an_architecture_has_no_file_to_pin(tmp_path: Path) -> None:
     record.write_text(yaml.safe_dump({"pins": {without: {"sha256": sha256(BODY), "bytes": 1}}}))
     with pytest.raises(RegistryError, match="no weights were published"):
         tsmzoo.list_models(registry=record)
+
+
+def test_the_files_beside_a_checkpoint_are_pinned_too(
+    server: Server, weak: Entry, invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, other = (content + bytes.fromhex("57fb808b247547db") for content in (b"\0one", b"\0two"))
+    weak, record = msgspec.structs.replace(weak, beside=("tsm_tiny.index",)), tmp_path / "pins.yaml"
+    server.add("/a/tsm_tiny.index", Reply(index))
+    assert invoke([weak], "download", weak.id, "--record", str(record)).exit_code == 0
+    pins = yaml.safe_load(record.read_text(encoding="utf-8"))["pins"]
+    assert pins[weak.id]["beside"] == {"tsm_tiny.index": sha256(index)}
+    invoke([weak], "list")
+    own = tmp_path / "own.yaml"
+    own.write_text(json.dumps(json.loads(own.read_text()) | {"pins": pins}))
+    assert [file.pin for file in tsmzoo.verify_cache(weak.id, registry=own)] == ["sha256", "sha256"]
+
+    monkeypatch.setenv("TSMZOO_CACHE", str(tmp_path / "another"))
+    server.add("/a/tsm_tiny.index", Reply(other))
+    with pytest.raises(tsmzoo.DownloadError, match=f"its sha256 is {sha256(other)}, the published one is"):
+        tsmzoo.download(weak.id, registry=own)
+    pins[weak.id]["beside"]["other.index"] = sha256(other)
+    own.write_text(json.dumps(json.loads(own.read_text()) | {"pins": pins}))
+    with pytest.raises(RegistryError, match=r"pins 'other\.index' of 'tsm_tiny', which has no such file"):
+        registry.load(own)
+
+
+def test_links_expects_the_pinned_size(
+    server: Server, weak: Entry, invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    invoke([weak], "download", weak.id, "--record", str(tmp_path / "pins.yaml"))
+    own = tmp_path / "own.yaml"
+    own.write_text(json.dumps(json.loads(own.read_text()) | yaml.safe_load((tmp_path / "pins.yaml").read_text())))
+    (link,) = tsmzoo.check_links(weak.id, registry=own)
+    assert link.alive
+    server.add(f"/a/{NAME}", Reply(BODY + b"more"))
+    (link,) = tsmzoo.check_links(weak.id, registry=own)
+    assert link.reason == f"not the size of this checkpoint: {len(BODY):,} bytes"

@@ -149,7 +149,7 @@ def test_the_others_of_several_files_lie_beside_the_source(
         (".", "cannot be read (Is a directory)"),
         ("", "cannot be read (Is a directory)"),
         ("/dev/zero", "cannot be read (it is no regular file)"),
-        ("large", "larger than 16777232 bytes"),
+        ("large", "larger than 16,777,232 bytes"),
     ],
 )
 def test_a_source_that_is_none_is_one_line(
@@ -245,3 +245,9 @@ def test_python_has_it_too(
     address = found("address", CHECKPOINT)
     assert tsmzoo.download("tsm_tiny", source=address, registry=own, progress=lambda *at: seen.append(at)) == done
     assert seen[-1] == ("downloading tsm_tiny", len(CHECKPOINT), len(CHECKPOINT))
+
+
+def test_all_models_are_not_some(make_entry: Callable[..., Entry], invoke: Callable[..., Result]) -> None:
+    result = invoke([make_entry("https://nowhere.invalid/w.pth")], "download", "tsm_tiny", "--all")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--all takes every model" in result.stderr

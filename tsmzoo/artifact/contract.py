@@ -212,6 +212,16 @@ class Contract(_Record, frozen=True, kw_only=True):
         return self.outputs[0].name
 
     @property
+    def averages(self) -> bool:
+        """Whether its states hold running means: then what it answers after a frame is of all frames before."""
+        return any(tensor.kind == "mean" for tensor in (*self.inputs, *self.parts))
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the states of one stream in float32; 0 of an offline model."""
+        return 4 * sum(prod(tensor.lengths()) for tensor in self.parts or self.inputs[1:])
+
+    @property
     def kept_states(self) -> tuple[Tensor, ...]:
         """The states that the file keeps itself."""
         return self.parts if self.state == "implicit" else ()

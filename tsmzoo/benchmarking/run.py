@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import median
@@ -28,6 +28,7 @@ from tsmzoo.errors import ZooError
 from tsmzoo.formats import Format, format_of
 from tsmzoo.inference.reference import ModelReference, frames_of
 from tsmzoo.registry import Registry
+from tsmzoo.text import Column, table
 from tsmzoo.weights import download
 
 #: A turn is as many passes as fill this time, at least one. The first pass of a turn finds the caches filled by others.
@@ -66,6 +67,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     weights: str
     #: With the axes of the file.
     input_shape: tuple[int, ...]
+    #: Of one stream, in float32.
+    state_bytes: int = 0
     #: Peak memory of the process before it loaded a model: Python, NumPy and the runtime itself.
     before_mb: float = 0.0
 
@@ -183,11 +186,7 @@ def check(jobs: Sequence[Job], *, progress: Progress = silent) -> None:
 
 
 def run_benchmark(
-    jobs: Sequence[Job],
-    *,
-    runs: int = 30,
-    profile: bool = False,
-    progress: Progress = silent,
+    jobs: Sequence[Job], *, runs: int = 30, profile: bool = False, progress: Progress = silent
 ) -> list[Timing]:
     """Load every job, run them in turns for `runs` rounds, and return the measurements in the order of the jobs.
 
@@ -280,6 +279,8 @@ class BenchmarkRow(msgspec.Struct, frozen=True, kw_only=True):
     p95_ms: float
     #: Frames per second; online models only.
     fps: float | UnsetType = UNSET
+    #: Bytes of the states of one stream; online models only.
+    state_bytes: int | UnsetType = UNSET
     #: Clips per second; offline models only.
     clips_per_s: float | UnsetType = UNSET
     #: Time divided by that of the first row, the median over the rounds; null between a clip and a frame.
@@ -319,6 +320,7 @@ def _row(timing: Timing, first: Timing) -> BenchmarkRow:
         median_ms=round(middle * 1e3, 4),
         p95_ms=round(float(np.percentile(times, 95)) * 1e3, 4),
         fps=rate if online else UNSET,
+        state_bytes=timing.loaded.state_bytes if online else UNSET,
         clips_per_s=UNSET if online else rate,
         ratio=round(ratio(timing, first), 4) if same else None,
         peak_mb=round(timing.peak_mb, 1),
@@ -346,54 +348,46 @@ def interpreted(runtime: str) -> bool:
     return runtime.startswith("tsmzoo's ")
 
 
-COLUMNS = {
-    "artifact": "left",
-    "runtime": "left",
-    "threads": "right",
-    "per": "left",
-    "ms": "right",
-    "p95": "right",
-    "per second": "right",
-    "time, of the first": "right",
-    "peak MB": "right",
-}
-_KINDS = {"operator": "left", "calls": "right", "ms": "right", "share": "right"}
-_NODES = {"node": "left", "operator": "left", "ms": "right", "share": "right"}
+COLUMNS: list[Column[BenchmarkRow]] = [
+    ("artifact", "left", lambda row: row.artifact),
+    ("runtime", "left", lambda row: row.runtime),
+    ("threads", "right", lambda row: "–" if row.threads is None else row.threads),
+    ("per", "left", lambda row: row.per),
+    ("ms", "right", lambda row: figures(row.median_ms)),
+    ("p95", "right", lambda row: figures(row.p95_ms)),
+    ("per second", "right", lambda row: figures(1e3 / row.median_ms)),
+    ("time, of the first", "right", lambda row: "–" if row.ratio is None else f"{row.ratio:.2f}"),
+    ("states MB", "right", lambda row: f"{row.state_bytes / 1e6:.2f}" if row.state_bytes else "–"),
+    ("peak MB", "right", lambda row: f"{row.peak_mb:.0f}"),
+]
+_TIMES: list[Column[OperatorRow]] = [
+    ("ms", "right", lambda operator: f"{operator.ms:.3f}"),
+    ("share", "right", lambda operator: f"{operator.share:.1%}"),
+]
+_KINDS: list[Column[OperatorRow]] = [
+    ("operator", "left", lambda operator: operator.kind),
+    ("calls", "right", lambda operator: operator.calls),
+    *_TIMES,
+]
+_NODES: list[Column[OperatorRow]] = [
+    ("node", "left", lambda operator: operator.name or ""),
+    ("operator", "left", lambda operator: operator.kind),
+    *_TIMES,
+]
 
 MEMORY = "peak MB: what the process held at most, less what it held once the runtime was imported"
 
 
-def cells(row: BenchmarkRow) -> list[str]:
-    """Return a row of the table."""
-    return [
-        row.artifact,
-        row.runtime,
-        "–" if row.threads is None else str(row.threads),
-        row.per,
-        figures(row.median_ms),
-        figures(row.p95_ms),
-        figures(1e3 / row.median_ms),
-        "–" if row.ratio is None else f"{row.ratio:.2f}",
-        f"{row.peak_mb:.0f}",
-    ]
-
-
-def profiles(row: BenchmarkRow, table: Callable[[dict[str, str], list[list[str]]], str]) -> list[str]:
+def profiles(row: BenchmarkRow) -> list[str]:
     """Return the paragraphs of a row's profile: by operator, then the slowest nodes."""
     if not row.operators or not row.nodes:
         return [f"{row.artifact}\n{row.runtime}: its Python does not tell the times of operators"]
     total = sum(operator.ms for operator in row.operators)
-    kinds = [[o.kind, str(o.calls), *_times(o)] for o in row.operators]
-    nodes = [[o.name or "", o.kind, *_times(o)] for o in row.nodes]
     return [
         f"{row.artifact}: {figures(total)} ms a {row.per} by the profiler, of which shares compare, times do not",
-        table(_KINDS, kinds[:_TOP]) + _more(kinds),
-        f"nodes of the network as it ran, slowest first\n{table(_NODES, nodes[:_TOP])}{_more(nodes)}",
+        table(_KINDS, row.operators[:_TOP]) + _more(row.operators),
+        f"nodes of the network as it ran, slowest first\n{table(_NODES, row.nodes[:_TOP])}{_more(row.nodes)}",
     ]
-
-
-def _times(operator: OperatorRow) -> list[str]:
-    return [f"{operator.ms:.3f}", f"{operator.share:.1%}"]
 
 
 def _more(rows: Sequence[object]) -> str:

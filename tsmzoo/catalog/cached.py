@@ -64,7 +64,7 @@ def find(zoo: Registry, pattern: str | None = None) -> list[CachedFile]:
     Raises RegistryError if `pattern` is no wildcard and nothing has this name; DownloadError if the cache cannot be
     read.
     """
-    with _readable():
+    with _usable("read"):
         found = [file for folder in _folders(zoo, pattern) for file in _in_folder(zoo.by_id.get(folder.name), folder)]
         if pattern is None:
             for copy in sorted((cache_dir() / "compiled").glob("*.json")):
@@ -101,7 +101,7 @@ def prune(
         if folder.is_symlink():
             notify(f"{folder}: is a link to another folder; left as it is")
             continue
-        with _readable(), _lock(folder) as idle:
+        with _usable("changed"), _lock(folder) as idle:
             if not idle:
                 notify(f"{folder}: a download is in progress; left as it is")
                 continue
@@ -163,7 +163,6 @@ def _reason(bad: Path) -> str | None:
 
 def _verified(entry: Entry, file: CachedFile) -> CachedFile:
     path, digest = Path(file.path), None
-    held_to: Pin = "recorded" if os.path.isfile(f"{path}.sha256") else "none"
     try:
         digest = files.sha256(path).hexdigest()
         why = download.mismatch(entry, path, digest)
@@ -171,11 +170,16 @@ def _verified(entry: Entry, file: CachedFile) -> CachedFile:
         why = f"it cannot be read ({files.reason(error)})"
     except DownloadError as error:
         why = str(error)
+    held_to: Pin = "recorded" if os.path.isfile(f"{path}.sha256") else "none"
+    if path.name == entry.filename:
+        held_to = pin(entry)
+    elif entry.pinned is not None and path.name in entry.pinned.beside:
+        held_to = "sha256"
     return msgspec.structs.replace(
         file,
         state="wrong" if why else "whole",
         why=why,
-        pin=pin(entry) if path.name == entry.filename else held_to,
+        pin=held_to,
         sha256=digest,
     )
 
@@ -210,10 +214,10 @@ def _removed(path: Path, notify: Notify) -> bool:
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
+def _usable(how: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise DownloadError(
-            f"the cache {cache_dir()} cannot be read ({files.reason(error)}); set TSMZOO_CACHE to another folder"
+            f"the cache {cache_dir()} cannot be {how} ({files.reason(error)}); set TSMZOO_CACHE to another folder"
         ) from None

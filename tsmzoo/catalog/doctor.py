@@ -24,7 +24,7 @@ from tsmzoo.callbacks import Progress, silent
 from tsmzoo.errors import ZooError
 from tsmzoo.registry import paths
 from tsmzoo.system import files
-from tsmzoo.text import ERROR, one_line
+from tsmzoo.text import ERROR, Column, one_line
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -185,17 +185,20 @@ def text(diagnosis: Diagnosis) -> list[str]:
     return lines
 
 
-COLUMNS = {"package": "left", "installed": "left", "needed": "left", "known good": "left", "extra": "left"}
+#: Of a package, and the extra that it belongs to.
+COLUMNS: list[Column[tuple[Package, str]]] = [
+    ("package", "left", lambda row: row[0].name),
+    ("installed", "left", lambda row: row[0].installed or "–"),
+    ("needed", "left", lambda row: row[0].needed or "any"),
+    ("known good", "left", lambda row: row[0].known_good or "–"),
+    ("extra", "left", lambda row: row[1]),
+]
 
 
-def rows(diagnosis: Diagnosis) -> list[list[str]]:
-    """Return the table of packages, in the order of COLUMNS."""
+def rows(diagnosis: Diagnosis) -> list[tuple[Package, str]]:
+    """Return the packages, each with its extra."""
     groups = [("–", diagnosis.packages), *((extra.name, extra.packages) for extra in diagnosis.extras)]
-    return [
-        [package.name, package.installed or "–", package.needed or "any", package.known_good or "–", extra]
-        for extra, packages in groups
-        for package in packages
-    ]
+    return [(package, extra) for extra, packages in groups for package in packages]
 
 
 # Packages

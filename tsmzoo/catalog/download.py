@@ -46,7 +46,7 @@ def fetch(
         _pins(record)  # before gigabytes are downloaded
     path = download.fetch(entry, source=source, progress=progress, notify=notify)
     if record is not None and entry.file is None:  # what lies beside a registry is pinned there, and may be replaced
-        _add_pin(record, entry.id, path)
+        _add_pin(record, entry, path)
     paths = cache.local_paths(entry)
     return Download(entry.id, str(path), list(map(str, paths)), sum(file.stat().st_size for file in paths))
 
@@ -64,13 +64,17 @@ def _pins(record: Path) -> dict[str, Pinned]:
         raise RegistryError(f"{record}: {error}; record pins in another file") from None
 
 
-def _add_pin(record: Path, id: str, path: Path) -> None:
+def _add_pin(record: Path, entry: Entry, path: Path) -> None:
     import yaml
 
-    pinned = Pinned(sha256=files.sha256(path).hexdigest(), bytes=path.stat().st_size)
+    pinned = Pinned(
+        sha256=files.sha256(path).hexdigest(),
+        bytes=path.stat().st_size,
+        beside={name: files.sha256(path.with_name(name)).hexdigest() for name in entry.beside},
+    )
     try:
         with files.exclusive(record.parent):
-            pins = msgspec.to_builtins(_pins(record) | {id: pinned})
+            pins = msgspec.to_builtins(_pins(record) | {entry.id: pinned})
             text = yaml.safe_dump({"pins": pins}, default_flow_style=None, width=200)
             files.write(record, f"{_HEADER}{text}")
     except OSError as error:

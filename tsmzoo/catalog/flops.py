@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from tsmzoo.catalog.listing import gmacs
-from tsmzoo.models.flops import CONVENTION, Count, count
+from tsmzoo.models.flops import CONVENTION, count
 from tsmzoo.registry import Entry, recipes
-from tsmzoo.text import joined
+from tsmzoo.text import Column, joined
 
-__all__ = ["COLUMNS", "CONVENTION", "Cost", "VideoCost", "cells", "cost", "text"]
+__all__ = ["COLUMNS", "CONVENTION", "Cost", "VideoCost", "cost", "text"]
 
 
 class VideoCost(msgspec.Struct, frozen=True):
@@ -62,7 +60,7 @@ def cost(
 ) -> Cost:
     """Count the cost of an entry, at its own or another size and T, and of a video under each protocol it names."""
     entry = msgspec.structs.replace(published, size=size or published.size, frames=frames or published.frames)
-    counted = _count(entry)
+    counted = count(entry)
     return Cost(
         id=entry.id,
         gmacs_per_clip=round(counted.gmacs, 9),
@@ -85,54 +83,20 @@ def cost(
 def _per_video(entry: Entry, protocol: recipes.Protocol, tested: int | None) -> VideoCost:
     frames = tested or protocol.frames or entry.frames
     size = entry.short_side if protocol.full else entry.size
-    view = _count(msgspec.structs.replace(entry, frames=frames, size=size))
+    view = count(msgspec.structs.replace(entry, frames=frames, size=size))
     return VideoCost(protocol.views, frames, size, round(view.gmacs * protocol.views, 4))
 
 
-_counts: dict[tuple[Any, ...], Count] = {}
-
-
-def _count(entry: Entry) -> Count:
-    """Count `entry`, once for all entries that are the same network."""
-    network = (
-        entry.backbone,
-        entry.width,
-        entry.shift,
-        entry.classes,
-        entry.modality,
-        entry.non_local,
-        entry.non_local_bias,
-    )
-    key = (*network, entry.frames, entry.size)
-    if key not in _counts:
-        _counts[key] = count(entry)
-    return _counts[key]
-
-
-COLUMNS = {
-    "id": "left",
-    "input": "left",
-    "GMACs/clip": "right",
-    "GMACs/frame": "right",
-    "published": "right",
-    "Mparams": "right",
-    "published ": "right",
-    "basis of the published figure": "left",
-}
-
-
-def cells(cost: Cost) -> list[str]:
-    """Return a row of the table."""
-    return [
-        cost.id,
-        "x".join(map(str, cost.input_shape)),
-        gmacs(cost.gmacs_per_clip),
-        gmacs(cost.gmacs_per_frame),
-        f"{cost.published_gmacs or '–'}",
-        f"{cost.mparams:.2f}",
-        f"{cost.published_mparams or '–'}",
-        cost.published_basis or "–",
-    ]
+COLUMNS: list[Column[Cost]] = [
+    ("id", "left", lambda cost: cost.id),
+    ("input", "left", lambda cost: "x".join(map(str, cost.input_shape))),
+    ("GMACs/clip", "right", lambda cost: gmacs(cost.gmacs_per_clip)),
+    ("GMACs/frame", "right", lambda cost: gmacs(cost.gmacs_per_frame)),
+    ("published", "right", lambda cost: cost.published_gmacs or "–"),
+    ("Mparams", "right", lambda cost: f"{cost.mparams:.2f}"),
+    ("published ", "right", lambda cost: cost.published_mparams or "–"),
+    ("basis of the published figure", "left", lambda cost: cost.published_basis or "–"),
+]
 
 
 def text(cost: Cost) -> str:

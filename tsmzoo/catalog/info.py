@@ -11,7 +11,7 @@ import msgspec
 
 from tsmzoo.catalog.listing import gmacs
 from tsmzoo.errors import DownloadError
-from tsmzoo.registry import Address, Entry, Registry, Result, Source, recipes
+from tsmzoo.registry import FAMILIES, Address, Entry, Registry, Result, Source, recipes
 from tsmzoo.text import joined
 from tsmzoo.weights import cache
 
@@ -130,10 +130,7 @@ def info(zoo: Registry, entry: Entry) -> ModelInfo:
             about=normalisation.about,
         ),
         labels=Labels(
-            map=entry.labels,
-            order=zoo.labels[entry.labels].order,
-            classes=entry.classes,
-            names=zoo.label_names(entry),
+            map=entry.labels, order=zoo.labels[entry.labels].order, classes=entry.classes, names=zoo.label_names(entry)
         ),
         file=WeightsFile(
             path=None if path is None else str(path), cached=cache.is_cached(entry), max_bytes=entry.max_bytes
@@ -156,7 +153,7 @@ def text(info: ModelInfo) -> str:
     aliases = f" ({', '.join(info.aliases)})" if info.aliases else ""
     lines = [
         f"{entry.id}{aliases}",
-        f"  {entry.family.upper()}, {entry.mode}, {entry.backbone}, {_shift(info)}; {entry.modality} on "
+        f"  {FAMILIES[entry.family]}, {entry.mode}, {entry.backbone}, {_shift(info)}; {entry.modality} on "
         f"{entry.dataset}",
         "",
     ]

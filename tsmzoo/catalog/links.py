@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
-from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import msgspec
 from tsmzoo.callbacks import Progress, silent
 from tsmzoo.errors import DownloadError
 from tsmzoo.registry import Entry, Registry
+from tsmzoo.text import Column
 from tsmzoo.weights import http, hub
 from tsmzoo.weights.http import Head
 
@@ -29,16 +29,6 @@ _TO_CONNECT = 4.0
 SECONDS_IN_ALL = 600.0
 #: After so many addresses without an answer in time, the others of the same server are not asked.
 _MOST_LATE = 2
-
-COLUMNS = {
-    "model": "left",
-    "recommended": "left",
-    "address": "left",
-    "status": "right",
-    "bytes": "right",
-    "size": "left",
-    "file": "left",
-}
 
 
 class LinkCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +59,7 @@ def check(zoo: Registry, entries: list[Entry], progress: Progress = silent) -> l
     Of a checkpoint of several files only the one that `urls` names is asked for: the others lie in the same folder.
     Raises DownloadError if nothing can be asked.
     """
-    if os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0"):
+    if http.is_offline():
         raise DownloadError("TSMZOO_OFFLINE is set, and no server is asked; unset it")
     by_host: dict[str, list[str]] = {}
     for url in dict.fromkeys(address.url for entry in entries for address in zoo.addresses(entry)):
@@ -89,24 +79,25 @@ def dead(links: list[LinkCheck]) -> list[str]:
     return list(dict.fromkeys(link.model for link in links if link.recommended and link.model not in alive))
 
 
-def cells(link: LinkCheck) -> list[str]:
-    """Return the cells of an address, in the order of COLUMNS."""
-    return [
-        link.model,
-        "yes" if link.recommended else "–",
-        http.without_credentials(link.url),
-        "–" if link.status is None else str(link.status),
-        "–" if link.bytes is None else f"{link.bytes:,}",
-        {True: "fits", False: "wrong", None: "–"}[link.size_fits],
-        link.reason or "there",
-    ]
+COLUMNS: list[Column[LinkCheck]] = [
+    ("model", "left", lambda link: link.model),
+    ("recommended", "left", lambda link: "yes" if link.recommended else "–"),
+    ("address", "left", lambda link: http.without_credentials(link.url)),
+    ("status", "right", lambda link: "–" if link.status is None else link.status),
+    ("bytes", "right", lambda link: "–" if link.bytes is None else f"{link.bytes:,}"),
+    ("size", "left", lambda link: {True: "fits", False: "wrong", None: "–"}[link.size_fits]),
+    ("file", "left", lambda link: link.reason or "there"),
+]
 
 
 def _link(entry: Entry, url: str, tested: bool, answer: Head) -> LinkCheck:
     status, size, reason = answer
-    fits = None if size is None else entry.min_bytes <= size <= entry.max_bytes
-    if reason is None and fits is False:
-        reason = f"not the size of this checkpoint: {entry.min_bytes:,} to {entry.max_bytes:,} bytes"
+    if entry.pinned is not None:
+        fits, wanted = size == entry.pinned.bytes, f"{entry.pinned.bytes:,}"
+    else:
+        fits, wanted = entry.min_bytes <= (size or 0) <= entry.max_bytes, f"{entry.min_bytes:,} to {entry.max_bytes:,}"
+    if reason is None and size is not None and not fits:
+        reason = f"not the size of this checkpoint: {wanted} bytes"
     return LinkCheck(
         model=entry.id,
         recommended=entry.recommended,
@@ -114,7 +105,7 @@ def _link(entry: Entry, url: str, tested: bool, answer: Head) -> LinkCheck:
         tested=tested,
         status=status,
         bytes=size,
-        size_fits=fits,
+        size_fits=None if size is None else fits,
         alive=reason is None,
         reason=reason,
     )
@@ -154,10 +145,8 @@ def _ask_host(
             return
         answer = gone
         if answer is None:
-            asked: Future[Head] = Future()
-            Thread(target=_ask, args=(client, url, asked), daemon=True).start()
             try:
-                answer = asked.result(SECONDS)
+                answer = http.within(SECONDS, partial(_ask, client, url))
             except TimeoutError:
                 answer = Head(None, None, f"no answer in {SECONDS:g} s")
                 late += 1
@@ -171,11 +160,5 @@ def _ask_host(
         arriving.put((url, answer))
 
 
-def _ask(client: httpx2.Client, url: str, asked: Future[Head]) -> None:
-    try:
-        if url.startswith("hf://"):
-            asked.set_result(Head(None, hub.size(url), None))
-        else:
-            asked.set_result(http.head(client, url))
-    except Exception as error:
-        asked.set_exception(error)
+def _ask(client: httpx2.Client, url: str) -> Head:
+    return Head(None, hub.size(url), None) if url.startswith("hf://") else http.head(client, url)

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from tsmzoo.errors import RegistryError
 from tsmzoo.registry import Entry, Registry
+from tsmzoo.text import Column
 from tsmzoo.weights.cache import Pin, is_cached, pin
-
-COLUMNS = {
-    "id": "left",
-    "alias": "left",
-    "family": "left",
-    "mode": "left",
-    "backbone": "left",
-    "dataset": "left",
-    "T": "right",
-    "GMACs": "right",
-    "Mparams": "right",
-    "top-1": "right",
-    "protocol": "left",
-    "MB": "right",
-    "licence": "left",
-    "doubtful": "left",
-    "cached": "left",
-}
 
 
 class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +56,9 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     pin: Pin
 
 
-def matching(zoo: Registry, pattern: str | None, wanted: dict[str, str | None], *, search: str | None) -> list[Entry]:
+def matching(
+    zoo: Registry, pattern: str | None, wanted: Mapping[str, str | None] = {}, *, search: str | None = None
+) -> list[Entry]:
     """Return the entries whose id fits `pattern`, whose fields are as `wanted`, and that hold the text of `search`.
 
     Raises RegistryError if no entry at all has a wanted value: it is misspelt.
@@ -119,27 +106,25 @@ def row(zoo: Registry, entry: Entry) -> ModelRow:
     )
 
 
-def cells(row: ModelRow) -> list[str]:
-    """Return the cells of a row, in the order of COLUMNS."""
-    return [
-        row.id,
-        ", ".join(row.aliases),
-        row.family,
-        row.mode,
-        row.backbone + (" flow" if row.modality == "flow" else ""),
-        row.dataset,
-        str(row.frames),
-        gmacs(row.gmacs),
-        f"{row.mparams:.2f}",
-        "–" if row.top1 is None else f"{row.top1:.1f}",
-        row.protocol or "–",
-        "–" if row.megabytes is None else f"{row.megabytes:.0f}",
-        row.licence,
-        "yes" if row.doubtful else "–",
-        "yes" if row.cached else "–",
-    ]
-
-
 def gmacs(value: float) -> str:
     """Return GMACs as text: with two decimals, or two digits if those would be zeros."""
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+COLUMNS: list[Column[ModelRow]] = [
+    ("id", "left", lambda row: row.id),
+    ("alias", "left", lambda row: ", ".join(row.aliases)),
+    ("family", "left", lambda row: row.family),
+    ("mode", "left", lambda row: row.mode),
+    ("backbone", "left", lambda row: row.backbone + (" flow" if row.modality == "flow" else "")),
+    ("dataset", "left", lambda row: row.dataset),
+    ("T", "right", lambda row: row.frames),
+    ("GMACs", "right", lambda row: gmacs(row.gmacs)),
+    ("Mparams", "right", lambda row: f"{row.mparams:.2f}"),
+    ("top-1", "right", lambda row: "–" if row.top1 is None else f"{row.top1:.1f}"),
+    ("protocol", "left", lambda row: row.protocol or "–"),
+    ("MB", "right", lambda row: "–" if row.megabytes is None else f"{row.megabytes:.0f}"),
+    ("licence", "left", lambda row: row.licence),
+    ("doubtful", "left", lambda row: "yes" if row.doubtful else "–"),
+    ("cached", "left", lambda row: "yes" if row.cached else "–"),
+]

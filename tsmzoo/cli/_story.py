@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from tsmzoo import api
-from tsmzoo.cli._terminal import table
+from tsmzoo.artifact.converter import converter_of
 from tsmzoo.data import layouts, motion
 from tsmzoo.data.dataset import Dataset
 from tsmzoo.data.encode import encode
 from tsmzoo.errors import DataError
 from tsmzoo.evaluation import evaluate, report, scoring
 from tsmzoo.evaluation.evaluate import Settings
-from tsmzoo.exporting import export
-from tsmzoo.exporting.plan import plan_export
-from tsmzoo.exporting.report import Artifact, document, text
+from tsmzoo.exporting.report import Artifact, text
 from tsmzoo.formats import Format
 from tsmzoo.inference.model import open_file
 from tsmzoo.inference.reference import ModelReference
 from tsmzoo.models.flops import count
-from tsmzoo.registry import Registry, recipes
-from tsmzoo.weights.load import load_network
+from tsmzoo.registry import Registry
+from tsmzoo.text import Column, table
 
 MODELS = ("tsn_mbv2_motion", "tsm_mbv2_motion", "tsm_mbv2_motion_online")
 FRAMES = 8
@@ -32,8 +29,6 @@ FRAMES = 8
 SEED = 3
 #: The scene that is streamed: something that opens.
 SCENE = 4
-
-COLUMNS = {"model": "left", "shift": "left", "MACs a clip": "right", "parameters": "right", "top-1": "right"}
 
 
 class DemoRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +49,15 @@ class DemoRow(msgspec.Struct, frozen=True, kw_only=True):
     videos: int
 
 
+COLUMNS: list[Column[DemoRow]] = [
+    ("model", "left", lambda row: row.model),
+    ("shift", "left", lambda row: row.shift or "none"),
+    ("MACs a clip", "right", lambda row: f"{row.macs_per_clip:,}"),
+    ("parameters", "right", lambda row: f"{row.params:,}"),
+    ("top-1", "right", lambda row: f"{row.top1:.1f} %"),
+]
+
+
 class Demo(msgspec.Struct, frozen=True, kw_only=True):
     """What the demo measured."""
 
@@ -65,24 +69,18 @@ class Demo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def demo(
-    zoo: Registry,
-    folder: Path,
-    videos: int,
-    *,
-    say: Callable[[str], None],
-    progress: Callable[[str, int, int], None],
+    zoo: Registry, folder: Path, videos: int, *, say: Callable[[str], None], progress: Callable[[str, int, int], None]
 ) -> Demo:
     """Draw clips in `folder`, measure the bundled models on them, export the online one there and stream a scene.
 
     Reports through `say`, a paragraph at a time, and returns the measurements.
     """
-    clips, artifact = folder / "clips", folder / f"{MODELS[-1]}.tflite"
+    clips, path = folder / "clips", folder / f"{MODELS[-1]}.tflite"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}); give another folder with --keep") from None
-    # First, since what it needs may be missing.
-    plan = plan_export(zoo.find(MODELS[-1]), recipes.target(Format.TFLITE), out=artifact)
+    converter_of(Format.TFLITE).require("convert", "runtime")  # first, since what it needs may be missing
 
     say(f"$ tsmzoo data motion {clips} --videos {videos} --seed {SEED}")
     motion.write(clips, videos, SEED, lambda *steps: progress("drawing clips", *steps))
@@ -91,35 +89,27 @@ def demo(
     say("$ tsmzoo flops MODEL; tsmzoo eval MODEL --data DIR")
     listed = layouts.read(clips)
     rows = [_measure(zoo, name, listed, folder, progress) for name in MODELS]
-    say(table(COLUMNS, [_cells(row) for row in rows]) + "\n")
+    say(table(COLUMNS, rows) + "\n")
 
     say(f"$ tsmzoo export {MODELS[-1]} --to tflite")
-    begun = time.perf_counter()
-    contract = export.export(zoo, load_network(plan.entry), plan, stage=lambda what: progress(what, 0, 1))
-    seconds = time.perf_counter() - begun
-    verification = contract.verification
-    assert verification is not None
-    say(text(artifact, contract, verification, seconds) + "\n")
+    artifact = api.export(MODELS[-1], "tflite", path, progress=lambda what, *_: progress(what, 0, 1))
+    say(text(artifact) + "\n")
 
-    say(f"$ tsmzoo run {artifact} VIDEO      # one scene forwards, then backwards, each frame answered")
+    say(f"$ tsmzoo run {path} VIDEO      # one scene forwards, then backwards, each frame answered")
     frames, _ = motion.scene(SCENE, SEED)
-    streamed = open_file(artifact)
+    streamed = open_file(path)
     answers = []
     for name, order in (("forwards", frames), ("backwards", frames[::-1])):
-        path = folder / f"{name}.mp4"
+        video = folder / f"{name}.mp4"
         try:
-            encode(path, order, motion.FPS)
+            encode(video, order, motion.FPS)
         except OSError as error:
-            raise DataError(f"{path}: cannot be written ({error.strerror}); give another folder with --keep") from None
+            raise DataError(f"{video}: cannot be written ({error.strerror}); give another folder with --keep") from None
         # The likeliest class of every step, to see the model find it.
-        answers.append([*api.watch(streamed, path, window=FRAMES, threshold=0, hold=1, cut=0)])
+        answers.append([*api.watch(streamed, video, window=FRAMES, threshold=0, hold=1, cut=0)])
     for ahead, back in zip(*answers, strict=True):
         say(f"  {ahead.time:4.2f} s   {ahead.text:<26} {back.text}")
-    return Demo(
-        models=rows,
-        artifact=document(artifact, contract, verification, seconds),
-        streamed=[[answer.label for answer in run] for run in answers],
-    )
+    return Demo(models=rows, artifact=artifact, streamed=[[answer.label for answer in run] for run in answers])
 
 
 def _measure(
@@ -128,7 +118,7 @@ def _measure(
     entry = zoo.find(name)
     counted = count(entry)
     path = folder / "predictions" / f"{name}.jsonl"  # apart: NAME.json is the exported file's
-    evaluate.evaluate(zoo, ModelReference(name), listed, Settings(workers=0), path, progress=progress)
+    evaluate.save_predictions(zoo, ModelReference(name), listed, Settings(workers=0), path, progress=progress)
     measured = report.summary([zoo], scoring.score([path]))
     return DemoRow(
         model=name,
@@ -139,7 +129,3 @@ def _measure(
         ci95=list(measured.ci95),
         videos=measured.videos,
     )
-
-
-def _cells(row: DemoRow) -> list[str]:
-    return [row.model, row.shift or "none", f"{row.macs_per_clip:,}", f"{row.params:,}", f"{row.top1:.1f} %"]

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from typing import Any
 
 from tsmzoo.system.streams import own_stderr
-from tsmzoo.text import BESIDE, CELL, UNSEEN, joined, one_line
+from tsmzoo.text import BESIDE, UNSEEN, joined, one_line
 
 
 def say(text: str) -> None:
@@ -76,19 +76,6 @@ def note(line: str) -> None:
     print(one_line(line), file=sys.stderr)
 
 
-def table(columns: dict[str, str], rows: list[list[str]]) -> str:
-    """Format `rows` as a table. `columns` maps each heading to "left" or "right"; each row is one line."""
-    # Not by a library: importing rich takes longer than `list` may take.
-    lines = [list(columns), *([one_line(cell, CELL) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
-    pads = [str.rjust if justify == "right" else str.ljust for justify in columns.values()]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
 @contextmanager
 def stages() -> Iterator[Callable[..., None]]:
     """Give a function that shows the current step with a spinner; silent if stderr is no terminal."""
@@ -135,29 +122,11 @@ def download_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that shows the current step with a bar; silent if stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def steps_bar(*, of: str = "", show: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that shows the current step with a bar, and how many a second if it says `of` what they are.
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with own_stderr() as handle:
-        console = Console(file=handle, force_terminal=True)
-        # Output goes above the bar, except into a file.
-        ours = sys.stdout.isatty()
-        with Progress(*columns, console=console, transient=True, redirect_stdout=ours) as progress:
-            task = progress.add_task("starting", total=None)
-            yield lambda text, done, total: progress.update(
-                task, description=one_line(text, BESIDE), completed=done, total=total
-            )
-
-
-@contextmanager
-def videos_bar(*, show: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that shows a bar of videos with speed and time left; silent if stderr is no terminal."""
+    Silent unless `show`, or if stderr is no terminal.
+    """
     if not show or not sys.stderr.isatty():
         yield lambda *_: None
         return
@@ -175,23 +144,20 @@ def videos_bar(*, show: bool = True) -> Iterator[Callable[[str, int, int], None]
 
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f} videos/s" if task.speed else "")
+            return Text(f"{task.speed:.1f} {of}/s" if task.speed else "")
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Speed(),
-        TimeRemainingColumn(),
-    )
-    with (
-        own_stderr() as handle,
-        Progress(*columns, console=Console(file=handle, force_terminal=True), transient=True) as progress,
-    ):
-        task = progress.add_task("starting", total=None)
-        yield lambda text, done, total: progress.update(
-            task, description=one_line(text, BESIDE), completed=done, total=total
-        )
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    if of:
+        columns.insert(3, Speed())
+    with own_stderr() as handle:
+        console = Console(file=handle, force_terminal=True)
+        # Output goes above the bar, except into a file.
+        ours = sys.stdout.isatty()
+        with Progress(*columns, console=console, transient=True, redirect_stdout=ours) as progress:
+            task = progress.add_task("starting", total=None)
+            yield lambda text, done, total: progress.update(
+                task, description=one_line(text, BESIDE), completed=done, total=total
+            )
 
 
 class Display(ExitStack):

@@ -23,6 +23,7 @@ from tsmzoo.cli._options import (
     references,
 )
 from tsmzoo.formats import is_artifact
+from tsmzoo.text import table
 
 
 @app.command()
@@ -90,7 +91,7 @@ def bench(
     if json:
         terminal.print_json(rows)
         return
-    terminal.say(terminal.table(run.COLUMNS, [run.cells(row) for row in rows]))
+    terminal.say(table(run.COLUMNS, rows))
     terminal.say(run.MEMORY)
     for row in rows if profile else ():
-        terminal.say("\n" + "\n\n".join(run.profiles(row, terminal.table)))
+        terminal.say("\n" + "\n\n".join(run.profiles(row)))

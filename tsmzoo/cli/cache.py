@@ -11,6 +11,7 @@ from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Json, RegistryFile, complete_model
 from tsmzoo.errors import DownloadError
+from tsmzoo.text import Column, one_line, table
 
 if TYPE_CHECKING:
     from tsmzoo.catalog.cached import CachedFile
@@ -22,7 +23,14 @@ Pattern = Annotated[
     str | None,
     typer.Argument(help="Wildcard for ids and aliases; or a folder of the cache.", autocompletion=complete_model),
 ]
-_COLUMNS = {"id": "left", "file": "left", "MB": "right", "state": "left", "written": "left", "why": "left"}
+_COLUMNS: list[Column[CachedFile]] = [
+    ("id", "left", lambda file: file.id),
+    ("file", "left", lambda file: Path(file.path).name),
+    ("MB", "right", lambda file: f"{file.bytes / 1e6:.1f}"),
+    ("state", "left", lambda file: file.state),
+    ("written", "left", lambda file: file.modified[:16].replace("T", " ")),
+    ("why", "left", lambda file: file.why or ""),
+]
 
 
 @commands.command("list")
@@ -36,7 +44,7 @@ def list_(pattern: Pattern = None, registry_file: RegistryFile = None, json: Jso
         terminal.print_json(found)
     else:
         _show(found)
-        terminal.say(f"{_count(found)} in {cache_dir()}")
+        terminal.say(f"{_count(found)} in {one_line(str(cache_dir()))}")
 
 
 @commands.command()
@@ -51,7 +59,9 @@ def verify(pattern: Pattern = None, registry_file: RegistryFile = None, json: Js
     else:
         for each in checked:
             said = f"wrong: {each.why}" if each.why else f"verified ({each.pin})"
-            terminal.say(f"{each.id}: {Path(each.path).name}: {said}")
+            if each.pin == "none" and not each.why:
+                said = f"a checkpoint, held to no digest yet; `tsmzoo download {each.id}` records it"
+            terminal.say(one_line(f"{each.id}: {Path(each.path).name}: {said}"))
     if wrong := [each for each in checked if each.state == "wrong"]:
         ids = ", ".join(dict.fromkeys(str(each.id) for each in wrong))
         raise DownloadError(
@@ -88,16 +98,8 @@ def prune(
 
 def _show(found: list[CachedFile]) -> None:
     """Print a table of `found`; copies of YAML files, of which there may be many, in one line."""
-    rows = [
-        [
-            *(str(each.id), Path(each.path).name, f"{each.bytes / 1e6:.1f}", each.state),
-            *(each.modified[:16].replace("T", " "), each.why or ""),
-        ]
-        for each in found
-        if each.id is not None
-    ]
-    if rows:
-        terminal.say(terminal.table(_COLUMNS, rows))
+    if rows := [each for each in found if each.id is not None]:
+        terminal.say(table(_COLUMNS, rows))
     if copies := [each for each in found if each.id is None]:
         stale = sum(each.state == "stale" for each in copies)
         terminal.say(f"copies of YAML files: {_count(copies)}, {stale} of them outdated")

@@ -11,6 +11,7 @@ from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Json, RegistryFile, complete_model
 from tsmzoo.errors import ZooError
+from tsmzoo.text import table
 
 
 @app.command()
@@ -45,7 +46,7 @@ def doctor(
         terminal.print_json(found)
     else:
         terminal.say(f"tsmzoo {found.version}, Python {found.python}, {found.platform}")
-        terminal.say(terminal.table(doctor.COLUMNS, doctor.rows(found)))
+        terminal.say(table(doctor.COLUMNS, doctor.rows(found)))
         terminal.say("\n".join(doctor.text(found)))
     if broken := found.problems:
         raise ZooError("; ".join(f"{problem.what}; {problem.remedy}" for problem in broken))
@@ -62,7 +63,7 @@ def _check_links(pattern: str | None, registry_file: Path | None, *, json: bool)
     elif not found:
         terminal.say("no address to ask: these models come with tsmzoo, or their weights were not published")
     else:
-        terminal.say(terminal.table(links.COLUMNS, [links.cells(link) for link in found]))
+        terminal.say(table(links.COLUMNS, found))
         models, alive = ({link.model for link in found if link.alive or every} for every in (True, False))
         there = sum(link.alive for link in found)
         terminal.say(f"{there} of {len(found)} addresses have the file, for {len(alive)} of {len(models)} models")

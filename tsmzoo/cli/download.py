@@ -11,6 +11,7 @@ from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Json, RegistryFile, complete_model
 from tsmzoo.errors import ZooError
+from tsmzoo.text import one_line
 
 
 @app.command("download")
@@ -35,13 +36,15 @@ def download_(
 ) -> None:
     """Download checkpoints into the cache and verify them; a stopped download resumes.
 
-    TSMZOO_MIRROR is the https address of a folder that is tried first: <address>/<id>/<file>, then
+    TSMZOO_MIRROR is the https:// or hf:// address of a folder that is tried first: <address>/<id>/<file>, then
     <address>/<file>.
     """
     if not models and not all_:
         raise typer.BadParameter("name a model, or give --all")
     if source is not None and (all_ or len(models or []) != 1):
         raise typer.BadParameter("--source is where the file of one model is: name that model alone")
+    if models and all_:
+        raise typer.BadParameter("--all takes every model; name models, or give --all")
     from tsmzoo import api
 
     if all_:
@@ -72,7 +75,7 @@ def download_(
             continue
         done.append(found)
         if not json:
-            terminal.say(f"{found.id}: {found.path}")
+            terminal.say(one_line(f"{found.id}: {found.path}"))
     if json:
         terminal.print_json(done)
     if failed:

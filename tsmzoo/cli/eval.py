@@ -104,7 +104,7 @@ def eval_(
         allow_shift_mismatch=allow_shift_mismatch,
     )
     known = dict(zip(live, own, strict=True))
-    with terminal.videos_bar(show=processes.is_first()) as progress:
+    with terminal.steps_bar(of="videos", show=processes.is_first()) as progress:
         result = api.evaluate(
             [known.get(model, model) for model in models],
             data,

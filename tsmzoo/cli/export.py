@@ -121,7 +121,7 @@ def export(
         raise typer.BadParameter("a recipe says which format it writes; leave out --to", param_hint="--to")
     start = time.perf_counter()
     from tsmzoo import api
-    from tsmzoo.exporting.report import document
+    from tsmzoo.exporting.report import result
 
     (reference,) = references(
         [model],
@@ -159,7 +159,6 @@ def export(
         except VerificationError as error:
             verification = error.contract.verification
             if verification and verification.quality:  # what real clips showed, good or bad
-                failed = document(error.path, error.contract, verification, time.perf_counter() - start)
-                print_report(failed, error.contract, json=json)
+                print_report(result(error.path, error.contract, time.perf_counter() - start), json=json)
             raise
-    print_report(artifact, artifact.contract, json=json)
+    print_report(artifact, json=json)

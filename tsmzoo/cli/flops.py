@@ -9,6 +9,7 @@ import typer
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Frames, Json, OptionalModel, RegistryFile, Size
+from tsmzoo.text import table
 
 
 @app.command()
@@ -25,7 +26,7 @@ def flops(
     if (model is None) == (not all_):
         raise typer.BadParameter("name a model, or give --all")
     from tsmzoo import api
-    from tsmzoo.catalog.flops import COLUMNS, CONVENTION, cells, text
+    from tsmzoo.catalog.flops import COLUMNS, CONVENTION, text
 
     costs = []
     with terminal.stages() as stage:
@@ -44,7 +45,7 @@ def flops(
     if json:
         terminal.print_json(costs if all_ else costs[0])
     elif all_:
-        terminal.say(terminal.table(COLUMNS, [cells(each) for each in costs]))
+        terminal.say(table(COLUMNS, costs))
         terminal.say(f"GMACs: {CONVENTION}")
     else:
         terminal.say(text(costs[0]))

@@ -32,7 +32,7 @@ def info(
     from tsmzoo import api
 
     if weights is not None:
-        from tsmzoo.catalog import stub
+        from tsmzoo.catalog import own_checkpoint
 
         found = api.describe_checkpoint(
             weights, model, weights_format=weights_format, labels=labels, shift=shift, registry=registry_file
@@ -40,7 +40,7 @@ def info(
         if json:
             terminal.print_json(found)
         else:
-            print(stub.text(found))
+            print(own_checkpoint.text(found))
         return
     if model is None:
         raise typer.BadParameter("name a model, or a checkpoint with --weights", param_hint="MODEL")

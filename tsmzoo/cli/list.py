@@ -9,6 +9,7 @@ import typer
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Json, RegistryFile
+from tsmzoo.text import table
 
 
 @app.command("list")
@@ -43,7 +44,7 @@ def list_(
     if not matching:
         terminal.say("no model fits; `tsmzoo list --all` shows every one")
         return
-    terminal.say(terminal.table(listing.COLUMNS, [listing.cells(row) for row in rows]))
+    terminal.say(table(listing.COLUMNS, rows))
     more = f", {len(matching) - len(rows)} more with --all" if len(matching) > len(rows) else ""
     count = "1 model" if len(rows) == 1 else f"{len(rows)} models"
     terminal.say(f"{count}{more}; `tsmzoo info ID` says what is doubtful of one")

@@ -10,6 +10,7 @@ import typer
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
 from tsmzoo.cli._options import Json, RegistryFile, complete_model
+from tsmzoo.text import one_line
 
 
 @app.command("mirror")
@@ -48,4 +49,4 @@ def mirror_(
         terminal.print_json(done)
         return
     for each in done:
-        terminal.say(f"{each.id}: {each.path}")
+        terminal.say(one_line(f"{each.id}: {each.path}"))

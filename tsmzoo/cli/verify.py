@@ -9,17 +9,7 @@ import typer
 
 from tsmzoo.cli import _terminal as terminal
 from tsmzoo.cli._main import app
-from tsmzoo.cli._options import (
-    Classes,
-    Clip,
-    Images,
-    Json,
-    Labels,
-    RegistryFile,
-    Shift,
-    Weights,
-    names,
-)
+from tsmzoo.cli._options import Classes, Clip, Images, Json, Labels, RegistryFile, Shift, Weights, names
 from tsmzoo.cli._report import print_report
 from tsmzoo.errors import ZooError
 
@@ -61,6 +51,6 @@ def verify(
             progress=progress,
             notify=terminal.note,
         )
-    print_report(result, result.contract, json=json)
+    print_report(result, json=json)
     if not result.passed:
         raise ZooError(f"{artifact}: failed its verification: {result.verification.reason}; export it again")

@@ -16,7 +16,7 @@ PROTOCOLS = ",".join((*SCHEMES, "tls", "httpproxy", "srtp", "crypto"))
 
 
 @dataclass(frozen=True)
-class Address:
+class NetworkAddress:
     """A network address; `str` of it leaves out user, password, query and stream key."""
 
     url: str = field(repr=False)
@@ -35,7 +35,7 @@ class Address:
         return f"{self.scheme}://{place}{'/…' if secret else parts.path}"
 
 
-def parse(name: str) -> Address | None:
+def parse(name: str) -> NetworkAddress | None:
     """Return the address in `name`, or None if it is not one. Raises VideoError if the scheme is not read."""
     match = _ADDRESS.fullmatch(name)
     if match is None:
@@ -57,4 +57,4 @@ def parse(name: str) -> Address | None:
             f"{scheme}:// address is not well formed; give it as {scheme}://host:port/path, with a password's "
             "own signs as %XX"
         )
-    return Address(name)
+    return NetworkAddress(name)

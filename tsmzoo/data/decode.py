@@ -16,7 +16,7 @@ from av.stream import Disposition
 from PIL import Image
 
 from tsmzoo.callbacks import Notify, silent
-from tsmzoo.data.address import PROTOCOLS, Address
+from tsmzoo.data.address import PROTOCOLS, NetworkAddress
 from tsmzoo.data.orientation import Orientations, upright
 from tsmzoo.data.timing import LOOKAHEAD, NO_TIMESTAMPS, clock, nominal_rate, time_source
 from tsmzoo.errors import VideoError
@@ -25,7 +25,7 @@ from tsmzoo.errors import VideoError
 TIMEOUTS = (10.0, 8.0)
 
 #: Location of a video.
-Place = Path | Address
+Place = Path | NetworkAddress
 
 
 def decode(path: Place) -> Iterator[tuple[float, Image.Image]]:
@@ -99,14 +99,14 @@ def _decoded(path: Place, container: av.container.InputContainer, stream: av.Vid
             given += 1
             yield frame
     except av.error.FFmpegError as error:
-        if isinstance(path, Address):
+        if isinstance(path, NetworkAddress):
             raise VideoError(
                 f"{path}: {'broke off' if given else 'gave no frame'} ({_reason(error)}); try again"
             ) from None
         if not given:
             raise _undecodable(path, error) from None
     # A connection that breaks between two packets looks like the end of the video.
-    if isinstance(path, Address) and given < stream.frames - LOOKAHEAD:
+    if isinstance(path, NetworkAddress) and given < stream.frames - LOOKAHEAD:
         raise VideoError(f"{path}: broke off after {given} of {stream.frames} frames; try again")
 
 
@@ -120,7 +120,7 @@ def _reason(error: av.error.FFmpegError) -> str:
 @contextmanager
 def open_video(path: Place, threads: int = 0) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Open a video and its first video stream. `threads` 0 means one per core. Raises VideoError."""
-    if isinstance(path, Address):
+    if isinstance(path, NetworkAddress):
         with open_address(path) as container:
             yield container, _pictures(path, container, threads)
         return
@@ -156,7 +156,7 @@ def _container(path: Path, file: IO[bytes]) -> av.container.InputContainer:
         raise _undecodable(path, error) from None
 
 
-def open_address(address: Address) -> av.container.InputContainer:
+def open_address(address: NetworkAddress) -> av.container.InputContainer:
     """Open a network address. Raises VideoError, after a timeout of some seconds at the latest."""
     options = {
         "protocol_whitelist": PROTOCOLS,

@@ -21,6 +21,7 @@ from PIL import Image
 from tsmzoo.data.dataset import IMAGE_ENDINGS
 from tsmzoo.errors import VideoError
 from tsmzoo.system import files
+from tsmzoo.text import some
 
 #: A number in a file name; from six digits on it may be a time with a fraction, `1305031102.175304`.
 _NUMBER = re.compile(r"(\d{6,}\.\d+|\d+)")
@@ -280,8 +281,8 @@ def _choices(found: Sequence[_ImageName]) -> str:
         padded = max((width for width in widths[before, after, ending] if width <= len(one.number)), default=None)
         templates[f"{before}{'{}' if padded is None else f'{{:0{padded}d}}'}{after}{ending}"] += 1
     named = [template for template, _ in templates.most_common()]
-    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    return f"there is {', '.join(sorted(named[:_NAMED]))}{more}: choose with --images, '*' takes all by name"
+    shown = some([*sorted(named[:_NAMED]), *named[_NAMED:]], _NAMED)
+    return f"there is {shown}: choose with --images, '*' takes all by name"
 
 
 def _text(named: _ImageName) -> tuple[str, str, str]:

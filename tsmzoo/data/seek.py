@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import av
 from PIL import Image
 
-from tsmzoo.data.address import Address
+from tsmzoo.data.address import NetworkAddress
 from tsmzoo.data.decode import Place, open_video, timed_frames
 from tsmzoo.data.orientation import Orientations, upright
 from tsmzoo.data.timing import clock
@@ -44,7 +44,7 @@ def pick(path: Place, choose: Callable[[int], Iterable[int]], threads: int = 0) 
         guess = stream.frames
         try:
             # A network stream is read once.
-            packets = None if isinstance(path, Address) else _index(container, stream)
+            packets = None if isinstance(path, NetworkAddress) else _index(container, stream)
             if packets is not None and (found := _pick_indexed(container, stream, packets, choose)) is not None:
                 return found
         except av.error.FFmpegError:

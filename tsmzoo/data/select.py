@@ -14,6 +14,9 @@ from tsmzoo.data.dataset import Video
 from tsmzoo.errors import VideoError
 from tsmzoo.typing import Array
 
+#: Frames of a video that a file is verified on.
+_FIRST = 64
+
 
 def pick(
     listed: Video, choose: Callable[[int], Iterable[int]], *, flow: bool = False, threads: int = 0
@@ -34,12 +37,12 @@ def pick(
     return chosen.total, {index: np.asarray(image) for index, image in chosen.images.items()}
 
 
-def first(path: Path, short_side: int, size: int, template: str | None = None, most: int = 64) -> Array:
-    """Return MIT's center crop of the first `most` frames of a video or a folder of images: (S, C, H, W) uint8."""
+def first(path: Path, short_side: int, size: int, template: str | None = None) -> Array:
+    """Return MIT's center crop of the first 64 frames of a video or a folder of images: (S, C, H, W) uint8."""
     if path.is_dir():
-        frames = (images.open_upright(image) for image, *_ in images.sequence(path, template)[:most])
+        frames = (images.open_upright(image) for image, *_ in images.sequence(path, template)[:_FIRST])
     else:
-        frames = (image for _, image in itertools.islice(decode.decode(path), most))
+        frames = (image for _, image in itertools.islice(decode.decode(path), _FIRST))
     return np.stack([transforms.prepared(image, short_side, size) for image in frames])
 
 

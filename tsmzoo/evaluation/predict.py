@@ -209,7 +209,7 @@ class Views:
     parts: dict[int, Array]
 
 
-def load_views(video: Video, plan: EvaluationPlan, observe: tuple[int, ...] = (), threads: int = 1) -> Views:
+def load_views(video: Video, plan: EvaluationPlan, observe: tuple[int, ...] = ()) -> Views:
     """Decode the frames of a video that `plan` needs, resize and crop them. Raises VideoError."""
     rule = sampling.RULES[plan.sampling]
     clips: dict[int, list[list[list[int]]]] = {}
@@ -221,7 +221,7 @@ def load_views(video: Video, plan: EvaluationPlan, observe: tuple[int, ...] = ()
             clips[level] = [[sampling.stacked(index, part, plan.stack) for index in clip] for clip in taken]
         return {index for taken in clips.values() for clip in taken for stack in clip for index in stack}
 
-    total, pictures = select.pick(video, choose, flow=plan.flow, threads=threads)
+    total, pictures = select.pick(video, choose, flow=plan.flow, threads=1)
     crops = {
         index: transforms.crop(
             transforms.resized(picture, plan.short_side, plan.pipeline), plan.size, plan.crops, plan.pipeline

@@ -201,11 +201,7 @@ def summary(
 
 
 def _accuracies(tally: Tally) -> dict[str, float]:
-    return {
-        "top1": _percent(tally.top(1)),
-        "top5": _percent(tally.top(5)),
-        "mean_class": _percent(tally.mean_class()),
-    }
+    return {"top1": _percent(tally.top(1)), "top5": _percent(tally.top(5)), "mean_class": _percent(tally.mean_class())}
 
 
 def _percent(share: float) -> float:

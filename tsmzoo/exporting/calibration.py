@@ -53,10 +53,7 @@ class CalibrationData:
 
 
 def load_calibration(
-    entry: Entry,
-    folder: Path | None,
-    template: str | None = None,
-    notify: Notify = silent,
+    entry: Entry, folder: Path | None, template: str | None = None, notify: Notify = silent
 ) -> CalibrationData:
     """Return calibration data for `entry`: the videos of `folder`, or the bundled task if it was trained on that.
 

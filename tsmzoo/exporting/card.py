@@ -42,7 +42,6 @@ def text(zoo: Registry, path: Path, repo: str | None = None) -> str:
     contract = store.opened(path)
     check_consistent(path, contract)
     entry = zoo.by_id.get(contract.model)
-    verification = contract.verification
     environment = Environment(
         loader=PackageLoader("tsmzoo.exporting"),
         undefined=StrictUndefined,
@@ -54,15 +53,11 @@ def text(zoo: Registry, path: Path, repo: str | None = None) -> str:
     return environment.get_template("card.md").render(
         contract=contract,
         file=path.name,
-        contract_file=f"{path.name}.json",
         marker=MARKER,
         known_licence=contract.licence in _LICENCES,
         tags=[tag for each in dict.fromkeys(tags) if (tag := _UNTAGGABLE.sub("-", each))],
         published=entry.results if entry is not None and contract.weights == "published" else (),
         licence_note=zoo.sources[entry.source].licence_note if entry is not None else None,
-        verification=verification,
-        quality=verification.quality if verification is not None else None,
-        extra=contract.format,
         repo=repo,
     )
 
@@ -74,8 +69,8 @@ def push(zoo: Registry, path: Path, to: str, *, private: bool, allow_random: boo
     DownloadError if the hub does not take it.
     """
     repo = hub.repository(to)
-    card = text(zoo, path, repo)
-    contract = store.opened(path)
+    card = text(zoo, path, repo)  # which holds the file to its digest
+    contract = store.read_contract(path)
     if contract.weights == "random" and not allow_random:
         raise ArtifactError(f"{path}: its weights are random; give --allow-random to push it all the same")
     # One name for each format: NAME.json would be that of another file of the same NAME.

@@ -65,12 +65,7 @@ class _Comparison:
 
 
 def compare(
-    reference: Model,
-    candidate: Model,
-    *,
-    tolerance: float,
-    steps: int,
-    video: Array | None = None,
+    reference: Model, candidate: Model, *, tolerance: float, steps: int, video: Array | None = None
 ) -> Verification:
     """Compare `candidate` with `reference` and judge by `tolerance`, relative to each output's range.
 

@@ -62,16 +62,41 @@ def plan_export(
     """
     if entry.mode == "offline" and state not in (None, "explicit"):
         raise ExportError(f"{entry.id} is offline and has no states; leave out --state")
-    check("keep_float", keep_float, Annotated[int, msgspec.Meta(ge=0, le=10_000)], ExportError)
     state = "explicit" if entry.mode == "offline" else state
     given = {"precision": precision, "preprocess": preprocess, "state": state, "gpu_safe": gpu_safe, "softmax": softmax}
     wished = {name: value for name, value in given.items() if value is not None}
     kinds = get_type_hints(Target, include_extras=True)
     for name, value in wished.items():
         check(name, value, kinds[name], ExportError)
+    check("keep_float", keep_float, Annotated[int, msgspec.Meta(ge=0, le=10_000)], ExportError)
     target = msgspec.structs.replace(target, **wished)
+    converter = converter_of(target.format)
+    _check_target(target, converter, dynamic_batch=dynamic_batch)
+    # Files whose tensors are others have names of their own.
+    variant = ("" if target.state == "explicit" else f"-{target.state}") + ("-softmax" if target.softmax else "")
+    out = out or Path(f"{entry.id}-{target.precision}{variant}{target.format.suffix}")
+    _check_place(out, converter)
+    with quiet():
+        converter.require("convert", "runtime")
+    if keep_float and target.precision != "int8":
+        raise ExportError("--keep-float is for int8; leave it out")
+    compared = target.precision == "int8" or target.precision in target.bars
+    if calibrate is not None and not compared:
+        raise ExportError("--calibrate is for int8; leave it out")
+    return Plan(
+        entry=entry,
+        target=target,
+        converter=converter,
+        out=out,
+        dynamic_batch=dynamic_batch,
+        calibration=load_calibration(entry, calibrate, images, notify) if compared else None,
+        keep_float=keep_float,
+    )
+
+
+def _check_target(target: Target, converter: Converter, *, dynamic_batch: bool) -> None:
+    """Raise ExportError if the format cannot do what `target` says."""
     format_, precision = target.format, target.precision
-    converter = converter_of(format_)
     if target.state not in converter.states:
         known = formats_that(lambda each: target.state in each.states)
         raise ExportError(
@@ -88,12 +113,17 @@ def plan_export(
         raise ExportError(f"--dynamic-batch is for {known}; {format_} files take one clip or frame a call")
     if precision not in target.tolerance:
         raise ExportError(f"{format_} is not written in {precision} yet; choose {' or '.join(target.tolerance)}")
-    # Files whose tensors are others have names of their own.
-    variant = ("" if target.state == "explicit" else f"-{target.state}") + ("-softmax" if target.softmax else "")
-    out = out or Path(f"{entry.id}-{precision}{variant}{format_.suffix}")
+    if precision in target.bars and precision in converter.precisions:
+        raise ExportError(
+            f"a bar for {precision} would compare a {format_} file with itself; take it out of the recipe"
+        )
+
+
+def _check_place(out: Path, converter: Converter) -> None:
+    """Raise ExportError or ArtifactError if `out` cannot be written, or is something else's place."""
     try:
-        if out.suffix != format_.suffix:
-            raise ExportError(f"{out}: must end in {format_.suffix}")
+        if out.suffix != converter.format.suffix:
+            raise ExportError(f"{out}: must end in {converter.format.suffix}")
         format_of(out)
         if not out.parent.is_dir():
             raise ExportError(f"{out}: its folder does not exist; make {out.parent} first")
@@ -102,23 +132,3 @@ def plan_export(
         store.check_way(out)
     except OSError as error:
         raise ExportError(f"{out}: cannot be written ({error.strerror}); {ELSEWHERE}") from None
-    with quiet():
-        converter.require("convert", "runtime")
-    if keep_float and precision != "int8":
-        raise ExportError("--keep-float is for int8; leave it out")
-    if precision in target.bars and precision in converter.precisions:
-        raise ExportError(
-            f"a bar for {precision} would compare a {format_} file with itself; take it out of the recipe"
-        )
-    compared = precision == "int8" or precision in target.bars
-    if calibrate is not None and not compared:
-        raise ExportError("--calibrate is for int8; leave it out")
-    return Plan(
-        entry=entry,
-        target=target,
-        converter=converter,
-        out=out,
-        dynamic_batch=dynamic_batch,
-        calibration=load_calibration(entry, calibrate, images, notify) if compared else None,
-        keep_float=keep_float,
-    )

@@ -58,10 +58,10 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename={"pa
         return read_contract(Path(self.path))
 
 
-def document(
-    path: Path, contract: Contract, verification: Verification, seconds: float, kit: Path | None = None
-) -> Artifact:
-    """Return the result of an export or a verification of the file at `path`."""
+def result(path: Path, contract: Contract, seconds: float, kit: Path | None = None) -> Artifact:
+    """Return the result of an export or a verification of the file at `path`, which `contract` holds."""
+    verification = contract.verification
+    assert verification is not None
     artifact = Artifact(
         path=str(path),
         sha256=contract.sha256,
@@ -81,15 +81,15 @@ def document(
     return artifact
 
 
-def text(path: Path, contract: Contract, verification: Verification, seconds: float) -> str:
+def text(artifact: Artifact) -> str:
     """Return the same to read."""
-    v = verification
+    contract, v = artifact.contract, artifact.verification
     remark = converter_of(Format(contract.format)).remarks.get(contract.precision)
     weights = f"{contract.weights} weights"
     if contract.checkpoint:
         weights += f", sha256 {contract.checkpoint.sha256[:12]}…"
     lines = [
-        f"{path}  {(contract.bytes or 0) / 1e6:.2f} MB  "
+        f"{artifact.path}  {(contract.bytes or 0) / 1e6:.2f} MB  "
         f"{contract.format} {contract.precision}{f' ({remark})' if remark else ''}, {contract.mode}, {weights}"
     ]
     for tensors, arrow in ((contract.inputs, "in "), (contract.outputs, "out")):
@@ -128,7 +128,7 @@ def text(path: Path, contract: Contract, verification: Verification, seconds: fl
             lines.append(f"  kept float: {', '.join(q.kept_float)}; dearest of {len(q.costs)} operators: {dearest}")
     lines.append(f"  structure: {', '.join(v.structure)}")
     lines += [f"  note: {advice}" for advice in v.advice]
-    lines.append(f"  {seconds:.1f} s")
+    lines.append(f"  {artifact.seconds:.1f} s")
     return joined(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
@@ -9,13 +10,15 @@ import msgspec
 from tsmzoo.artifact import arrays
 from tsmzoo.artifact.contract import Contract, Tensor, Verification
 from tsmzoo.artifact.converter import Converter, open_artifact
-from tsmzoo.callbacks import Notify, silent
-from tsmzoo.errors import ArtifactError
+from tsmzoo.callbacks import Notify, Progress
+from tsmzoo.data import select
+from tsmzoo.errors import ArtifactError, ZooError
 from tsmzoo.exporting.compare import compare
+from tsmzoo.exporting.report import Artifact, result
 from tsmzoo.inference.model import Model
-from tsmzoo.inference.reference import resized
+from tsmzoo.inference.reference import registry_of_file, resized
 from tsmzoo.inference.torch_runner import torch_model
-from tsmzoo.registry import Registry, ShiftName, recipes, with_classes
+from tsmzoo.registry import Entry, Registry, ShiftName, recipes, with_classes
 from tsmzoo.system.quiet import quiet
 from tsmzoo.typing import Array
 from tsmzoo.weights.key_maps import RULES
@@ -58,25 +61,31 @@ def _without_batch(tensor: Tensor) -> dict[str, int | str]:
     return {axis: n for axis, n in zip(tensor.layout, tensor.shape, strict=True) if axis != "N"}
 
 
-def reverify(
-    registry: Registry,
+def verify_file(
+    zoo: Registry,
     path: Path,
     *,
-    weights: str | None = None,
-    shift: ShiftName | None = None,
-    steps: int | None = None,
-    video: Array | None = None,
-    stage: Notify = silent,
-) -> tuple[Contract, Verification]:
-    """Verify an exported file again, against the weights it was made from.
+    weights: str | None,
+    shift: ShiftName | None,
+    steps: int | None,
+    clip: Path | None,
+    images: str | None,
+    registry: Path | None,
+    progress: Progress,
+    notify: Notify,
+) -> Artifact:
+    """Compare an exported file with the network it was made from, whose model is in `zoo`, or else beside the file.
 
-    `weights` says where these lie now, `shift` what they were trained with, where its contract does not. Raises
-    ArtifactError where the file was changed, or the weights are others.
+    `weights` says where its weights lie now, `shift` what they were trained with, where its contract does not.
+    Raises ArtifactError if the file was changed, or the weights are others.
     """
-    stage("checking the digest")
+    start = time.perf_counter()
+    zoo = registry_of_file(zoo, path, [registry] if registry else [], notify)
+    progress("checking the digest", 0, 0)
     contract, converter = open_artifact(path)
-    registry = with_classes(registry, contract.model, contract.classes, contract.labels)
-    entry = resized(registry.find(contract.model), contract.frames, contract.size)
+    video = video_of(zoo.find(contract.model), clip, contract.size, images)
+    zoo = with_classes(zoo, contract.model, contract.classes, contract.labels)
+    entry = resized(zoo.find(contract.model), contract.frames, contract.size)
     source = contract.checkpoint
     if weights is not None and (source is None) != (weights == "random"):
         raise ArtifactError(
@@ -95,7 +104,7 @@ def reverify(
             f"{path}: its contract names a checkpoint of {source.format!r}, which {entry.backbone} has none of; "
             "export it again"
         )
-    stage("loading the weights")
+    progress("loading the weights", 0, 0)
     network = load_network(
         entry,
         weights,
@@ -110,12 +119,22 @@ def reverify(
             f"{path}: was made from other weights than {found.file} (sha256 {source.sha256[:12]}…, not "
             f"{found.sha256[:12]}…); give those with --weights FILE"
         )
-    stage("verifying")
+    progress("verifying", 0, 0)
     before = contract.verification
     if before is None:
         raise ArtifactError(f"{path}: its contract holds no verification; export it again")
     # Tolerance and length are those of the recipe that it was made by, which may be a file of somebody's.
     steps = steps or max((case.steps for case in before.cases), default=recipes.target(contract.format).steps)
-    report = verify(registry, network, path, contract, converter, before.tolerance, steps, video=video)
+    report = verify(zoo, network, path, contract, converter, before.tolerance, steps, video=video)
     # What real clips showed holds on: the digest says that this is the file.
-    return contract, msgspec.structs.replace(report, quality=before.quality)
+    contract = msgspec.structs.replace(contract, verification=msgspec.structs.replace(report, quality=before.quality))
+    return result(path, contract, time.perf_counter() - start)
+
+
+def video_of(entry: Entry, clip: Path | None, size: int, template: str | None) -> Array | None:
+    """Return the first frames of a video as `entry` takes them at `size`. Raises VideoError."""
+    if clip is None:
+        return None
+    if entry.modality == "flow":
+        raise ZooError(f"{entry.id} sees optical flow, not video; leave out --clip")
+    return select.first(clip, max(entry.short_side, size), size, template)

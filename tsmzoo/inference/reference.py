@@ -93,12 +93,7 @@ class ModelReference:
         return with_classes(zoo, self.model, self.classes, self.labels)
 
     def open(
-        self,
-        zoo: Registry,
-        *,
-        threads: int | None = None,
-        progress: Progress = silent,
-        notify: Notify = silent,
+        self, zoo: Registry, *, threads: int | None = None, progress: Progress = silent, notify: Notify = silent
     ) -> Model:
         """Return the model, ready to run.
 
@@ -118,12 +113,7 @@ class ModelReference:
             notify(warning)
         return model
 
-    def load_network(
-        self,
-        entry: Entry,
-        progress: Progress = silent,
-        notify: Notify = silent,
-    ) -> Network:
+    def load_network(self, entry: Entry, progress: Progress = silent, notify: Notify = silent) -> Network:
         """Return the network of `entry` with these weights. Raises DownloadError or CheckpointError."""
         from tsmzoo.weights.load import load_network
 

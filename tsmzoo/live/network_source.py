@@ -9,7 +9,7 @@ from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
 from tsmzoo.data import decode, timing
-from tsmzoo.data.address import Address
+from tsmzoo.data.address import NetworkAddress
 from tsmzoo.errors import VideoError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class _Latest:
 class NetworkSource:
     """A source on a network, connected; `frames` starts with this connection."""
 
-    def __init__(self, address: Address, notify: Callable[[str], None]) -> None:
+    def __init__(self, address: NetworkAddress, notify: Callable[[str], None]) -> None:
         self._address, self._notify = address, notify
         self._open = ExitStack()
         self._first: _Connection | None = self._connect()

@@ -76,7 +76,7 @@ def open_source(
     return FrameSource(name, rate, lambda: _from_video(path, notify), partial(seek.pick, path))
 
 
-def _at(place: address.Address, notify: Callable[[str], None]) -> FrameSource:
+def _at(place: address.NetworkAddress, notify: Callable[[str], None]) -> FrameSource:
     live = NetworkSource(place, notify)
     if live.endless:
         return FrameSource(str(place), live.rate, lambda: (Frame(*item) for item in live.frames()), None)

@@ -8,6 +8,7 @@ so both stand beside them.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -49,6 +50,11 @@ _FREE = {
         "sub",
     )
 }
+#: What the figures of an entry depend on.
+_NETWORK = (
+    *("family", "mode", "backbone", "width", "shift_div", "shift_place", "non_local", "non_local_bias"),
+    *("classes", "channels", "frames", "size"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,15 +65,27 @@ class Count:
     mparams: float
     #: (N, T, C, H, W) of a clip, or (N, C, H, W) of a frame.
     input_shape: tuple[int, ...]
+    #: Shapes of the states of an online model.
+    states: tuple[tuple[int, ...], ...]
     #: GMACs by module name in the backbone, without zeros.
     modules: dict[str, float]
 
 
+_counts: dict[tuple[object, ...], Count] = {}
+
+
 def count(entry: Entry) -> Count:
-    """Count one forward pass of `entry` at its own number of frames and size.
+    """Count one forward pass of `entry` at its own number of frames and size, once for all that are the same network.
 
     Raises ZooError if that needs more memory than there is, and RuntimeError for an operation without a rule.
     """
+    network = tuple(getattr(entry, name) for name in _NETWORK)
+    if network not in _counts:
+        _counts[network] = _count(entry)
+    return _counts[network]
+
+
+def _count(entry: Entry) -> Count:
     # Attention and 3-D kernels see frames together; elsewhere a frame costs the same alone as in its clip.
     traced = entry.frames if entry.non_local or entry.is_3d else 1
     if why := msgspec.structs.replace(entry, frames=traced).too_large:
@@ -79,7 +97,8 @@ def count(entry: Entry) -> Count:
     for module in net.modules():
         if isinstance(module, CausalConv):
             module.forward = module.convolve  # type: ignore[method-assign]  # fvcore takes products as free
-    analysis = _analysis(net, entry, traced)
+    states = state_shapes(net, entry.channels, entry.size) if entry.mode == "online" else []
+    analysis = _analysis(net, entry, traced, states)
     with one_thread(), torch.no_grad():  # gradients would triple the memory of 3-D networks
         total = _counted(analysis.by_operator())
     if unknown := analysis.unsupported_ops().keys() - _FREE:
@@ -90,6 +109,7 @@ def count(entry: Entry) -> Count:
         gmacs=total * scale,
         mparams=sum(parameter.numel() for parameter in net.parameters()) / 1e6,
         input_shape=(1, *frame) if entry.mode == "online" else (1, entry.frames, *frame),
+        states=tuple(states),
         modules={
             name.removeprefix("backbone."): _counted(operators) * scale
             for name, operators in analysis.by_module_and_operator().items()
@@ -98,11 +118,9 @@ def count(entry: Entry) -> Count:
     )
 
 
-def _analysis(net: nn.Module, entry: Entry, frames: int) -> FlopCountAnalysis:
+def _analysis(net: nn.Module, entry: Entry, frames: int, states: Sequence[tuple[int, ...]]) -> FlopCountAnalysis:
     form: nn.Module = StreamStep(net) if entry.mode == "online" else SingleClip(net, frames)
-    inputs = [torch.zeros(frames, entry.channels, entry.size, entry.size)]
-    if entry.mode == "online":
-        inputs += [torch.zeros(shape) for shape in state_shapes(net, entry.channels, entry.size)]
+    inputs = [torch.zeros(shape) for shape in ((frames, entry.channels, entry.size, entry.size), *states)]
     return FlopCountAnalysis(form, tuple(inputs)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
 
 

@@ -45,6 +45,8 @@ class ClipMemory:
     def __init__(self, frames: int) -> None:
         self._frames = frames
         self._shift = shift_clips_forward(frames)
+        #: Whether the network took a mean: then what it answers after the last frame is of all of them.
+        self.averages = False
 
     def __call__(self, x: Tensor, fold: int) -> Tensor:
         return self._shift(x, fold)
@@ -54,6 +56,7 @@ class ClipMemory:
         return torch.cat([clips[:, first : first + self._frames] for first in range(frames)], 2).flatten(0, 1)
 
     def mean(self, x: Tensor) -> Tensor:
+        self.averages = True
         clips = x.reshape(-1, self._frames, *x.shape[1:])
         means = [torch.zeros_like(clips[:, 0])]
         for step, frame in enumerate(clips.unbind(1), start=1):
@@ -85,7 +88,7 @@ class StepMemory:
         self._next.append(x[:, :fold])
         return torch.cat([before, x[:, fold:]], 1)
 
-    def past(self, x: Tensor, frames: int) -> Tensor:  # noqa: ARG002 - as the others take it
+    def past(self, x: Tensor, frames: int) -> Tensor:  # noqa: ARG002 - as the buffer has it
         buffer = self._states[len(self._next)]
         axis = 3 if self._channels_last else 1
         newest = [*torch.split(self._ordered(buffer), x.shape[1], axis)[1:], self._ordered(x)]

@@ -15,8 +15,9 @@ class ClipModel(nn.Module):
     """Maps clips, (N, T, C, H, W), to logits, (N, classes): the mean over the T frames (TSN's consensus).
 
     For training and batches: T is fixed, N is not. I3D gives one row of logits per clip, which is its own mean. An
-    `online` model shifts forward only; `StreamStep` gives the same logits frame by frame, averaged here. Each `group`
-    of so many frames shifts by itself (default: all T).
+    `online` model looks back only; `StreamStep` gives the same logits frame by frame, averaged here, or, of a network
+    that keeps running means (MoViNet), those after the last frame. Each `group` of so many frames shifts by itself
+    (default: all T).
     """
 
     def __init__(self, backbone: nn.Module, frames: int, group: int | None = None, *, online: bool = False) -> None:
@@ -28,7 +29,8 @@ class ClipModel(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:
         memory = (ClipMemory if self._online else shift_clips)(self._group)  # not kept: it cannot be pickled
         logits: Tensor = self.backbone(clip.flatten(0, 1), self.frames, memory)
-        return logits.reshape(clip.shape[0], -1, logits.shape[1]).mean(1)
+        answers = logits.reshape(clip.shape[0], -1, logits.shape[1])
+        return answers[:, -1] if isinstance(memory, ClipMemory) and memory.averages else answers.mean(1)
 
 
 class SingleClip(nn.Module):

@@ -17,6 +17,7 @@ from tsmzoo.registry.loader import document, load, read_labels, with_classes, wi
 from tsmzoo.registry.paths import SCHEMA
 from tsmzoo.registry.schema import (
     DIRECTIONS,
+    FAMILIES,
     OWN,
     SHIFT_PLACES,
     Address,
@@ -43,6 +44,7 @@ from tsmzoo.registry.schema import (
 
 __all__ = [
     "DIRECTIONS",
+    "FAMILIES",
     "OWN",
     "SCHEMA",
     "SHIFT_PLACES",

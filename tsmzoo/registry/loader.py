@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,7 +76,9 @@ def _pinned(entry: Entry, pins: dict[str, Pinned], path: Path) -> Entry:
     if not entry.has_weights or not pin.sha256.startswith(published):
         why = f"the published sha256 begins with {published}" if entry.has_weights else "no weights were published"
         raise RegistryError(f"{path}: pins {entry.id!r} to {pin.sha256}, but {why}")
-    return msgspec.structs.replace(entry, sha256=pin.sha256)
+    if unknown := next((name for name in pin.beside if name not in entry.beside), None):
+        raise RegistryError(f"{path}: pins {unknown!r} of {entry.id!r}, which has no such file")
+    return msgspec.structs.replace(entry, sha256=pin.sha256, pinned=pin)
 
 
 def _with_mirrors(zoo: Registry, entry: Entry) -> Entry:
@@ -203,7 +206,7 @@ def _entry(item: Any, labels: dict[str, LabelMap], path: Path, where: str, *, in
     if isinstance(item, dict):
         if "classes" not in item and isinstance(key := item.get("labels"), str):
             if key not in labels:
-                raise _undefined(where, "labels", key, labels)
+                raise RegistryError(f"{where}: {_undefined('labels', key, labels)}")
             item = item | {"classes": labels[key].classes}
         missing = [f"`{key}`" for key in _UNCOUNTED if key not in item]
         item = _UNCOUNTED | item
@@ -213,8 +216,8 @@ def _entry(item: Any, labels: dict[str, LabelMap], path: Path, where: str, *, in
     return entry
 
 
-def _undefined(where: str, key: str, value: str, table: dict[str, Any]) -> RegistryError:
-    return RegistryError(f"{where}: {key} {value!r} is not defined; known are {', '.join(table)}")
+def _undefined(key: str, value: str, table: dict[str, Any]) -> str:
+    return f"{key} {value!r} is not defined; known are {', '.join(table)}"
 
 
 def _title(item: Any, number: int) -> str:
@@ -230,72 +233,11 @@ def _convert(data: Any, kind: type[Any], where: str) -> Any:
 
 
 def _check(registry: Registry, path: Path, *, incomplete: bool) -> None:
-    """Check what a type cannot say: that every key an entry refers to exists."""
+    """Raise RegistryError for what a type cannot say: that every key refers to something, and that values fit."""
     protocols = {recipe.stem for recipe in (paths.DATA / "recipes" / "eval").glob("*.yaml")}
     for entry in registry.models:
-        where = f"{path}: entry {entry.id!r}"
-        for key, table in (
-            ("source", registry.sources),
-            ("normalisation", registry.normalisations),
-            ("labels", registry.labels),
-        ):
-            if (value := getattr(entry, key)) not in table:
-                raise _undefined(where, key, value, table)
-        for result in entry.results:
-            if result.protocol is not None and result.protocol not in protocols:
-                raise RegistryError(f"{where}: protocol {result.protocol!r} is not in recipes/eval")
-        normalisation = registry.normalisations[entry.normalisation]
-        if not len(normalisation.mean) == len(normalisation.std) == entry.channels or 0 in normalisation.std:
-            raise RegistryError(f"{where}: normalisation {entry.normalisation!r} is not for {entry.channels} channels")
-        if entry.urls and entry.file is not None:
-            raise RegistryError(f"{where}: give either the urls of its file or, beside the registry, a file")
-        digest = entry.sha256 or entry.sha256_prefix or entry.git_blob_sha1
-        if not entry.has_weights and (entry.format != "tsmzoo" or digest):
-            raise RegistryError(
-                f"{where}: give the urls of its file or, beside the registry, a file; of a model without published "
-                "weights, format tsmzoo and no digest"
-            )
-        for url in entry.urls:
-            try:
-                parts = urlsplit(url)
-                _ = parts.port
-            except ValueError:  # which names what may be a part of a password
-                shown = "…" if "@" in url else repr(url)
-                raise RegistryError(f"{where}: {shown} is no address: its host or port is not well formed") from None
-            if "@" in parts.netloc:  # contracts and pages of results hold the addresses of a registry
-                raise RegistryError(
-                    f"{where}: an address has a user name or password, which others would read; leave it out, and "
-                    "give the whole address with --source or TSMZOO_MIRROR"
-                )
-        if wrong_name := next((name for name in (entry.filename, *entry.beside) if _is_companion(name)), None):
-            raise RegistryError(f"{where}: a file cannot be called {wrong_name!r}, as notes on a download are")
-        if entry.too_large:
-            raise RegistryError(f"{where}: {entry.too_large}")
-        if entry.beside and not entry.urls:
-            raise RegistryError(f"{where}: beside names files that are published with the one of urls")
-        if len({entry.filename, *entry.beside}) <= len(entry.beside):
-            raise RegistryError(f"{where}: beside names a file twice, or that of urls")
-        if entry.width != 1 and entry.backbone != "mobilenet_v2":
-            raise RegistryError(f"{where}: width is for backbone mobilenet_v2")
-        if entry.family != _family_of(entry.backbone) and not (
-            _family_of(entry.backbone) == "tsn" and entry.family == "tsm"
-        ):
-            raise RegistryError(f"{where}: backbone {entry.backbone} is not for family {entry.family}")
-        if entry.non_local and not entry.backbone.startswith(("resnet", "resnext")):
-            raise RegistryError(f"{where}: non_local is for the ResNets, not for backbone {entry.backbone}")
-        if wrong := _wrong_shift(entry):
-            raise RegistryError(f"{where}: {wrong}")
-        if entry.format == "torchvision":
-            raise RegistryError(f"{where}: format torchvision is an image network's, which is no model of videos")
-        if entry.file is not None and entry.sha256 is None:
-            raise RegistryError(f"{where}: a file beside the registry needs its sha256")
-        streams = entry.backbone.endswith("_stream")
-        if streams != (entry.mode == "online") and entry.family != "tsm":
-            raise RegistryError(f"{where}: backbone {entry.backbone} is not for mode {entry.mode}")
-        if entry.mode == "online" and (entry.frames != 1 or not (entry.states or incomplete)):
-            raise RegistryError(f"{where}: mode online goes with frames 1 and states")
-        if (classes := registry.labels[entry.labels].classes) != entry.classes:
-            raise RegistryError(f"{where}: classes {entry.classes} do not fit labels {entry.labels!r} ({classes})")
+        if fault := next(_faults(registry, entry, protocols, incomplete=incomplete), None):
+            raise RegistryError(f"{path}: entry {entry.id!r}: {fault}")
     for alias, target in registry.aliases.items():
         if target not in registry.by_id:
             raise RegistryError(f"{path}: alias {alias!r} points to {target!r}, which is no entry")
@@ -309,24 +251,86 @@ def _family_of(backbone: Backbone) -> Family:
     return next((family for family in own if family in backbone), "tsn")
 
 
-def _is_companion(name: str | None) -> bool:
-    return name is not None and name.endswith(_COMPANIONS)
+def _faults(registry: Registry, entry: Entry, protocols: set[str], *, incomplete: bool) -> Iterator[str]:
+    """Yield what is wrong with an entry; only the first counts, since what follows relies on what was checked."""
+    for key, table in (
+        ("source", registry.sources),
+        ("normalisation", registry.normalisations),
+        ("labels", registry.labels),
+    ):
+        if (value := getattr(entry, key)) not in table:
+            yield _undefined(key, value, table)
+    for result in entry.results:
+        if result.protocol is not None and result.protocol not in protocols:
+            yield f"protocol {result.protocol!r} is not in recipes/eval"
+    normalisation = registry.normalisations[entry.normalisation]
+    if not len(normalisation.mean) == len(normalisation.std) == entry.channels or 0 in normalisation.std:
+        yield f"normalisation {entry.normalisation!r} is not for {entry.channels} channels"
+    yield from _faults_of_files(entry)
+    if entry.too_large:
+        yield entry.too_large
+    if entry.width != 1 and entry.backbone != "mobilenet_v2":
+        yield "width is for backbone mobilenet_v2"
+    if (entry.family, family := _family_of(entry.backbone)) != ("tsm", "tsn") and entry.family != family:
+        yield f"backbone {entry.backbone} is not for family {entry.family}"
+    if entry.non_local and not entry.backbone.startswith(("resnet", "resnext")):
+        yield f"non_local is for the ResNets, not for backbone {entry.backbone}"
+    yield from _faults_of_shift(entry)
+    if entry.family != "tsm" and entry.backbone.endswith("_stream") != (entry.mode == "online"):
+        yield f"backbone {entry.backbone} is not for mode {entry.mode}"
+    if entry.mode == "online" and (entry.frames != 1 or not (entry.states or incomplete)):
+        yield "mode online goes with frames 1 and states"
+    if (classes := registry.labels[entry.labels].classes) != entry.classes:
+        yield f"classes {entry.classes} do not fit labels {entry.labels!r} ({classes})"
 
 
-def _wrong_shift(entry: Entry) -> str | None:
-    """Return what is wrong with the options of an entry's shift."""
+def _faults_of_files(entry: Entry) -> Iterator[str]:
+    if entry.urls and entry.file is not None:
+        yield "give either the urls of its file or, beside the registry, a file"
+    if not entry.has_weights and (
+        entry.format != "tsmzoo" or entry.sha256 or entry.sha256_prefix or entry.git_blob_sha1
+    ):
+        yield (
+            "give the urls of its file or, beside the registry, a file; of a model without published weights, format "
+            "tsmzoo and no digest"
+        )
+    for url in entry.urls:
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:  # which names what may be a part of a password
+            yield f"{'…' if '@' in url else repr(url)} is no address: its host or port is not well formed"
+            continue
+        if "@" in parts.netloc:  # contracts and pages of results hold the addresses of a registry
+            yield (
+                "an address has a user name or password, which others would read; leave it out, and give the whole "
+                "address with --source or TSMZOO_MIRROR"
+            )
+    names = (entry.filename, *entry.beside)
+    for name in names:
+        if name is not None and name.endswith(_COMPANIONS):
+            yield f"a file cannot be called {name!r}, as notes on a download are"
+    if entry.beside and not entry.urls:
+        yield "beside names files that are published with the one of urls"
+    if len(set(names)) < len(names):
+        yield "beside names a file twice, or that of urls"
+    if entry.format == "torchvision":
+        yield "format torchvision is an image network's, which is no model of videos"
+    if entry.file is not None and entry.sha256 is None:
+        yield "a file beside the registry needs its sha256"
+
+
+def _faults_of_shift(entry: Entry) -> Iterator[str]:
     if entry.family != "tsm":
-        options = (entry.shift_div, entry.shift_place, entry.shift_frames, entry.said_shift)
-        if options != (8, "residual", None, None):
-            return "shift, shift_div, shift_place and shift_frames are for family tsm"
-        return None
+        if (entry.shift_div, entry.shift_place, entry.shift_frames, entry.said_shift) != (8, "residual", None, None):
+            yield "shift, shift_div, shift_place and shift_frames are for family tsm"
+        return
     if entry.said_shift == "uni" and entry.mode == "offline":
-        return "shift uni is for mode online: a clip's frames are shifted both ways"
+        yield "shift uni is for mode online: a clip's frames are shifted both ways"
     places = SHIFT_PLACES.get(entry.backbone)
     if places is None:
-        return f"backbone {entry.backbone} has no shift; family tsm takes one of {', '.join(SHIFT_PLACES)}"
-    if entry.shift_place not in places:
-        return f"backbone {entry.backbone} is shifted {' or '.join(places)} alone; set shift_place"
+        yield f"backbone {entry.backbone} has no shift; family tsm takes one of {', '.join(SHIFT_PLACES)}"
+    elif entry.shift_place not in places:
+        yield f"backbone {entry.backbone} is shifted {' or '.join(places)} alone; set shift_place"
     if entry.shift_frames and (entry.mode == "online" or entry.frames % entry.shift_frames):
-        return f"shift_frames {entry.shift_frames} does not divide the frames of a clip ({entry.frames})"
-    return None
+        yield f"shift_frames {entry.shift_frames} does not divide the frames of a clip ({entry.frames})"

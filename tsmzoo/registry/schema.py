@@ -16,6 +16,8 @@ from tsmzoo.errors import RegistryError
 from tsmzoo.registry import paths
 
 Family = Literal["tsn", "tsm", "i3d", "x3d", "movinet"]
+#: How each family is written.
+FAMILIES: dict[Family, str] = {"tsn": "TSN", "tsm": "TSM", "i3d": "I3D", "x3d": "X3D", "movinet": "MoViNet"}
 Mode = Literal["offline", "online"]
 Modality = Literal["rgb", "flow"]
 Backbone = Literal[
@@ -214,12 +216,14 @@ class Mirror(_Record, frozen=True, kw_only=True):
     note: str = ""
 
 
-class Pinned(_Record, frozen=True, kw_only=True):
+class Pinned(_Record, frozen=True, kw_only=True, omit_defaults=True):
     """What a file was found to be that somebody has downloaded; `tsmzoo download --record` writes it."""
 
     sha256: Sha256
     #: Size of the file.
     bytes: Annotated[int, msgspec.Meta(ge=1, le=10**15)]
+    #: The sha256 of each further file of the same checkpoint, by name.
+    beside: dict[FileName, Sha256] = {}
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,6 +306,8 @@ class Entry(_Record, frozen=True, kw_only=True):
     sha256_prefix: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8,64}$")] | None = None
     #: What git calls the file, if it is published in a repository: the sha1 of its size and content.
     git_blob_sha1: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40}$")] | None = None
+    #: What the registry's `pins` say of the files.
+    pinned: Pinned | None = None
     config: str | None = None
     pretrain: str | None = None
     licence: str
@@ -383,8 +389,9 @@ class Entry(_Record, frozen=True, kw_only=True):
         if not self.urls:
             return None
         url = self.urls[0]
-        name = urlsplit(url).path.rsplit("/", 1)[-1]
-        return name.partition("@")[0] if url.startswith("hf://") else name
+        if url.startswith("hf://"):
+            url = url.partition("@")[0]  # a revision may be refs/pr/1
+        return urlsplit(url).path.rsplit("/", 1)[-1]
 
     @property
     def min_bytes(self) -> int:

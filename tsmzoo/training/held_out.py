@@ -13,6 +13,7 @@ from tsmzoo.errors import TrainingError
 from tsmzoo.registry import Entry
 from tsmzoo.registry.recipes import Training
 from tsmzoo.system import files
+from tsmzoo.text import some
 
 #: Bytes at the start by which two files of one name and size are taken to be copies.
 _HEAD = 2**16
@@ -139,9 +140,8 @@ def _head(path: Path) -> bytes:
     return b""
 
 
-def _names(names: list[str], most: int = 4) -> str:
-    said = ", ".join(repr(name) for name in names[:most])
-    return f"{said} and {len(names) - most} more" if len(names) > most else said
+def _names(names: list[str]) -> str:
+    return some([repr(name) for name in names], 4)
 
 
 def _count(videos: list[Video]) -> str:

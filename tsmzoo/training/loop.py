@@ -34,7 +34,7 @@ from tsmzoo.training.distributed import World, joined
 from tsmzoo.training.layers import freeze_batch_norms, recompute_bn_stats, set_dropout
 from tsmzoo.training.run import LISTS, RESUME, ListName, Metrics, Run, Unreadable
 from tsmzoo.training.schedule import learning_rate, parameter_groups
-from tsmzoo.training.unreadable import skip_unreadable, some, without
+from tsmzoo.training.unreadable import named, skip_unreadable, without
 
 #: Lines of metrics in an epoch.
 _LINES = 10
@@ -107,7 +107,7 @@ def fit(
         for which in LISTS:
             if lost := run.lost[which]:
                 instead = "others took their place" if which == "training" else "they were not measured"
-                notify(f"note: of the {which} list could not be read any more {some(lost)}; {instead}")
+                notify(f"note: of the {which} list could not be read any more {named(lost)}; {instead}")
         return Fitted(run.metrics[-1], run.skipped, run.lost)
 
 

@@ -62,6 +62,7 @@ def publish(
         sha256=hashlib.sha256(content).hexdigest(),
         sha256_prefix=None,
         git_blob_sha1=None,
+        pinned=None,
         config=None,
         said_shift=None,
         pretrain=pretrain,

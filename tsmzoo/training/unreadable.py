@@ -17,6 +17,7 @@ from tsmzoo.errors import TrainingError, VideoError
 from tsmzoo.evaluation.predict import cores
 from tsmzoo.registry.recipes import Training
 from tsmzoo.system import processes
+from tsmzoo.text import some
 from tsmzoo.training.clips import reason
 from tsmzoo.training.distributed import World
 from tsmzoo.training.run import LISTS, ListName, Run, Unreadable
@@ -51,19 +52,19 @@ def skip_unreadable(
     everything = [item for which in LISTS for item in (run.skipped[which] | found[which]).items()]
     if strict and everything:
         again = "mend the list" if not run.epochs else "mend them, and give another folder with -o"
-        raise TrainingError(f"--strict: {len(everything)} videos cannot be read: {some(dict(everything))}; {again}")
+        raise TrainingError(f"--strict: {len(everything)} videos cannot be read: {named(dict(everything))}; {again}")
     for which, videos in lists.items():
         _check_left(which, videos, run.skipped[which])
     left = len(lists["training"]) - len(run.skipped["training"])
     if left < recipe.batch:
         broken = run.skipped["training"]
-        besides = f" ({len(broken)} more cannot be read: {some(broken)})" if broken else ""
+        besides = f" ({len(broken)} more cannot be read: {named(broken)})" if broken else ""
         raise TrainingError(f"{left} videos make no batch of {recipe.batch}{besides}; lower `batch`")
     for which, videos in lists.items():
         if broken := run.skipped[which]:
-            notify(f"note: {len(broken)} of {len(videos)} videos of the {which} list are skipped: {some(broken)}")
+            notify(f"note: {len(broken)} of {len(videos)} videos of the {which} list are skipped: {named(broken)}")
         if broke := {name: why for name, why in found[which].items() if name not in run.skipped[which]}:
-            notify(f"note: since the run began, of the {which} list cannot be read any more {some(broke)}")
+            notify(f"note: since the run began, of the {which} list cannot be read any more {named(broke)}")
 
 
 def _probe_lists(lists: Mapping[ListName, Dataset], world: World, progress: Progress) -> Unreadable:
@@ -92,7 +93,7 @@ def _check_left(which: ListName, videos: Dataset, broken: Mapping[str, str]) -> 
     left = {video.label for video in videos.videos if video.name not in broken}
     if not left:
         raise TrainingError(
-            f"none of the {len(videos)} videos of the {which} list can be read: {some(broken)}; mend the list"
+            f"none of the {len(videos)} videos of the {which} list can be read: {named(broken)}; mend the list"
         )
     if which == "validation":
         return
@@ -100,7 +101,7 @@ def _check_left(which: ListName, videos: Dataset, broken: Mapping[str, str]) -> 
         of = {video.name: broken[video.name] for video in videos.videos if video.label == label}
         name = videos.classes[label] if videos.classes else label
         raise TrainingError(
-            f"none of the {len(of)} videos of class {name!r} can be read: {some(of)}; mend them, or leave it out"
+            f"none of the {len(of)} videos of class {name!r} can be read: {named(of)}; mend them, or leave it out"
         )
 
 
@@ -109,11 +110,10 @@ def without(videos: Dataset, broken: Mapping[str, str]) -> Dataset:
     return replace(videos, videos=tuple(video for video in videos.videos if video.name not in broken))
 
 
-def some(broken: Mapping[str, str], most: int = 3) -> str:
+def named(broken: Mapping[str, str]) -> str:
     """Return a few of the videos in words, the first with what to do about it, and how many more there are."""
-    first, *others = list(broken.items())[:most]
-    named = ", ".join(f"{name} ({why})" for name, why in (first, *((n, why.split(";")[0]) for n, why in others)))
-    return f"{named} and {len(broken) - most} more" if len(broken) > most else named
+    first, *others = broken.items()
+    return some([f"{name} ({why})" for name, why in (first, *((n, why.split(";")[0]) for n, why in others))], 3)
 
 
 def probe(videos: Sequence[Video], progress: Callable[[int], None]) -> dict[str, str]:

@@ -45,6 +45,7 @@ from tsmzoo.weights.http import (
     companion,
     discard,
     fetch_to,
+    is_offline,
     remove_unless_regular,
     too_large,
     without_credentials,
@@ -119,7 +120,8 @@ def _published(entry: Entry, path: Path, source: str | Path | None = None) -> _P
     """Return the file of `entry` that has its place in the cache at `path`."""
     addresses, given = _addresses(entry, path.name, source), source is not None
     if path.name != entry.filename:
-        return _PublishedFile(entry.id, path, addresses, entry.max_bytes, given=given)
+        digest = entry.pinned.beside.get(path.name) if entry.pinned else None
+        return _PublishedFile(entry.id, path, addresses, entry.max_bytes, sha256=digest, given=given)
     digests = (entry.sha256 or entry.sha256_prefix, entry.git_blob_sha1)
     return _PublishedFile(entry.id, path, addresses, entry.max_bytes, entry, *digests, given=given)
 
@@ -140,10 +142,10 @@ def _fetch_file(file: _PublishedFile, progress: Progress, notify: Notify) -> Non
                     notify(f"{file.id}: {path.name} is in the cache and verified; the source was not read")
                 return
         local = isinstance(file.addresses[0], Path)
-        if os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0") and not local:
+        if is_offline() and not local:
             raise DownloadError(
-                f"{file.id}: {path.name} is missing ({wrong}) and TSMZOO_OFFLINE is set; put the published file at "
-                f"{path}, or give it to export or run with --weights FILE"
+                f"{file.id}: {path.name} is missing ({wrong}) and TSMZOO_OFFLINE is set; unset it, put the published "
+                f"file at {path}, or give it to export or run with --weights FILE"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path, notify):
@@ -207,7 +209,7 @@ def _fetch_locked(file: _PublishedFile, progress: Progress, notify: Notify) -> N
     else:
         what = (
             f"if you have it from elsewhere: `tsmzoo download {file.id} --source URL|FILE`, or set TSMZOO_MIRROR to "
-            "the https address of a folder that has it"
+            "the https:// or hf:// address of a folder that has it"
         )
     raise DownloadError(f"{file.id}: {path.name} could not be fetched ({'; '.join(failures)}); {what}")
 
@@ -235,18 +237,29 @@ def _addresses(entry: Entry, name: str, source: str | Path | None) -> list[str] 
     if source is not None:
         return [str(source) if name == entry.filename else _sibling(str(source), name)]
     mirrored = []
-    if mirror := os.environ.get("TSMZOO_MIRROR", "").rstrip("/"):
-        mirrored.append(f"{mirror}/{entry.id}/{name}")
+    if mirror := os.environ.get("TSMZOO_MIRROR", ""):
+        mirrored.append(below(mirror, f"{entry.id}/{name}"))
         if not entry.beside:  # files of such checkpoints have the same names
-            mirrored.append(f"{mirror}/{name}")
+            mirrored.append(below(mirror, name))
     return [*mirrored, *(url if name == entry.filename else _sibling(url, name) for url in entry.urls)]
+
+
+def below(folder: str, where: str) -> str:
+    """Return the address of a file in a folder; on the hub `hf://USER/REPO@REVISION` names a revision."""
+    folder, revision = _revision(folder)
+    return f"{folder.rstrip('/')}/{where}{revision}"
 
 
 def _sibling(url: str, name: str) -> str:
     """Return the address of another file in the same folder, on the hub in the same revision."""
-    folder, _, last = url.rpartition("/")
-    revision = last.partition("@")[2] if url.startswith("hf://") else ""
-    return f"{folder}/{name}@{revision}" if revision else f"{folder}/{name}"
+    url, revision = _revision(url)
+    return f"{url.rpartition('/')[0]}/{name}{revision}"
+
+
+def _revision(address: str) -> tuple[str, str]:
+    """Return an address without what it names a revision by on the hub, and that, such as @main."""
+    place, at, revision = address.partition("@") if address.startswith("hf://") else (address, "", "")
+    return place, at and f"@{revision}"
 
 
 # Digests

@@ -9,11 +9,14 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from threading import Thread
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
 from tsmzoo.system import files
 from tsmzoo.text import CELL, ERROR, of_error, one_line
@@ -21,9 +24,13 @@ from tsmzoo.text import CELL, ERROR, of_error, one_line
 if TYPE_CHECKING:
     import httpx2
 
+T = TypeVar("T")
+
 #: Seconds to wait for a connection, and for the next bytes of a response.
 CONNECT_TIMEOUT = 10.0
 TIMEOUT = 30.0
+#: Seconds for the whole head of a response, redirects included, and for each chunk of its body: either may trickle in.
+COMPLETE = 60.0
 #: A response of fewer bytes than this in TIMEOUT seconds counts as interrupted: it would take days.
 SLOWEST = 16 * 1024
 #: Requests to one address, and seconds before the second; the pause doubles each time.
@@ -39,6 +46,11 @@ BLANK = b"\xef\xbb\xbf \t\r\n"
 #: What httpx2 says of such an address names a part of it, perhaps of a password.
 MALFORMED = "the address is not well formed; in a password, write signs such as / as %2F"
 PARKED = "the domain may be parked or ask for a log-in"
+
+
+def is_offline() -> bool:
+    """Say whether TSMZOO_OFFLINE forbids to ask any server."""
+    return os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0")
 
 
 class Refused(Exception):
@@ -163,16 +175,59 @@ def _no_connection(error: httpx2.TransportError, address: str) -> Refused:
 def _check_scheme(request: httpx2.Request) -> None:
     url = request.url
     if url.scheme != "https" and not (url.scheme == "http" and url.host in _LOOPBACK):
-        raise Refused(f"only https:// and hf:// addresses are used, not {without_credentials(str(url))[:300]}")
+        raise Refused("only https:// and hf:// addresses are used")
 
 
 def _stream(
     client: httpx2.Client, address: str, part: Path, max_bytes: int, progress: Callable[[int, int], None]
 ) -> tuple[str, bool]:
     """Request once what `part` lacks. Raises _Interrupted, Refused, httpx2.HTTPError."""
-    digest = hashlib.sha256()
-    size = 0
-    validator = _read_validator(part, address)
+    digest, size, validator = _kept(part, address, max_bytes)
+    # If-Range: the rest of the same file, or, if it has changed, the new one from its start.
+    headers = {"Range": f"bytes={size}-", "If-Range": validator} if size and validator else {}
+    with _open_response(client, address, headers) as response:
+        _check_status(response, part)
+        blocks = _chunks(response) if "Transfer-Encoding" in response.headers else response.iter_raw()
+        first = next(blocks, b"")
+        if first.lstrip(BLANK).startswith(b"<") and _is_html(response):
+            raise Refused(_web_page(response, address))
+
+        arriving, joined = _response_validator(response), response.status_code == 206
+        if joined:
+            # Some servers send a range whatever If-Range says: the bytes must be the next ones, and of the same file.
+            span = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)", response.headers.get("Content-Range", ""))
+            if not headers or span is None or _number(span[1]) != size or arriving not in (None, validator):
+                discard(part)
+                raise _Interrupted("answered with a part of the file that does not fit what is here")
+            total = _number(span[2])
+        else:
+            digest, size, total = hashlib.sha256(), 0, _length(response)
+        if total is not None and total > max_bytes:
+            raise too_large(max_bytes)
+
+        with _append_to_part(part, size) if joined else _create_part(part) as file:
+            if not joined:  # only now that the old bytes are gone may their description change
+                _write_validator(part, address, arriving)
+            for block in _steady(chain([first], blocks)):
+                size += len(block)
+                if size > max_bytes:
+                    file.truncate(0)
+                    raise too_large(max_bytes)
+                file.write(block)
+                digest.update(block)
+                progress(size, total or 0)
+            file.flush()
+            os.fsync(file.fileno())
+    if total is not None and size != total:
+        if size > total:  # of another file, or damaged: there is nothing to continue
+            discard(part)
+        raise _Interrupted(f"ended after {size} of {total} bytes")
+    return digest.hexdigest(), joined
+
+
+def _kept(part: Path, address: str, max_bytes: int) -> tuple[hashlib._Hash, int, str | None]:
+    """Return the digest and the size of what `part` holds and can be continued from `address`, and its validator."""
+    digest, size, validator = hashlib.sha256(), 0, _read_validator(part, address)
     if validator and part.stat().st_size > max_bytes:
         discard(part)
         validator = None
@@ -181,59 +236,31 @@ def _stream(
             while block := file.read(1 << 20):
                 digest.update(block)
                 size += len(block)
-    # If-Range: the rest of the same file, or, if it has changed, the new one from its start.
-    headers = {"Range": f"bytes={size}-", "If-Range": validator} if size and validator else {}
-    with _open_response(client, address, headers) as response:
-        status = response.status_code
-        if status == 416:
-            discard(part)
-            raise _Interrupted("HTTP 416: nothing there to continue with")
-        if status >= 500 or status in (408, 429):
-            raise _Interrupted(f"HTTP {status} {response.reason_phrase[:100]}")
-        if status not in (200, 206):
-            raise Refused(f"HTTP {status} {response.reason_phrase[:100]}")
-        blocks = response.iter_raw()
-        first = next(blocks, b"")
-        if first.lstrip(BLANK).startswith(b"<") and _is_html(response):
-            raise Refused(_web_page(response, address))
+    return digest, size, validator
 
-        arriving = _response_validator(response)
-        total = _length(response)
-        if status == 206:
-            # Some servers send a range whatever If-Range says: the bytes must be the next ones, and of the same file.
-            span = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)", response.headers.get("Content-Range", ""))
-            if not headers or span is None or _number(span[1]) != size or arriving not in (None, validator):
-                discard(part)
-                raise _Interrupted("answered with a part of the file that does not fit what is here")
-            total = _number(span[2])
-        else:
-            digest, size = hashlib.sha256(), 0
-        if total is not None and total > max_bytes:
-            raise too_large(max_bytes)
 
-        with _append_to_part(part, size) if status == 206 else _create_part(part) as file:
-            if status == 200:  # only now that the old bytes are gone may their description change
-                _write_validator(part, address, arriving)
-            began, before = time.monotonic(), size
-            for block in chain([first], blocks):
-                size += len(block)
-                if size > max_bytes:
-                    file.truncate(0)
-                    raise too_large(max_bytes)
-                file.write(block)
-                digest.update(block)
-                progress(size, total or 0)
-                if time.monotonic() - began > TIMEOUT:
-                    if size - before < SLOWEST:
-                        raise _Interrupted(f"too slow, {size - before} bytes in {TIMEOUT:g} s")
-                    began, before = time.monotonic(), size
-            file.flush()
-            os.fsync(file.fileno())
-    if total is not None and size != total:
-        if size > total:  # of another file, or damaged: there is nothing to continue
-            discard(part)
-        raise _Interrupted(f"ended after {size} of {total} bytes")
-    return digest.hexdigest(), status == 206
+def _check_status(response: httpx2.Response, part: Path) -> None:
+    """Raise _Interrupted or Refused if `response` brings no bytes of the file."""
+    status = response.status_code
+    if status == 416:
+        discard(part)
+        raise _Interrupted("HTTP 416: nothing there to continue with")
+    if status >= 500 or status in (408, 429):
+        raise _Interrupted(f"HTTP {status} {response.reason_phrase[:100]}")
+    if status not in (200, 206):
+        raise Refused(f"HTTP {status} {response.reason_phrase[:100]}")
+
+
+def _steady(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield `blocks`. Raises _Interrupted if they arrive slower than SLOWEST bytes in TIMEOUT seconds."""
+    began, arrived = time.monotonic(), 0
+    for block in blocks:
+        yield block
+        arrived += len(block)
+        if time.monotonic() - began > TIMEOUT:
+            if arrived < SLOWEST:
+                raise _Interrupted(f"too slow, {arrived} bytes in {TIMEOUT:g} s")
+            began, arrived = time.monotonic(), 0
 
 
 @contextmanager
@@ -241,25 +268,66 @@ def _open_response(
     client: httpx2.Client, address: str, headers: dict[str, str], method: str = "GET"
 ) -> Iterator[httpx2.Response]:
     """Send the request, follow redirects and give the response, whose body is not read yet."""
-    request: httpx2.Request | None = client.build_request(method, address, headers=headers)
-    followed = 0
-    while request is not None:
-        if followed > MAX_REDIRECTS:
-            raise Refused(f"more than {MAX_REDIRECTS} redirects")
+    import httpx2
+
+    try:
+        response = within(COMPLETE, partial(_send, client, client.build_request(method, address, headers=headers)))
+    except TimeoutError:
+        raise httpx2.ReadTimeout(f"no complete answer in {COMPLETE:g} s") from None
+    try:
+        yield response
+    finally:
+        response.close()
+
+
+def _send(client: httpx2.Client, request: httpx2.Request) -> httpx2.Response:
+    for followed in range(MAX_REDIRECTS + 1):
         try:
             response = client.send(request, stream=True)
         except UnicodeError as error:  # of a host that no resolver can be asked for
             raise Refused(f"leads to no address ({of_error(error)})") from None
         except Refused as error:
-            raise Refused(f"redirected elsewhere ({error}): {PARKED}" if followed else str(error)) from None
-        request = response.next_request
-        if request is not None:  # The client, asked to follow it, would first read the body of the redirect to its end.
-            response.close()
-            followed += 1
-    try:
-        yield response
-    finally:
+            if not followed:
+                raise
+            where = without_credentials(str(request.url))[:300]
+            raise Refused(f"redirected elsewhere ({error}, not {where}): {PARKED}") from None
+        if response.next_request is None:
+            return response
+        # The client, asked to follow it, would first read the body of the redirect to its end.
         response.close()
+        request = response.next_request
+    raise Refused(f"more than {MAX_REDIRECTS} redirects")
+
+
+def _chunks(response: httpx2.Response) -> Iterator[bytes]:
+    """Give the body of a chunked transfer. Raises _Interrupted if a chunk is not complete in time.
+
+    No block tells of one whose size trickles in; of other bodies any byte that arrives is a block.
+    """
+    blocks = response.iter_raw()
+    try:
+        while block := within(COMPLETE, partial(next, blocks, b"")):
+            yield block
+    except TimeoutError:
+        raise _Interrupted(f"too slow, no chunk in {COMPLETE:g} s") from None
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """Return what `call` returns. Raises what it raises, or TimeoutError if it takes longer; it then goes on.
+
+    The timeouts of a connection are of each wait, which a byte ends: they do not bound the whole.
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:
+            result.set_exception(error)
+
+    # A daemon: a server that holds a connection open must not hold up the end of the program.
+    Thread(target=run, daemon=True).start()
+    return result.result(seconds)
 
 
 def _is_html(response: httpx2.Response) -> bool:
@@ -357,7 +425,7 @@ def discard(part: Path) -> None:
 
 
 def too_large(max_bytes: int) -> Refused:
-    return Refused(f"larger than {max_bytes} bytes, the most that this model could need")
+    return Refused(f"larger than {max_bytes:,} bytes, the most that this model could need")
 
 
 def companion(path: Path, suffix: str) -> Path:

@@ -18,7 +18,7 @@ from tsmzoo.formats import is_artifact
 from tsmzoo.registry.paths import cache_dir
 from tsmzoo.system import files
 from tsmzoo.text import one_line
-from tsmzoo.weights.http import NO_ROOM, Refused, companion, discard, too_large, without_credentials
+from tsmzoo.weights.http import NO_ROOM, Refused, companion, discard, is_offline, too_large, without_credentials
 
 
 def fetch_from_hub(address: str, part: Path, max_bytes: int) -> str:
@@ -71,10 +71,6 @@ def _parse(address: str) -> tuple[str, str, str | None]:
     return "/".join(pieces[:2]), pieces[2], revision or None
 
 
-def _is_offline() -> bool:
-    return os.environ.get("TSMZOO_OFFLINE", "") not in ("", "0")
-
-
 def fetch_artifact(address: str) -> Path:
     """Return the exported file `hf://USER/REPO/FILE[@REVISION]`, its contract beside it, from the cache or the hub.
 
@@ -82,7 +78,9 @@ def fetch_artifact(address: str) -> Path:
     """
     match = re.fullmatch(r"hf://([^/@]+/[^/@]+)/([^@]+?)/?(?:@(.+))?", address)
     if match is None or not is_artifact(match[2]) or ".." in match[2].split("/"):
-        raise DownloadError(f"{one_line(address)}: is no exported file on the hub; give hf://USER/REPO/FILE[@REVISION]")
+        raise DownloadError(
+            f"{one_line(without_credentials(address))}: is no exported file on the hub; give hf://USER/REPO/FILE[@REVISION]"
+        )
     repo, name, revision = match.groups()
     plain, _ = os.path.splitext(name)
     # Brackets would be a wildcard of fnmatch's.
@@ -96,14 +94,18 @@ def fetch_artifact(address: str) -> Path:
                 revision=revision,
                 allow_patterns=[*wanted, f"{wanted[0]}/**"],
                 cache_dir=cache_dir() / "hub",
-                local_files_only=_is_offline(),
+                local_files_only=is_offline(),
             )
     except Exception as error:  # as above
-        hint = "; TSMZOO_OFFLINE is set" if _is_offline() else ""
-        raise DownloadError(f"{one_line(address)}: {_why(error)}{hint}") from None
+        offline = "is not in the cache, and TSMZOO_OFFLINE is set; unset it"
+        raise DownloadError(
+            f"{one_line(without_credentials(address))}: {offline if is_offline() else _why(error)}"
+        ) from None
     found = Path(folder, name)
     if not found.exists():
-        raise DownloadError(f"{one_line(address)}: the repository has no such file; look at its list of files")
+        raise DownloadError(
+            f"{one_line(without_credentials(address))}: the repository has no such file; look at its list of files"
+        )
     return found
 
 
@@ -119,7 +121,9 @@ def repository(address: str) -> str:
     except HFValidationError:
         valid = False
     if not valid:
-        raise DownloadError(f"{one_line(address)}: is no repository on the hub; give hf://USER/REPO")
+        raise DownloadError(
+            f"{one_line(without_credentials(address))}: is no repository on the hub; give hf://USER/REPO"
+        )
     return repo
 
 
@@ -133,7 +137,7 @@ def push(
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
-    if _is_offline():
+    if is_offline():
         raise DownloadError(f"{repo}: TSMZOO_OFFLINE is set; unset it to push")
     if get_token() is None:
         raise DownloadError(f"{repo}: no token for the hub; log in with `hf auth login`, or set HF_TOKEN")
@@ -164,6 +168,7 @@ def push(
 
 def _why(error: BaseException) -> str:
     """Return why the hub did not do as asked, and what helps."""
+    import httpx2
     from huggingface_hub.constants import ENDPOINT
 
     from tsmzoo.weights import unreachable
@@ -175,7 +180,11 @@ def _why(error: BaseException) -> str:
         return "the token may not do this (HTTP 403); take one that may write to the repository"
     if status == 404:
         return "the hub has no such repository, file or revision (HTTP 404), or it is private: `hf auth login`"
-    return without_credentials(unreachable.reason(error, ENDPOINT))
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, httpx2.ConnectError):
+        cause = cause.__cause__ or cause.__context__
+    reason = without_credentials(unreachable.reason(cause or error, ENDPOINT))
+    return f"no connection to the hub ({reason})" if cause else reason
 
 
 def _leads_elsewhere(store: Path) -> bool:

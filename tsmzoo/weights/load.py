@@ -18,7 +18,7 @@ from tsmzoo.errors import ArtifactError, CheckpointError, DownloadError, Registr
 from tsmzoo.registry import Entry, Registry, ShiftName
 from tsmzoo.registry.paths import cache_dir
 from tsmzoo.system import files
-from tsmzoo.weights import download
+from tsmzoo.weights import download, tensorflow
 from tsmzoo.weights.checkpoint import load
 from tsmzoo.weights.checkpoint_file import find_file
 
@@ -57,7 +57,8 @@ def load_network(
         raise CheckpointError("random weights were trained with no shift; leave out --shift")
     if weights == "random":
         return Network(entry, models.build(entry, seed=seed), "random", seed=seed)
-    if weights is None and entry.format in ("deepmind-tf", "tf-movinet") and find_spec("tensorflow") is None:
+    published = entry.filename or "" if weights is None else ""
+    if published.endswith((tensorflow.DATA, ".tar.gz")) and find_spec("tensorflow") is None:
         raise CheckpointError(  # before half a minute of download
             f"{entry.id}: its checkpoint is TensorFlow's, which is not installed: pip install 'tsmzoo[tensorflow]'"
         )

@@ -11,6 +11,7 @@ its files are held to the published digests.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,7 @@ import msgspec
 import yaml
 
 from tsmzoo.callbacks import Notify, Progress, silent
-from tsmzoo.errors import CheckpointError, RegistryError
+from tsmzoo.errors import CheckpointError, DownloadError, RegistryError
 from tsmzoo.registry import Entry, Registry, document
 from tsmzoo.system import files
 from tsmzoo.weights import cache, checkpoint, checkpoint_file, download, http
@@ -73,39 +74,64 @@ def mirror(
 ) -> list[Mirrored]:
     """Lay out the checkpoints of `entries` in `folder`; what is in its registry already stays there.
 
-    Raises DownloadError, CheckpointError, and OSError if `folder` cannot be written.
+    A model of several that cannot be fetched is reported by `notify`, and the others follow; at the end DownloadError
+    names it. Raises DownloadError, also if `folder` cannot be written, CheckpointError and RegistryError; what was laid
+    out stays, and is complete.
     """
     if url is not None:
         _address(url, "")
-    rows = _readme_rows(folder)  # before anything is written
-    done = []
+    _readme_rows(folder)  # raises before anything is written
+    _registry(folder)
+    done, failed = list[Mirrored](), list[str]()
+    entries = list(entries)
     for entry in entries:
-        published = download.fetch(entry, progress=progress, notify=notify)
+        try:
+            published = download.fetch(entry, progress=progress, notify=notify)
+        except DownloadError as error:
+            if len(entries) == 1:
+                raise
+            notify(f"error: {error}")  # one dead host must not prevent the others
+            failed.append(entry.id)
+            continue
         progress(f"laying out {entry.id}", 0, 0)
-        place = folder / entry.id
-        place.mkdir(parents=True, exist_ok=True)
-        if original:
-            for path in cache.local_paths(entry):
-                _copy(path, place / path.name)
-            target, source_sha256 = place / published.name, files.sha256(published).hexdigest()
-        else:
-            target = place / f"{_stem(published.name)}.safetensors"
-            source_sha256 = _write_safetensors(entry, published, target)
-        mirrored = Mirrored(
-            entry.id,
-            str(target),
-            target.stat().st_size,
-            files.sha256(target).hexdigest(),
-            next(iter(entry.urls), None),
-            source_sha256,
-            cache.pin(entry),
-            entry.licence,
-        )
+        try:
+            mirrored = _lay_out(entry, published, folder, original=original)
+            with files.exclusive(folder):  # another process may add to it
+                if not original:
+                    _add_to_registry(zoo, entry, mirrored, folder, url)
+                _add_to_readme(folder, mirrored, original=original)
+        except OSError as error:
+            raise DownloadError(
+                f"{folder}: {entry.id} could not be written there ({files.reason(error)}); make room, or choose "
+                "another folder"
+            ) from None
         done.append(mirrored)
-        if not original:
-            _add_to_registry(zoo, entry, mirrored, folder, url)
-    _write_readme(folder, rows, done, original=original)
+    if failed:
+        raise DownloadError(f"{len(failed)} of {len(entries)} were not fetched: {', '.join(failed)}; run it again")
     return done
+
+
+def _lay_out(entry: Entry, published: Path, folder: Path, *, original: bool) -> Mirrored:
+    """Write the checkpoint of `entry` into its folder. Raises OSError, CheckpointError."""
+    place = folder / entry.id
+    place.mkdir(parents=True, exist_ok=True)
+    if original:
+        for path in cache.local_paths(entry):
+            _copy(path, place / path.name)
+        target, source_sha256 = place / published.name, files.sha256(published).hexdigest()
+    else:
+        target = place / f"{_stem(published.name)}.safetensors"
+        source_sha256 = _write_safetensors(entry, published, target)
+    return Mirrored(
+        entry.id,
+        str(target),
+        target.stat().st_size,
+        files.sha256(target).hexdigest(),
+        next(iter(entry.urls), None),
+        source_sha256,
+        cache.pin(entry),
+        entry.licence,
+    )
 
 
 def _stem(name: str) -> str:
@@ -135,14 +161,21 @@ def _write_safetensors(entry: Entry, published: Path, target: Path) -> str:
     state = {name: tensor.detach().clone().contiguous() for name, tensor in sorted(file.state.items())}
     with files.replacing(target) as part:
         # One text, since the order of several is not kept, and the digest would change with it.
-        safetensors.torch.save_file(state, part, {"mirrored": json.dumps(about)})
+        # Not by save_file, whose errors of a full disk are no OSError.
+        part.write_bytes(safetensors.torch.save(state, {"mirrored": json.dumps(about)}))
     return file.sha256
+
+
+def _registry(folder: Path) -> dict[str, Any]:
+    """Return the mirror's registry as it is. Raises RegistryError if it is none."""
+    path = folder / REGISTRY
+    return document(path) if path.exists() else {"models": []}
 
 
 def _add_to_registry(zoo: Registry, entry: Entry, mirrored: Mirrored, folder: Path, url: str | None) -> None:
     """Write the entry of a mirrored file into the mirror's registry, in place of an older one of the same id."""
     path = folder / REGISTRY
-    before: dict[str, Any] = document(path) if path.exists() else {"models": []}
+    before = _registry(folder)
     where = f"{entry.id}/{Path(mirrored.path).name}"
     own = msgspec.structs.replace(
         entry,
@@ -152,6 +185,7 @@ def _add_to_registry(zoo: Registry, entry: Entry, mirrored: Mirrored, folder: Pa
         sha256=mirrored.sha256,
         sha256_prefix=None,
         git_blob_sha1=None,
+        pinned=None,
         notes=(
             *entry.notes,
             f"a mirror's copy of the tensors of {mirrored.source or entry.file}, sha256 {mirrored.source_sha256} "
@@ -175,8 +209,11 @@ def _add_to_registry(zoo: Registry, entry: Entry, mirrored: Mirrored, folder: Pa
 
 
 def _address(base: str, where: str) -> str:
-    """Return the address of a file below `base`; on the hub `hf://USER/REPO@REVISION` names a revision."""
-    if not base.startswith(("https://", "hf://", "http://127.0.0.1", "http://localhost")):
+    """Return the address of a file below `base`; on the hub `hf://USER/REPO@REVISION` names a revision.
+
+    Raises RegistryError if no mirror can have that.
+    """
+    if not re.match(r"https://|hf://[^/@]+/[^/@]+|http://(127\.0\.0\.1|localhost)", base):
         shown = http.without_credentials(base)
         raise RegistryError(f"{shown}: is no address of a mirror; give https://… or hf://USER/REPO")
     if http.without_credentials(base) != base:
@@ -184,8 +221,7 @@ def _address(base: str, where: str) -> str:
             "the address of a mirror has a user name, a password or a query, and its registry would tell them; leave "
             "them out"
         )
-    folder, at, revision = base.partition("@") if base.startswith("hf://") else (base, "", "")
-    return f"{folder.rstrip('/')}/{where}{at}{revision}"
+    return download.below(base, where)
 
 
 def _readme_rows(folder: Path) -> dict[str, str]:
@@ -199,11 +235,11 @@ def _readme_rows(folder: Path) -> dict[str, str]:
     return {line.split("|")[1].strip(): line for line in table.splitlines()}
 
 
-def _write_readme(folder: Path, rows: dict[str, str], done: list[Mirrored], *, original: bool) -> None:
-    for each in done:
-        name = f"{each.id}/{Path(each.path).name}"
-        cells = (name, each.sha256, each.source or "", each.source_sha256, each.licence)
-        rows[name] = "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _add_to_readme(folder: Path, mirrored: Mirrored, *, original: bool) -> None:
+    rows = _readme_rows(folder)
+    name = f"{mirrored.id}/{Path(mirrored.path).name}"
+    cells = (name, mirrored.sha256, mirrored.source or "", mirrored.source_sha256, mirrored.licence)
+    rows[name] = "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     use = (_USE_ORIGINAL if original else _USE).rstrip()
     table = "".join(f"{rows[name]}\n" for name in sorted(rows))
     files.write(folder / README, f"{_README.format(use=use)}\n{_HEAD}{table}")

@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tsmzoo.data.layouts.locate import matcher
 from tsmzoo.data.layouts.rows import ListContent, Part, Request, Row, names, short, split_of
 from tsmzoo.errors import DataError
 from tsmzoo.system import files
+from tsmzoo.text import some
 
 __all__ = ["LAYOUTS", "Layout", "Part", "matcher", "notes", "read", "share_classes"]
 
@@ -105,22 +105,18 @@ def notes(dataset: Dataset) -> list[str]:
     if count := len(dataset.left_out):
         files_ = "1 file" if count == 1 else f"{count} files"
         found.append(
-            f"note: {files_} in folders of classes left out, as no video of a class: {_some(dataset.left_out)}"
+            f"note: {files_} in folders of classes left out, as no video of a class: {some(dataset.left_out, 5)}"
         )
     if dataset.layout == "folders" and dataset.classes:
         used = {video.label for video in dataset.videos}
         empty = [name for index, name in enumerate(dataset.classes) if index not in used]
         if empty:
-            found.append(f"note: no video is in the folder of the class {_some([repr(name) for name in empty])}")
+            found.append(f"note: no video is in the folder of the class {some([repr(name) for name in empty], 5)}")
     return found
 
 
 #: Control characters, and the surrogates that Python makes of bytes that are not UTF-8.
 _UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return f"{', '.join(names[:most])}{f' and {len(names) - most} more' if len(names) > most else ''}"
 
 
 def _opened(path: Path, kind: Layout, request: Request) -> ListContent:
@@ -147,7 +143,9 @@ def _class_names(folder: Path, path: Path) -> list[str] | None:
         return None
     listed = names(found)
     if twice := [name for name, count in Counter(listed).items() if count > 1]:
-        raise DataError(f"{found}: names {_some([repr(name) for name in twice])} again; a class has a name of its own")
+        raise DataError(
+            f"{found}: names {some([repr(name) for name in twice], 5)} again; a class has a name of its own"
+        )
     return listed
 
 

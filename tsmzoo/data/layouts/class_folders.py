@@ -10,6 +10,7 @@ from pathlib import Path
 from tsmzoo.data.layouts.folders import identity, inside, is_folder, is_stray, is_video, subfolders, videos, walk
 from tsmzoo.data.layouts.rows import ListContent, Part, Request, Row, nfc
 from tsmzoo.errors import DataError
+from tsmzoo.text import some
 
 #: Names of the folders that hold the classes of a part of the data, in order of preference.
 PARTS: dict[Part, tuple[str, ...]] = {
@@ -114,8 +115,7 @@ def read(folder: Path, request: Request) -> ListContent:
         rows += [Row(f"{place.name}/{name}", label, (f"{place.name}/{name}",)) for name in members]
     if broken:
         raise DataError(
-            f"{folder}: no video can be read in the class {', '.join(broken[:5])}"
-            f"{f' and {len(broken) - 5} more' if len(broken) > 5 else ''}; convert its files, for instance to .mp4, "
+            f"{folder}: no video can be read in the class {some(broken, 5)}; convert its files, for instance to .mp4, "
             "or move it away"
         )
     with os.scandir(folder) as entries:

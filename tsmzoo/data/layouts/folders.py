@@ -12,6 +12,7 @@ from typing import Literal
 
 from tsmzoo.data.dataset import NUMBERED, VIDEO_ENDINGS
 from tsmzoo.errors import DataError
+from tsmzoo.text import some
 
 #: The most folders that are searched for lists and videos.
 MOST = 512
@@ -74,7 +75,7 @@ def contents(folder: Path) -> str:
     """Return the first few names in a folder, for messages."""
     with os.scandir(folder) as entries:
         names = sorted(f"{entry.name}/" if is_folder(entry) else entry.name for entry in itertools.islice(entries, 999))
-    return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}" if names else "nothing"
+    return some(names, 4) or "nothing"
 
 
 # --- videos ----------------------------------------------------------------------------------------------------------

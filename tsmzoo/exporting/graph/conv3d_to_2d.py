@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsmzoo.models.i3d import AsVolume, HeadPool, MeanOfVolume, NonLocalVolume, Sizes, pads, triple
+from tsmzoo.models.movinet import SameAveragePool2d, SameAveragePool3d, WeighVolume
 from tsmzoo.models.resnet import NonLocal
 
 #: From this ratio of output to input channels on, frames are cheaper to copy than results to add (measured in LiteRT:
@@ -52,6 +53,10 @@ def _flat(module: nn.Module, channels_last: bool) -> nn.Module | None:
         return AveragePool(module)
     if isinstance(module, NonLocalVolume):
         return Attention(module)
+    if isinstance(module, WeighVolume):
+        return Weigh()
+    if isinstance(module, SameAveragePool3d):
+        return SameAveragePool2d()
     if isinstance(module, AsVolume):
         return Frames()
     return Mean() if isinstance(module, MeanOfVolume) else None
@@ -150,6 +155,13 @@ class Frames(nn.Module):
 
     def forward(self, x: Tensor, frames: int) -> Tensor:  # noqa: ARG002 - as AsVolume takes it
         return x
+
+
+class Weigh(nn.Module):
+    """The product of T, C, H, W and 1, C, 1, 1."""
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        return x * weights
 
 
 class Mean(nn.Module):
