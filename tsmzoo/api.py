@@ -115,7 +115,7 @@ def list_models(
 
     Args:
         pattern: An id, an alias, or a shell wildcard.
-        family: `tsn`, `tsm` or `i3d`.
+        family: `tsn`, `tsm`, `i3d`, `x3d` or `movinet`.
         mode: `offline` models take clips, `online` ones a frame at a time.
         backbone: The 2-D or 3-D network, for instance `mobilenet_v2`.
         dataset: The dataset it was trained on, for instance `sthv2`.
