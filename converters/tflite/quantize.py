@@ -75,6 +75,9 @@ def _applied(content: bytes, contract: Contract, ranges: dict[str, Any] | None, 
             work.update_quantization_recipe(f"^{name};", qtyping.TFLOperationName.ALL_SUPPORTED, None, _NOT)
     done = work.quantize(copy.deepcopy(ranges), enable_progress_report=False, enable_progress_bar=False)
     model = read(bytes(done.quantized_model))
+    # Of a next state that is also quantized for what follows, the library lists the bytes in the signature's place.
+    (signature,) = model.signatureDefs
+    model.subgraphs[0].outputs = [item.tensorIndex for item in signature.outputs]
     for tensor in model.subgraphs[0].tensors:
         if model.buffers[tensor.buffer].data is not None:
             tensor.name = None  # "constant" and a number says nothing, half the tensors are such
