@@ -124,7 +124,7 @@ def quantized(
     What is computed from the pixels at first stays float, as do the nodes `exact` and the `keep_float` operators that
     cost most; these stand first in the costs, which only a wish for some has measured.
     """
-    always = [*exact, *_normalization(model.graph)]
+    always = [*exact, *_outputs_apart(model.graph, set(exact)), *_normalization(model.graph)]
     with tempfile.TemporaryDirectory() as folder:
         source, ranges = Path(folder) / "float.onnx", Path(folder) / "ranges.json" if keep_float else None
         onnx.save_model(model, source)
@@ -134,6 +134,26 @@ def quantized(
         dearest = _costs(source, feeds, whole, ranges, always)
         kept = [name for name, _ in dearest[:keep_float]]
         return _applied(source, feeds, [*kept, *always], ranges), dearest
+
+
+def _outputs_apart(graph: onnx.GraphProto, exact: set[str]) -> list[str]:
+    """Let what follows an output of the nodes `exact` read a copy, and return the names of the nodes that copy.
+
+    What is quantized for a reader is quantized for the output, too, and a mean would be handed on rounded.
+    """
+    outputs = {value.name for value in graph.output}
+    nodes, copies = list(graph.node), list[onnx.NodeProto]()
+    for node in list(nodes):
+        for name in outputs.intersection(node.output) if node.name in exact else ():
+            copy = helper.make_node("Identity", [name], [f"{name}.copy"], name=f"{name}.copy")
+            for reader in nodes:
+                if reader.name not in exact:
+                    reader.input[:] = [copy.output[0] if given == name else given for given in reader.input]
+            copies.append(copy)
+            nodes.insert(nodes.index(node) + 1, copy)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return [copy.name for copy in copies]
 
 
 def _applied(

@@ -77,7 +77,9 @@ def _applied(content: bytes, contract: Contract, ranges: dict[str, Any] | None, 
     model = read(bytes(done.quantized_model))
     # Of a next state that is also quantized for what follows, the library lists the bytes in the signature's place.
     (signature,) = model.signatureDefs
-    model.subgraphs[0].outputs = [item.tensorIndex for item in signature.outputs]
+    named = [item.tensorIndex for item in signature.outputs]
+    missing = iter(index for index in named if index not in model.subgraphs[0].outputs)
+    model.subgraphs[0].outputs = [index if index in named else next(missing) for index in model.subgraphs[0].outputs]
     for tensor in model.subgraphs[0].tensors:
         if model.buffers[tensor.buffer].data is not None:
             tensor.name = None  # "constant" and a number says nothing, half the tensors are such

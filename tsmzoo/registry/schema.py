@@ -350,6 +350,11 @@ class Entry(_Record, frozen=True, kw_only=True):
         return "five x, y flow images" if self.stack > 1 else "x, y of a flow image"
 
     @property
+    def averages(self) -> bool:
+        """Whether it is a stream that keeps running means, which no precision may round: MoViNet's."""
+        return self.mode == "online" and self.family == "movinet"
+
+    @property
     def short_side(self) -> int:
         """The short side that a video is resized to before it is cropped: 256 for 224, as most publishers do."""
         return self.resize or round(self.size * 256 / 224)
