@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 import tsmzoo
 from tests.exporting.exports import invoke
 from tsmzoo import models, registry
+from tsmzoo.exporting.compare import compare
 from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
 from tsmzoo.exporting.graph.fold_gates import fold_gates
+from tsmzoo.inference.model import Model
 from tsmzoo.models.wrappers import StreamStep, state_shapes
 
 CASE = "movinet_a0_stream_k600"
@@ -91,3 +94,47 @@ def test_nothing_of_a_gate_is_left_but_its_clip(network: nn.Module) -> None:
     assert kinds.count("aten.relu6.default") == 15
     # A mean has one product, a gate one, a convolution over time one.
     assert kinds.count("aten.mul.Tensor") == 16 + 15 + 11
+
+
+class Rounding:
+    """A network whose states are handed on in halves."""
+
+    runtime = "a network in halves"
+
+    def __init__(self, model: tsmzoo.Model) -> None:
+        self.model = model
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs = self.model.runner.run(inputs)
+        return {name: value.astype("float16").astype("float32") for name, value in outputs.items()}
+
+
+def test_a_mean_that_is_rounded_is_noticed() -> None:
+    """It agrees with the network for as long as a verification lasts, but stands still in a long stream."""
+    model = tsmzoo.load("movinet_a0_stream", weights="random", size=64)
+    assert compare(model, model, tolerance=1e-6, steps=2).status == "passed"
+    rounding = Model(Rounding(model), model.contract)
+    report = compare(model, rounding, tolerance=1e-2, steps=16)
+    assert report.status == "failed"
+    assert re.fullmatch(r"state_\d+, a mean, is \d+% off its way after 1000 frames: it is rounded", str(report.reason))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("to", "precision"), [("onnx", "int8"), ("tflite", "int8"), ("coreml", "fp16")])
+def test_means_move_in_every_precision(to: str, precision: str, tmp_path: Path) -> None:
+    options = ["--weights", "random", "--size", 64, "--precision", precision, "-o", tmp_path / FILES[to][0]]
+    if precision == "int8":
+        assert invoke("data", "motion", tmp_path / "videos", "--videos", 28).exit_code == 0
+        options += ["--calibrate", tmp_path / "videos"]
+    result = invoke("export", "movinet_a0_stream", "--to", to, *options)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(("to", "state", "why"), [("onnx", "packed", "they copy"), ("coreml", "implicit", "half")])
+def test_only_explicit_states_are_for_means(to: str, state: str, why: str, tmp_path: Path) -> None:
+    arguments = ("--to", to, "--state", state, "--weights", "random", "-o", tmp_path / FILES[to][0])
+    result = invoke("export", "movinet_a0_stream", *arguments)
+    assert result.exit_code == 1
+    assert f"takes no {state} states: " in result.stderr
+    assert why in result.stderr
+    assert result.stderr.count("\n") == 1
