@@ -59,7 +59,7 @@ def _flat(module: nn.Module, channels_last: bool) -> nn.Module | None:
         return SameAveragePool2d()
     if isinstance(module, AsVolume):
         return Frames()
-    return Mean() if isinstance(module, MeanOfVolume) else None
+    return Mean(channels_last) if isinstance(module, MeanOfVolume) else None
 
 
 class SummedConv(nn.Module):
@@ -167,8 +167,16 @@ class Weigh(nn.Module):
 class Mean(nn.Module):
     """T, C, H, W to 1, C."""
 
+    def __init__(self, channels_last: bool) -> None:
+        super().__init__()
+        self.channels_last = channels_last
+
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3)).mean(0, keepdim=True)
+        if not self.channels_last:
+            return x.mean((2, 3)).mean(0, keepdim=True)
+        # Frames as the rows of an image: phones' processors average those, not what stands in the batch's place.
+        rows = x.mean((2, 3), keepdim=True).permute(0, 2, 3, 1).reshape(1, len(x), 1, x.shape[1])
+        return rows.permute(0, 3, 1, 2).mean((2, 3))
 
 
 def _sizes(x: Tensor) -> Sizes:
