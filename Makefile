@@ -63,7 +63,8 @@ models: $(VENV)/.ready
 		$(BIN)/tsmzoo train {} --data models/train --val models/val -o models/{}
 
 $(VENV)/.ready: pyproject.toml constraints.txt
+	@# Compiling all that is installed takes longer than compiling what is imported.
 	@echo "Installing into $(VENV): some 2.5 GB, a few minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	touch $@

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 from tsmzoo import registry
-from tsmzoo.registry import recipes
+from tsmzoo.registry import FAMILIES, recipes
+from tsmzoo.registry.schema import Family
 from tsmzoo.weights.cache import Pin, pin
 
 if TYPE_CHECKING:
@@ -53,12 +54,12 @@ def families() -> str:
         if e.source != "tsmzoo":
             groups.setdefault((e.family, e.backbone), []).append(e)
     rows = []
-    for (family, backbone), entries in sorted(groups.items(), key=lambda g: ("tsn tsm i3d".index(g[0][0]), g[0][1])):
+    for (family, backbone), entries in sorted(groups.items(), key=lambda g: (get_args(Family).index(g[0][0]), g[0][1])):
         best = max(entries, key=_rank)
         sizes = sorted({round(e.mparams, 1) for e in entries})
         rows.append(
             (
-                family.upper(),
+                FAMILIES[family],
                 backbone,
                 sum(e.has_weights for e in entries),
                 f"{sizes[0]:.1f}" if len(sizes) == 1 else f"{sizes[0]:.1f}…{sizes[-1]:.1f}",
@@ -173,3 +174,44 @@ def measured(section: str, only: str = "") -> str:
     text = (ROOT / "BENCHMARKS.md").read_text("utf-8").split(f"<!-- {section} -->")[1].split("<!-- end -->")[0]
     head, marks, *rows = next(block for block in text.split("\n\n") if block.startswith("|")).splitlines()
     return "\n".join([head, marks, *(row for row in rows if only in row)])
+
+
+def rivals(per: str) -> str:
+    """The models that see a `frame` or a `clip` a pass: what is published of each, and what `make bench` measured."""
+    head, _, *lines = measured("rivals", f"| {per} |").splitlines()
+    names = _cells(head)
+    rows = []
+    for line in lines:
+        row = dict(zip(names, _cells(line), strict=True))
+        e = ZOO.find(row["model"].strip("`"))
+        h = e.headline
+        rows.append(
+            (
+                f"`{e.id}`",
+                e.dataset,
+                _accuracy(e),
+                (h and h.protocol) or "–",
+                f"{e.gmacs:.2f}",
+                row["time, fp32 (starts)"].split()[0],
+                row["time, int8 (starts)"].split()[0],
+                row["ms, fp32"],
+                row["ms, int8"],
+                *([row["state kB"]] if per == "frame" else []),
+                row["MB, fp32"],
+                row["MB, int8"],
+                row["peak MB, fp32"],
+                row["formats"],
+                e.licence.split(" (")[0],
+            )
+        )
+    states = "state kB | " if per == "frame" else ""
+    return table(
+        f"model | dataset | top-1 | protocol | GMACs | time, fp32 | time, int8 | ms | ms, int8 | {states}MB | "
+        "MB, int8 | peak MB | formats | license of the weights",
+        rows,
+        "  r rrrrr" + "r" * bool(states) + "rrr",
+    )
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]

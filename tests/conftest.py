@@ -32,12 +32,14 @@ import msgspec
 import numpy as np
 import torch
 import yaml
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from tsmzoo import registry
 from tsmzoo.cli import app
 from tsmzoo.data import dataset
 from tsmzoo.data.encode import encode
+from tsmzoo.formats import Format
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,7 +107,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
             meta = {"mmaction_version": "0.8.0", "env_info": "sys.platform: linux", "epoch": 50, "iter": 939400}
             torch.save({"meta": meta, "state_dict": state}, path)
             return path
-        if case["format"] in ("pytorchvideo", "piergiaj-i3d"):
+        if case["format"] in ("pytorchvideo", "piergiaj-i3d", "atze00-movinet"):
             path = folder / f"{name}.pt"
             torch.save({"model_state": state} if case["format"] == "pytorchvideo" else state, path)
             return path
@@ -129,9 +131,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     def make(*requirements: str) -> Path:
         folder = tmp_path_factory.mktemp("environment") / "env"
         folders.append(folder)
-        venv.create(folder, with_pip=True)
+        venv.create(folder)  # our pip installs into it: another pip and all bytecode would take half of the time
         python = folder / "bin" / "python"
-        command = [python, "-m", "pip", "install", "-q", *requirements]
+        command = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile", *requirements]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             last = (result.stderr.strip().splitlines() or ["pip says nothing"])[-1]
@@ -141,6 +143,27 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     yield make
     for folder in folders:  # gigabytes
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def bundled_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str], Path]:
+    """Give a function from a bundled model, format and precision to its file, exported once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bundled"
+
+    def export(model: str, to: str, precision: str) -> Path:
+        folder = shared / f"{model}-{to}-{precision}"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"m{Format(to).suffix}"
+        with FileLock(shared / f"{folder.name}.lock"):
+            if not path.exists():
+                command = [sys.executable, "-m", "tsmzoo", "export", model, "--to", to, "--precision", precision]
+                done = subprocess.run([*command, "-o", str(path)], capture_output=True, text=True, check=False)
+                assert done.returncode == 0, done.stderr
+                assert done.stderr == "", "nothing of the libraries' chatter"
+        return path
+
+    return export
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Pretrained TSN, TSM and I3D video recognition models, and their conversion for phones.
+"""Pretrained TSN, TSM, I3D, X3D and MoViNet video recognition models, and their conversion for phones.
 
 Examples:
     >>> model = tsmzoo.load("tsm_mbv2_motion")

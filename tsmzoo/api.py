@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from msgspec import Meta
 
 from tsmzoo import registry as registries
@@ -114,7 +115,7 @@ def list_models(
 
     Args:
         pattern: An id, an alias, or a shell wildcard.
-        family: `tsn`, `tsm` or `i3d`.
+        family: `tsn`, `tsm`, `i3d`, `x3d` or `movinet`.
         mode: `offline` models take clips, `online` ones a frame at a time.
         backbone: The 2-D or 3-D network, for instance `mobilenet_v2`.
         dataset: The dataset it was trained on, for instance `sthv2`.
@@ -981,6 +982,7 @@ def train(
     val: PathLike,
     output: PathLike,
     *,
+    weights: PathLike | None = None,
     train_list: PathLike | None = None,
     val_list: PathLike | None = None,
     layout: str | None = None,
@@ -1003,6 +1005,7 @@ def train(
         data: The videos to train on: a dataset as it was published, or a folder of your own, as in `evaluate`.
         val: The same, to measure on; never trained on.
         output: The folder of the run.
+        weights: What training starts from, in place of the recipe's: `random`, `published`, or a checkpoint.
         train_list: A list in place of the one in `data`.
         val_list: A list in place of the one in `val`.
         layout: Layout of the data; default: detected from their files.
@@ -1031,6 +1034,8 @@ def train(
 
     split, layout = check("split", split, Split), check("layout", layout, str | None)
     how, zoo = recipes.training(str(recipe)), _zoo(registry)
+    if weights is not None:
+        how = msgspec.structs.replace(how, weights=str(_path("weights", weights)))
     return training.train(
         zoo,
         how,

@@ -16,7 +16,7 @@ from torch import nn
 
 from tsmzoo.artifact.contract import METADATA_KEY, Contract, Tensor
 
-_PRECISIONS = {"fp16": ct.precision.FLOAT16, "fp32": ct.precision.FLOAT32}
+from ..states import Node, kept_exact
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def convert(model: nn.Module, contract: Contract, out: Path) -> None:
         outputs=[ct.TensorType(name=tensor.name, dtype=np.float32) for tensor in contract.outputs],
         states=[_state(part) for part in contract.kept_states] or None,
         convert_to="mlprogram",
-        compute_precision=_PRECISIONS[contract.precision],
+        compute_precision=_precision(contract),
         # States inside the file came with iOS 18.
         minimum_deployment_target=ct.target.iOS18 if contract.state == "implicit" else ct.target.iOS15,
         skip_model_load=True,
@@ -67,6 +67,32 @@ def _input(tensor: Tensor) -> Any:
     if tensor.type == "image":
         return ct.ImageType(name=tensor.name, shape=tensor.shape, color_layout=ct.colorlayout.RGB)
     return ct.TensorType(name=tensor.name, shape=tensor.shape, dtype=np.float32)
+
+
+def _precision(contract: Contract) -> Any:
+    """Return what is computed in half precision: in fp16 all but running means and the count of frames."""
+    if contract.precision == "fp32":
+        return ct.precision.FLOAT32
+    exact: set[str] | None = None
+
+    def is_half(operation: Any) -> bool:
+        nonlocal exact
+        if exact is None:  # the program as it is before the first of its operations is changed
+            exact = set(kept_exact(list(_nodes(operation.enclosing_block)), contract))
+        return operation.name not in exact
+
+    return ct.transform.FP16ComputePrecision(op_selector=is_half)
+
+
+def _nodes(block: Any) -> Iterator[Node]:
+    """Yield the operations of a program; what they read are variables, or lists of them, and constants have a value."""
+    for operation in block.operations:
+        read = [variable for given in operation.inputs.values() for variable in np.ravel(given) if variable is not None]
+        yield Node(
+            operation.name,
+            {variable.name for variable in read if variable.val is None},
+            {variable.name for variable in operation.outputs},
+        )
 
 
 def _state(part: Tensor) -> Any:

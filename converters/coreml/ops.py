@@ -193,6 +193,16 @@ def leaky_relu(x: Tensor, *, alpha: float) -> Tensor:
     return F.leaky_relu(x, alpha)
 
 
+def sigmoid_hard(x: Tensor, *, alpha: float, beta: float) -> Tensor:
+    """Return alpha * x + beta between 0 and 1."""
+    return torch.clamp(alpha * x + beta, 0, 1)
+
+
+def thresholded_relu(x: Tensor, *, alpha: float) -> Tensor:
+    """Return x, or 0 where it is below alpha."""
+    return torch.where(x >= alpha, x, 0)
+
+
 def gelu(x: Tensor, *, mode: Literal["EXACT", "TANH_APPROXIMATION", "SIGMOID_APPROXIMATION"] = "EXACT") -> Tensor:
     """Return x times the normal distribution's share below x, or an approximation."""
     if mode == "SIGMOID_APPROXIMATION":
@@ -418,6 +428,7 @@ COMPUTED: dict[str, Callable[..., Any]] = {
     "reduce_sum": _reduction(torch.sum),
     "rsqrt": rsqrt,
     "sigmoid": _unary(torch.sigmoid),
+    "sigmoid_hard": sigmoid_hard,
     "silu": _unary(F.silu),
     "softmax": softmax,
     "sqrt": _unary(torch.sqrt),
@@ -448,6 +459,7 @@ EXACT: dict[str, Callable[..., Any]] = {
     "split": split,
     "squeeze": squeeze,
     "stack": stack,
+    "thresholded_relu": thresholded_relu,
     "tile": tile,
     "transpose": transpose,
 }

@@ -1,6 +1,7 @@
 """Quantize ONNX files by onnxruntime's tools, calibrated with what the float file computes.
 
 - `fp16`: weights and activations in half precision; inputs and outputs stay float32, as the contract has them.
+  Running means and the count of frames are computed in float32 (`states.py`), here and in int8.
 - `w8`: weights of convolutions and linear layers in int8, one scale a channel; ONNX Runtime dequantizes them at every
   run, so that the file is small and slow.
 - `int8`: weights and activations in int8, in the QDQ form that ONNX Runtime's kernels for CPU and phones read.
@@ -9,7 +10,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tsmzoo.errors import ArtifactError
 from tsmzoo.typing import Array
 
 from ..costs import costs, probes
+from ..states import Node, kept_exact
 from .convert import save
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -35,21 +37,30 @@ def quantize(
 ) -> list[tuple[str, float]]:
     """Write the float file `source` in the precision of `contract`, by onnxruntime's tools."""
     model, costs = onnx.load_model(source), list[tuple[str, float]]()
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
+    exact = kept_exact(list(_nodes(model.graph)), contract)
     if contract.precision == "fp16":
-        model = half(model)
+        model = half(model, exact)
     elif contract.precision == "w8":
         model = weights_in_bytes(model)
     else:
-        model, costs = quantized(model, feeds, keep_float)
+        model, costs = quantized(model, feeds, keep_float, exact)
     save(model, contract, out)
     return costs
 
 
-def half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return `model` in half precision."""
+def _nodes(graph: onnx.GraphProto) -> Iterator[Node]:
+    constants = {tensor.name for tensor in graph.initializer} | {""}
+    for node in graph.node:
+        yield Node(node.name, set(node.input) - constants, set(node.output))
+
+
+def half(model: onnx.ModelProto, exact: Sequence[str] = ()) -> onnx.ModelProto:
+    """Return `model` in half precision, but for the nodes `exact`."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    done: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
+    done: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, node_block_list=list(exact))
     _sort(done.graph)  # it appends the casts of the inputs behind what reads them
     return done
 
@@ -106,24 +117,43 @@ def _in_bytes(tensor: onnx.TensorProto, axis: int) -> tuple[onnx.NodeProto, list
 
 
 def quantized(
-    model: onnx.ModelProto, feeds: Sequence[dict[str, Array]], keep_float: int = 0
+    model: onnx.ModelProto, feeds: Sequence[dict[str, Array]], keep_float: int = 0, exact: Sequence[str] = ()
 ) -> tuple[onnx.ModelProto, list[tuple[str, float]]]:
     """Return `model` with weights and activations in int8, and what its operators cost.
 
-    What is computed from the pixels at first stays float, and so do the `keep_float` operators that cost most; they
-    stand first in the costs, which only a wish for some has measured.
+    What is computed from the pixels at first stays float, as do the nodes `exact` and the `keep_float` operators that
+    cost most; these stand first in the costs, which only a wish for some has measured.
     """
-    for number, node in enumerate(model.graph.node):
-        node.name = node.name or f"{node.op_type}_{number}"
+    always = [*exact, *_outputs_apart(model.graph, set(exact)), *_normalization(model.graph)]
     with tempfile.TemporaryDirectory() as folder:
         source, ranges = Path(folder) / "float.onnx", Path(folder) / "ranges.json" if keep_float else None
         onnx.save_model(model, source)
-        whole = _applied(source, feeds, _normalization(model.graph), ranges)
+        whole = _applied(source, feeds, always, ranges)
         if not keep_float:
             return whole, []
-        dearest = _costs(source, feeds, whole, ranges)
+        dearest = _costs(source, feeds, whole, ranges, always)
         kept = [name for name, _ in dearest[:keep_float]]
-        return _applied(source, feeds, [*kept, *_normalization(model.graph)], ranges), dearest
+        return _applied(source, feeds, [*kept, *always], ranges), dearest
+
+
+def _outputs_apart(graph: onnx.GraphProto, exact: set[str]) -> list[str]:
+    """Let what follows an output of the nodes `exact` read a copy, and return the names of the nodes that copy.
+
+    What is quantized for a reader is quantized for the output, too, and a mean would be handed on rounded.
+    """
+    outputs = {value.name for value in graph.output}
+    nodes, copies = list(graph.node), list[onnx.NodeProto]()
+    for node in list(nodes):
+        for name in outputs.intersection(node.output) if node.name in exact else ():
+            copy = helper.make_node("Identity", [name], [f"{name}.copy"], name=f"{name}.copy")
+            for reader in nodes:
+                if reader.name not in exact:
+                    reader.input[:] = [copy.output[0] if given == name else given for given in reader.input]
+            copies.append(copy)
+            nodes.insert(nodes.index(node) + 1, copy)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return [copy.name for copy in copies]
 
 
 def _applied(
@@ -153,12 +183,15 @@ def _applied(
 
 
 def _costs(
-    source: Path, feeds: Sequence[dict[str, Array]], whole: onnx.ModelProto, ranges: Path | None
+    source: Path, feeds: Sequence[dict[str, Array]], whole: onnx.ModelProto, ranges: Path | None, always: Sequence[str]
 ) -> list[tuple[str, float]]:
-    """Return the nodes with weights or sums and what each costs, largest first; `whole` is the file with none kept."""
+    """Return the nodes with weights or sums and what each costs, largest first.
+
+    `whole` is the file with none kept but those that `always` are.
+    """
     model = onnx.load_model(source)
     names = [node.name for node in model.graph.node if node.op_type in _COSTLY]
-    first, steps = _normalization(model.graph), probes(feeds)
+    steps = probes(feeds)
 
     def logits(model: onnx.ModelProto) -> Array:
         options = onnxruntime.SessionOptions()
@@ -167,9 +200,9 @@ def _costs(
         return np.concatenate([session.run([model.graph.output[0].name], inputs)[0] for inputs in steps])
 
     def found(kept: Sequence[str]) -> Array:
-        return logits(_applied(source, feeds, [*kept, *first], ranges) if kept else whole)
+        return logits(_applied(source, feeds, [*kept, *always], ranges) if kept else whole)
 
-    return costs([name for name in names if name not in first], logits(model), found)
+    return costs([name for name in names if name not in always], logits(model), found)
 
 
 def _normalization(graph: onnx.GraphProto) -> list[str]:

@@ -4,13 +4,14 @@
 - `w8`: weights in int8, one scale a channel, computed in float.
 - `int8`: weights and activations in int8. What only moves numbers (slice, concatenation, padding, a shift of ones and
   zeros, and each state from one step to the next) keeps one scale from end to end, so that nothing is rounded twice on
-  its way and a state that is fed back is the state that came out. Inputs, outputs and their normalization stay float.
+  its way and a state that is fed back is the state that came out. Inputs, outputs and their normalization stay float,
+  and so do running means and the count of frames (`states.py`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tsmzoo.artifact.contract import Contract
 from tsmzoo.typing import Array
 
 from ..costs import costs, probes
+from ..states import Node, kept_exact
 from .flatbuffer import SIGNATURE, constant, operator_name, read, with_metadata, write
 
 #: Operators that hand on numbers as they are, and how many of their inputs are numbers (the rest are shapes).
@@ -67,11 +69,17 @@ def _applied(content: bytes, contract: Contract, ranges: dict[str, Any] | None, 
         work.load_quantization_recipe(recipe.static_wi8_ai8())
         for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
             work.update_quantization_recipe(".*", end, None, _NOT)
-        for name in (*kept, *_normalization(read(content))):
+        model = read(content)
+        for name in (*kept, *_normalization(model), *kept_exact(list(_nodes(model)), contract)):
             # The quantizer matches the names of all that an operator writes, each followed by a semicolon.
             work.update_quantization_recipe(f"^{name};", qtyping.TFLOperationName.ALL_SUPPORTED, None, _NOT)
     done = work.quantize(copy.deepcopy(ranges), enable_progress_report=False, enable_progress_bar=False)
     model = read(bytes(done.quantized_model))
+    # Of a next state that is also quantized for what follows, the library lists the bytes in the signature's place.
+    (signature,) = model.signatureDefs
+    named = [item.tensorIndex for item in signature.outputs]
+    missing = iter(index for index in named if index not in model.subgraphs[0].outputs)
+    model.subgraphs[0].outputs = [index if index in named else next(missing) for index in model.subgraphs[0].outputs]
     for tensor in model.subgraphs[0].tensors:
         if model.buffers[tensor.buffer].data is not None:
             tensor.name = None  # "constant" and a number says nothing, half the tensors are such
@@ -136,6 +144,21 @@ def _normalization(model: Any) -> list[str]:
             seen.add(operator.outputs[0])
             written.append(names[operator.outputs[0]])
     return written
+
+
+def _nodes(model: Any) -> Iterator[Node]:
+    """Yield the operators, called as the first tensor that they write."""
+    graph = model.subgraphs[0]
+    (signature,) = model.signatureDefs
+    names = {index: tensor.name.decode() for index, tensor in enumerate(graph.tensors)}
+    known = {item.tensorIndex: item.name.decode() for item in (*signature.inputs, *signature.outputs)}
+    variable = {*graph.inputs, *(index for operator in graph.operators for index in operator.outputs)}
+    for operator in graph.operators:
+        inputs, outputs = (
+            {known.get(index, names[index]) for index in indices if index in variable}
+            for indices in (operator.inputs, operator.outputs)
+        )
+        yield Node(names[operator.outputs[0]], inputs, outputs)
 
 
 def _widen(content: bytes, feeds: Sequence[dict[str, Array]], ranges: dict[str, Any]) -> None:

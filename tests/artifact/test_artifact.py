@@ -148,6 +148,8 @@ def test_contract_comes_back_as_it_was_written(tmp_path: Path) -> None:
         "layout": "NCHW",
         "meaning": "zeros at first",
         "type": "tensor",
+        "kind": None,
+        "bounded": None,
     }
     assert document["states"] == [{"input": "state_0", "output": "next_state_0", "initial": "zeros"}]
 
@@ -208,7 +210,7 @@ def altered(change: Callable[[dict[str, Any]], Any]) -> bytes:
         altered(lambda d: d.update(mode="sideways")),
         altered(lambda d: d.update(size="224")),
         altered(lambda d: d.update(of_a_later_version=1)),
-        altered(lambda d: d.update(schema=3)),
+        altered(lambda d: d.update(schema=4)),
         altered(lambda d: d.update(schema=0)),
     ],
     ids=lambda content: content[:12],
@@ -372,7 +374,7 @@ def test_a_contract_of_the_version_before_is_read(tmp_path: Path) -> None:
     """It says nothing of the shift that the weights were trained with; what is written counts up."""
     (tmp_path / "m.onnx").touch()
     document = msgspec.to_builtins(contract())
-    assert document["schema"] == 2
+    assert document["schema"] == 3
     document["schema"] = 1
     document["checkpoint"] = {"sha256": "0", "format": "tsmzoo", "file": "w.pth", "url": None, "shift_mismatch": False}
     (tmp_path / "m.json").write_text(json.dumps(document))

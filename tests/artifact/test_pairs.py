@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.artifact.contracts import toy_contract
 from tsmzoo.artifact import store
+from tsmzoo.cli import app
 from tsmzoo.errors import ArtifactError
 from tsmzoo.system import files
 
@@ -259,47 +261,52 @@ def test_another_file_in_one_of_both_places_does_not_hide_the_contract(name: str
 
 # --- real conversions ---------------------------------------------------------------------------------------------
 
-#: Ends the process before the call number N that renames something in a folder; exchanging counts as such.
-KILLED = """
-import os, signal, sys
-folder, number, calls = sys.argv.pop(1), int(sys.argv.pop(1)), 0
+#: Before each call that renames something in a folder, copies the folder: what a process that is killed there leaves.
+#: Exchanging two folders counts as such.
+SNAPSHOTS = """
+import os, shutil, sys
+folder, copies, number, copying = sys.argv.pop(1), sys.argv.pop(1), 0, False
 def audit(event, arguments):
-    global calls
+    global number, copying
     exchanged = event == "ctypes.dlsym" and arguments[1] == "renameat2"
-    if exchanged or event == "os.rename" and folder in os.fsdecode(arguments[0]):
-        calls += 1
-        if calls > number:
-            os.kill(os.getpid(), signal.SIGKILL)
+    if not copying and (exchanged or event == "os.rename" and folder in os.fsdecode(arguments[0])):
+        copying = True
+        shutil.copytree(folder, os.path.join(copies, str(number)), symlinks=True)
+        number, copying = number + 1, False
 sys.addaudithook(audit)
 from tsmzoo.cli import main
 main()
 """
 
 
+def answered(*words: Any) -> None:
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == 0, result.output
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("to", "ending"), [("onnx", ".onnx"), ("coreml", ".mlpackage")])  # a file, and a folder
-def test_a_real_export_that_is_killed_leaves_the_older_file_or_the_new_one(
+def test_a_real_export_that_ends_at_any_rename_leaves_the_older_file_or_the_new_one(
     to: str, ending: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / f"m{ending}"
-    command = ["export", "tsm_mbv2_motion_online", "--to", to, "-o", str(path), "--weights", "random", "--seed"]
-    tsmzoo = [sys.executable, "-m", "tsmzoo"]
-    subprocess.run([*tsmzoo, *command, "1"], check=True, capture_output=True)
-    older = store.opened(path)
+    folder, copies = tmp_path / "files", tmp_path / "copies"
+    folder.mkdir()
+    command = ["export", "tsm_mbv2_motion_online", "--to", to, "--weights", "random"]
+    path = folder / f"m{ending}"
+    answered(*command, "-o", path, "--seed", 1)
+    assert store.opened(path).seed == 1
+    traced = [sys.executable, "-c", SNAPSHOTS, str(folder), str(copies)]
+    subprocess.run([*traced, *command, "-o", str(path), "--seed", "2"], check=True, capture_output=True)
+    left = [copies / str(number) / path.name for number in range(len(listing(copies)))]
     found = []
-    for number in range(3):
-        result = subprocess.run(
-            [sys.executable, "-c", KILLED, str(tmp_path), str(number), *command, "2"], check=False, capture_output=True
-        )
-        assert result.returncode == -9
-        found.append(store.opened(path).seed)
-        subprocess.run([*tsmzoo, "verify", str(path), "--steps", "2"], check=True, capture_output=True)
-        if found[-1] == 2:
-            break
-    assert (older.seed, found[0], found[-1]) == (1, 1, 2)
-    subprocess.run([*tsmzoo, *command, "3"], check=True, capture_output=True)
-    assert store.opened(path).seed == 3
-    assert listing(tmp_path) == {path.name, "m.json"}
+    for file in left:
+        found.append(store.opened(file).seed)
+        answered("verify", file, "--steps", 2)
+    assert (found[0], found[-1], found) == (1, 2, sorted(found))
+    # The next export sweeps away what the last one left.
+    answered(*command, "-o", left[-1], "--seed", 3)
+    assert store.opened(left[-1]).seed == 3
+    assert listing(left[-1].parent) == {path.name, "m.json"}
 
 
 @pytest.mark.slow

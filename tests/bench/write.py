@@ -23,6 +23,7 @@ SECTIONS = {
     "volumes": "3-D as 2-D",
     "exporting": "Exports",
     "evaluation": "Evaluation",
+    "rivals": "Rivals",
     "startup": "Start-up",
 }
 LIBRARIES = ("tsmzoo", "torch", "onnxruntime", "ai-edge-litert", "litert-torch", "onnxscript", "coremltools")

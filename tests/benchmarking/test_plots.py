@@ -58,9 +58,10 @@ def test_online_and_flow_models_are_not_beside_clips_of_rgb() -> None:
 
 def test_every_backbone_has_a_name() -> None:
     for entry in ZOO.models:
-        assert plots.title(entry).startswith(entry.family.upper())
+        assert plots.title(entry).upper().startswith(entry.family.upper())
     assert plots.title(ZOO.find("i3d_r50_nl_dot_product_k400")) == "I3D R50 NL 32f"
     assert plots.title(ZOO.find("tsm_mbv2_online")) == "TSM MBv2 online"
+    assert plots.title(ZOO.find("movinet_a0_stream")) == "MoViNet A0 online"
 
 
 @pytest.mark.parametrize("dataset", ["kinetics400", "somethingv1", "somethingv2"])

@@ -47,7 +47,15 @@ def test_a_slow_spell_that_hits_all_changes_no_ratio(
 def test_a_clip_and_a_frame_have_no_ratio(timing: Callable[..., Timing]) -> None:
     _, clip = run.rows([timing([[1.0]]), timing([[1.0]], "offline")])
     assert clip.ratio is None
-    assert table(run.COLUMNS, [clip]).split()[-2] == "–"
+    assert table(run.COLUMNS, [clip]).split()[-3] == "–"
+
+
+def test_the_bytes_of_states_are_told_of_streams_alone(timing: Callable[..., Timing]) -> None:
+    stream, clip = timing([[1.0]]), timing([[1.0]], "offline")
+    stream = msgspec.structs.replace(stream, loaded=msgspec.structs.replace(stream.loaded, state_bytes=2_696_772))
+    one, other = run.rows([stream, clip])
+    assert (one.state_bytes, other.state_bytes) == (2_696_772, msgspec.UNSET)
+    assert [row.split()[-2] for row in table(run.COLUMNS, [one, other]).splitlines()[-2:]] == ["2.70", "–"]
 
 
 def test_of_core_ml_nobody_chose_the_threads(timing: Callable[..., Timing]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,7 @@ import pytest
 from tsmzoo.artifact.store import read_contract
 from tsmzoo.errors import ArtifactError
 
-pytest.importorskip("litert_torch")
+pytest.importorskip("ai_edge_litert")
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from tsmzoo.converters.tflite import convert, flatbuffer, gpu_delegate, runtime
@@ -376,26 +374,10 @@ def test_states_are_cut_behind_what_they_are_cut_from() -> None:
 # --- real files ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Give a function from a model and options to its file, exported once."""
-    folder = tmp_path_factory.mktemp("gpu")
-
-    def export(*arguments: str) -> Path:
-        path = folder / f"{'-'.join(arguments).replace('--', '')}.tflite"
-        if not path.exists():
-            command = [sys.executable, "-m", "tsmzoo", "export", *arguments, "--to", "tflite", "-o", str(path)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
-        return path
-
-    return export
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_the_states_of_a_stream_are_set_apart(precision: str, exported: Callable[..., Path]) -> None:
-    content = exported(ONLINE, "--precision", precision).read_bytes()
+def test_the_states_of_a_stream_are_set_apart(precision: str, bundled_file: Callable[[str, str, str], Path]) -> None:
+    content = bundled_file(ONLINE, "tflite", precision).read_bytes()
     shared = [finding.tensor for finding in gpu_delegate.findings(read(content)) if finding.kind == "output"]
     assert shared == [f"next_state_{number}" for number in range(len(shared))]
     assert len(shared) == 10
@@ -416,8 +398,8 @@ def test_the_states_of_a_stream_are_set_apart(precision: str, exported: Callable
 
 
 @pytest.mark.slow
-def test_a_file_is_held_to_gpu_safe(exported: Callable[..., Path], tmp_path: Path) -> None:
-    path = exported(ONLINE, "--precision", "fp32")
+def test_a_file_is_held_to_gpu_safe(bundled_file: Callable[[str, str, str], Path], tmp_path: Path) -> None:
+    path = bundled_file(ONLINE, "tflite", "fp32")
     content, contract = path.read_bytes(), msgspec.structs.replace(read_contract(path), gpu_safe=True)
     out = tmp_path / "m.tflite"
     out.write_bytes(flatbuffer.with_metadata(content, contract.embedded()))

@@ -127,6 +127,8 @@ def test_bounds_and_slopes(low: float, high: float) -> None:
     alpha, beta = np.float32(low), np.float32(high)
     close(run(lambda x: mb.clip(x=x, alpha=alpha, beta=beta), x), np.clip(x, alpha, beta))
     close(run(lambda x: mb.leaky_relu(x=x, alpha=alpha), x), np.where(x >= 0, x, alpha * x))
+    close(run(lambda x: mb.sigmoid_hard(x=x, alpha=alpha, beta=beta), x), np.clip(alpha * x + beta, 0, 1))
+    close(run(lambda x: mb.thresholded_relu(x=x, alpha=alpha), x), np.where(x >= alpha, x, 0))
 
 
 @pytest.mark.parametrize("mode", ["EXACT", "TANH_APPROXIMATION", "SIGMOID_APPROXIMATION"])

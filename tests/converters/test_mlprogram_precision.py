@@ -115,7 +115,7 @@ def test_every_operation_of_the_table_is_tested() -> None:
         *("avg_pool", "batch_norm", "cast", "clip", "concat", "constexpr_affine_dequantize"),
         *("constexpr_blockwise_shift_scale", "conv", "expand_dims", "gather", "gelu"),
         *("leaky_relu", "linear", "matmul", "max_pool", "pad", "reshape", "slice_by_index", "slice_by_size"),
-        *("softmax", "split", "squeeze", "stack", "tile", "transpose"),
+        *("sigmoid_hard", "softmax", "split", "squeeze", "stack", "thresholded_relu", "tile", "transpose"),
     }
     assert others | UNARY.keys() | BINARY.keys() | REDUCTIONS.keys() == COMPUTED.keys() | EXACT.keys()
     assert not COMPUTED.keys() & EXACT.keys()

@@ -112,6 +112,8 @@ def test_contract_tells_all_that_glue_code_needs(quick: Quick) -> None:
         "layout": "NCHW",
         "meaning": "",
         "type": "tensor",
+        "kind": None,
+        "bounded": None,
     }
     assert "0…255" in contract["inputs"][0]["meaning"]
     assert contract["states"] == [

@@ -82,6 +82,19 @@ def test_the_python_loop_passes_and_finds_what_is_wrong(to: str, kits: Callable[
 
 
 @pytest.mark.slow
+def test_the_python_loop_feeds_states_of_every_kind(kits: Callable[..., Path]) -> None:
+    folder = kits("movinet_a0_stream", "onnx", "--weights", "random")
+    contract = json.loads((folder / "m.json").read_bytes())
+    kinds = [tensor["kind"] for tensor in contract["inputs"][1:]]
+    assert {kinds.count(kind) for kind in ("buffer", "mean")} == {11, 16}
+    assert kinds[-1] == "count"
+    result = reference(folder)
+    assert result.returncode == 0, result.stderr
+    assert "16 steps" in result.stdout
+    assert "Running means" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 def test_the_python_loop_takes_any_batch_as_one(kits: Callable[..., Path]) -> None:
     result = reference(kits(OFFLINE, "onnx", "--dynamic-batch", "--preprocess", "external"))
     assert result.returncode == 0, result.stderr

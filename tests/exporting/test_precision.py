@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,23 +224,6 @@ def test_onnx_keeps_the_dearest_float() -> None:
 # --- real files ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str], Path]:
-    """Give a function from model, format and precision to a file, exported once."""
-    folder = tmp_path_factory.mktemp("precisions")
-
-    def export(model: str, to: str, precision: str) -> Path:
-        path = folder / f"{model}-{precision}.{'mlpackage' if to == 'coreml' else to}"
-        if not path.exists():
-            command = [sys.executable, "-m", "tsmzoo", "export", model, "--to", to, "--precision", precision]
-            done = subprocess.run([*command, "-o", str(path)], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
-            assert done.stderr == "", "nothing of the libraries' chatter"
-        return path
-
-    return export
-
-
 def report(path: Path) -> dict[str, Any]:
     for beside in (path.with_name(path.name + ".json"), path.with_suffix(".json")):
         if beside.exists():
@@ -268,9 +249,9 @@ TFLITE_INT8 = 0.33
     ],
 )
 def test_fewer_bits_lose_at_most_a_point(
-    model: str, to: str, precision: str, exported: Callable[[str, str, str], Path]
+    model: str, to: str, precision: str, bundled_file: Callable[[str, str, str], Path]
 ) -> None:
-    path, float_ = exported(model, to, precision), exported(model, to, "fp32")
+    path, float_ = bundled_file(model, to, precision), bundled_file(model, to, "fp32")
     most = TFLITE_INT8 if (to, precision) == ("tflite", "int8") else SIZES[precision]
     assert path.stat().st_size <= most * float_.stat().st_size
     document = report(path)
@@ -295,11 +276,11 @@ def test_half_precision_with_a_tensor_that_several_nodes_read_in_float32(tmp_pat
 
 
 @pytest.mark.slow
-def test_eval_scores_the_file_itself(exported: Callable[[str, str, str], Path], tmp_path: Path) -> None:
+def test_eval_scores_the_file_itself(bundled_file: Callable[[str, str, str], Path], tmp_path: Path) -> None:
     motion.write(tmp_path / "videos", 70, 5)
     scores = {}
     for precision in ("fp32", "int8"):
-        command = ["eval", str(exported(ONLINE, "tflite", precision)), "--data", str(tmp_path / "videos"), "--json"]
+        command = ["eval", str(bundled_file(ONLINE, "tflite", precision)), "--data", str(tmp_path / "videos"), "--json"]
         result = CliRunner().invoke(cli.app, command)
         assert result.exit_code == 0, result.output
         scores[precision] = json.loads(result.stdout)["top1"]
@@ -334,7 +315,7 @@ def test_own_videos_calibrate(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_dearest_operators_stay_float(
-    exported: Callable[[str, str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundled_file: Callable[[str, str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ai_edge_litert.interpreter import Interpreter
     from tsmzoo.converters.tflite import quantize as tflite_quantize
@@ -349,7 +330,7 @@ def test_the_dearest_operators_stay_float(
     assert costs == sorted(costs, reverse=True)
     assert quality["kept_float"] == [name for name, _ in quality["costs"][:2]]
     assert quality["top1"] >= quality["top1_float"] - 1
-    plain = Interpreter(model_path=str(exported(ONLINE, "tflite", "int8")))
+    plain = Interpreter(model_path=str(bundled_file(ONLINE, "tflite", "int8")))
     kept = Interpreter(model_path=str(out))
     floats = [sum(d["dtype"] == np.float32 for d in each.get_tensor_details()) for each in (plain, kept)]
     assert floats[1] > floats[0]
@@ -357,11 +338,11 @@ def test_the_dearest_operators_stay_float(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [OFFLINE, ONLINE])
-def test_numbers_that_only_move_are_rounded_once(model: str, exported: Callable[[str, str, str], Path]) -> None:
+def test_numbers_that_only_move_are_rounded_once(model: str, bundled_file: Callable[[str, str, str], Path]) -> None:
     """The shift and its states keep one scale, so that no QUANTIZE stands but where floats come in."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(exported(model, "tflite", "int8")))
+    interpreter = Interpreter(model_path=str(bundled_file(model, "tflite", "int8")))
     operators = [each["op_name"] for each in interpreter._get_ops_details()]
     states = len(ZOO.find(model).states)
     assert operators.count("QUANTIZE") == 1 + states
@@ -379,8 +360,8 @@ def test_numbers_that_only_move_are_rounded_once(model: str, exported: Callable[
 
 
 @pytest.mark.slow
-def test_coreml_holds_weights_of_one_byte(exported: Callable[[str, str, str], Path]) -> None:
-    half, byte = (exported(ONLINE, "coreml", precision) for precision in ("fp16", "w8"))
+def test_coreml_holds_weights_of_one_byte(bundled_file: Callable[[str, str, str], Path]) -> None:
+    half, byte = (bundled_file(ONLINE, "coreml", precision) for precision in ("fp16", "w8"))
     sizes = [(path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size for path in (half, byte)]
     assert sizes[1] <= 0.6 * sizes[0]
     assert report(byte)["verification"]["status"] == "passed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tsmzoo import models, registry
 from tsmzoo.models.flops import count
 from tsmzoo.registry import Entry
+from tsmzoo.registry.schema import Backbone
 
 ZOO = registry.load()
 
@@ -157,6 +158,57 @@ def bninception_macs(entry: Entry, size: int, frames: int) -> int:
     return frames * (total + width * entry.classes)
 
 
+#: Width of the head, and of each stage: its width, and of each block its inner width, reach in time and kernel.
+MOVINETS: dict[str, tuple[int, list[tuple[int, str]]]] = {
+    "a0": (
+        480,
+        [
+            *((8, "24 1 5"), (32, "80, 80, 80"), (56, "184 5, 112, 184"), (56, "184 5, 184, 184, 184")),
+            (104, "384 5, 280 1 5, 280 1 5, 344 1 5"),
+        ],
+    ),
+    "a1": (
+        600,
+        [
+            *((16, "40 1 5, 40"), (40, "96, 120, 96, 96"), (64, "216 5, 128, 216, 168, 216")),
+            (64, "216 5, 216, 216, 128, 128 1 5, 216"),
+            (136, "456 5, 360 1 5, 360 1 5, 360 1 5, 456 1 5, 456, 544 1 3"),
+        ],
+    ),
+    "a2": (
+        640,
+        [
+            *((16, "40 1 5, 40, 64"), (40, "96, 120, 96, 96, 120"), (72, "240 5, 160, 240, 192, 240")),
+            (72, "240 5, 240, 240, 240, 144 1 5, 240"),
+            (144, "480 5, 384 1 5, 384 1 5, 480 1 5, 480 1 5, 480, 576 1 3"),
+        ],
+    ),
+}
+
+
+def movinet_macs(entry: Entry, size: int, frames: int) -> int:
+    """Kondratyuk et al., Tables 6 and 7, and § 3.2: a stream filters space, then time, and squeezes two means."""
+    _, name, kind = entry.backbone.split("_")
+    head, stages = MOVINETS[name]
+    stream = kind == "stream"
+    clips = frames if stream else 1  # a base network squeezes and answers once
+    side, width_in = half(size), stages[0][0]
+    total = frames * side**2 * width_in * entry.channels * 9
+    for stage, (width, blocks) in enumerate(stages):
+        for index, block in enumerate(blocks.split(", ")):
+            inner, reach, kernel = (*map(int, block.split()), *(3, 3)[block.count(" ") :])[:3]
+            before, side = side, half(side) if stage != 3 and index == 0 else side
+            taps = kernel**2 + (reach if reach > 1 else 0) if stream else reach * kernel**2
+            total += frames * (before**2 * width_in * inner + side**2 * inner * (taps + width))
+            squeezed = 2 * inner if stream else inner
+            hidden = max(8, (squeezed // 4 + 4) // 8 * 8)
+            hidden += 8 if hidden < 0.9 * (squeezed // 4) else 0  # no more than a tenth too few
+            total += clips * hidden * (squeezed + inner)
+            total += frames * side**2 * width_in * width if before != side or width_in != width else 0
+            width_in = width
+    return total + frames * side**2 * width_in * head + clips * 2048 * (head + entry.classes)
+
+
 FORMULAS = {
     "resnet18": basic_macs,
     "resnext101_32x4d": resnext_macs,
@@ -220,8 +272,33 @@ def inception_macs(entry: Entry, size: int, frames: int) -> int:
     return total + width * entry.classes
 
 
+#: By stage of X3D: blocks, inner width, width, hidden width of the squeeze.
+X3D = ((3, 54, 24, 8), (5, 108, 48, 8), (11, 216, 96, 16), (7, 432, 192, 32))
+X3D_L = tuple((blocks, *rest) for blocks, (_, *rest) in zip((5, 10, 25, 15), X3D, strict=True))
+#: Side of the window of the head, of PyTorchVideo's networks.
+X3D_WINDOWS = {"xs": 5, "s": 5, "m": 7, "l": 10}
+
+
+def x3d_macs(entry: Entry, size: int, frames: int) -> int:
+    """Feichtenhofer, Table 1, and the sides, rounded up; PyTorchVideo's head answers at each place of its window."""
+    side, width_in = half(size), 24
+    total = frames * side**2 * 24 * (entry.channels * 9 + 5)
+    for blocks, inner, width, hidden in X3D_L if "x3d_l" in entry.backbone else X3D:
+        for block in range(blocks):
+            before, side = side, half(side) if block == 0 else side
+            total += frames * (before**2 * width_in * inner + side**2 * inner * (27 + width))
+            total += frames * side**2 * width_in * width if block == 0 else 0
+            total += 2 * inner * hidden if block % 2 == 0 else 0
+            width_in = width
+    _, name, *windowed = entry.backbone.split("_") if "_windowed" in entry.backbone else ("x3d", "")
+    places = (side - X3D_WINDOWS[name] + 1) ** 2 if windowed else 1
+    return total + frames * side**2 * 192 * 432 + places * (432 * 2048 + 2048 * entry.classes)
+
+
 #: Networks of whole clips, which cost otherwise than their frames alone.
 VOLUMES = {"inception_v1_i3d": inception_macs} | dict.fromkeys(INFLATIONS, inflated_macs)
+VOLUMES |= {f"movinet_{size}_{kind}": movinet_macs for size in MOVINETS for kind in ("base", "stream")}
+VOLUMES |= dict.fromkeys([name for name in get_args(Backbone) if name.startswith("x3d")], x3d_macs)
 
 
 def by_hand(entry: Entry, size: int | None = None, frames: int | None = None) -> int:

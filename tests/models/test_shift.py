@@ -17,12 +17,11 @@ from tsmzoo import models, registry
 from tsmzoo.exporting.graph.deploy import Deployed
 from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
 from tsmzoo.exporting.graph.split_channels import SplitBottleneck, split_channels
+from tsmzoo.models.memory import FirstStep, StepMemory
 from tsmzoo.models.mobilenet_v2 import InvertedResidual, MobileNetV2, scaled
 from tsmzoo.models.resnet import Bottleneck, ResNet
 from tsmzoo.models.shift import (
-    OnlineShift,
     Shift,
-    ZeroShift,
     shift_channels_last,
     shift_clip,
     shift_clips,
@@ -117,7 +116,7 @@ def test_forward_shift_is_the_online_shift_frame_by_frame(case: tuple[Tensor, in
     for clip, wanted in zip(x.split(t), whole.split(t), strict=True):
         state = torch.zeros_like(clip[:1, :fold])
         for frame, out in zip(clip.split(1), wanted.split(1), strict=True):
-            online = OnlineShift([state])
+            online = StepMemory([state])
             assert torch.equal(online(frame, fold), out)
             (state,) = online.next_states
             assert torch.equal(state, frame[:, :fold])
@@ -133,9 +132,9 @@ def test_forward_shift_sees_no_future() -> None:
 
 def test_first_frame_of_a_stream_sees_zeros() -> None:
     x = random_clip(2, 8, 3, 4)
-    first = ZeroShift()
-    assert torch.equal(first(x, 2), OnlineShift([torch.zeros(2, 2, 3, 4)])(x, 2))
-    assert first.shapes == [(2, 2, 3, 4)]
+    first = FirstStep()
+    assert torch.equal(first(x, 2), StepMemory([torch.zeros(2, 2, 3, 4)])(x, 2))
+    assert [state.shape for state in first.states] == [(2, 2, 3, 4)]
 
 
 def test_batch_of_no_whole_clips_is_refused() -> None:
@@ -326,9 +325,9 @@ def test_an_online_clip_is_the_mean_over_the_steps(
     """What an online model is trained and measured as, and what it does on a phone, are one."""
     clips_ = random_clip(n, t, 3, *side, seed=seed)
     whole = ClipModel(narrow, t, online=True)(clips_)
-    step, first = StreamStep(narrow), ZeroShift()
+    step, first = StreamStep(narrow), FirstStep()
     narrow(clips_[:, 0], 1, first)
-    states = [torch.zeros(shape) for shape in first.shapes]
+    states = [torch.zeros(state.shape) for state in first.states]
     answers = []
     for frame in clips_.unbind(1):
         logits, *states = step(frame, *states)

@@ -79,13 +79,21 @@ def zoo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = {"size": 32, "classes": 2, "labels": "colours", **changes}
     volumes = [
         msgspec.structs.replace(ZOO.find(model), **small, id=name, **NO_FILE)
-        for name, model in (("tiny_i3d", "i3d_inception_k400_rgb"), ("tiny_i3d_r50", "i3d_r50_k400"))
+        for name, model in (
+            ("tiny_i3d", "i3d_inception_k400_rgb"),
+            ("tiny_i3d_r50", "i3d_r50_k400"),
+            ("tiny_movinet_base", "movinet_a0_base"),
+        )
     ]
+    stream = msgspec.structs.replace(
+        ZOO.find("movinet_a0_stream"),
+        **{**small, "id": "tiny_movinet_stream", "frames": 1, "sampling": "stream", **NO_FILE},
+    )
     several = msgspec.structs.replace(offline, id="tiny_several", multi_label=True)
     content = {
         "models": [
             {key: value for key, value in msgspec.to_builtins(entry).items() if value is not None}
-            for entry in (offline, online, several, *volumes)
+            for entry in (offline, online, several, stream, *volumes)
         ],
         "labels": {"colours": {"classes": 2, "order": "here", "names": list(CLASSES)}},
     }

@@ -320,6 +320,11 @@ MODEL = {
     "mmaction2_i3d_r50_heavy_k400": "i3d_r50_heavy_k400",
     "pytorchvideo_i3d_r50_k400": "i3d_r50_k400_8x8",
     "piergiaj_i3d_inception_k400": "i3d_inception_k400_rgb_piergiaj",
+    "mmaction2_x3d_m_k400": "x3d_m_k400_16x5",
+    "pytorchvideo_x3d_xs_k400": "x3d_xs_k400_4x12_ptv",
+    "pytorchvideo_x3d_s_k400": "x3d_s_k400_13x6_ptv",
+    "pytorchvideo_efficient_x3d_xs_k400": "x3d_xs_k400_4x12_mobile_ptv",
+    **{f"movinet_{name}_k600": f"movinet_{name}_k600" for name in ("a0_base", "a0_stream", "a1_base", "a1_stream")},
 }
 MIT, ONLINE, MMACTION = "mit_tsm_mbv2_k400", "mit_tsm_mbv2_jester_online", "mmaction2_tsm_mbv2_k400"
 State = dict[str, Tensor]

@@ -18,7 +18,8 @@ from tsmzoo import registry
 from tsmzoo.errors import CheckpointError
 from tsmzoo.exporting.graph.conv3d_to_2d import conv3d_to_2d
 from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
-from tsmzoo.models.wrappers import ClipModel, SingleClip, StreamStep, state_shapes
+from tsmzoo.models.memory import ClipMemory
+from tsmzoo.models.wrappers import ClipModel, SingleClip, StreamStep, state_shapes, states_of
 from tsmzoo.weights import checkpoint, key_maps
 from tsmzoo.weights.load import load_network
 
@@ -71,6 +72,12 @@ def heavy(name: str) -> Any:
         heavy("mmaction2_i3d_r50_heavy_k400"),
         heavy("pytorchvideo_i3d_r50_k400"),
         heavy("piergiaj_i3d_inception_k400"),
+        "movinet_a0_base_k600",
+        heavy("movinet_a1_base_k600"),
+        "pytorchvideo_x3d_xs_k400",
+        heavy("pytorchvideo_x3d_s_k400"),
+        "pytorchvideo_efficient_x3d_xs_k400",
+        heavy("mmaction2_x3d_m_k400"),
     ],
 )
 @torch.no_grad()
@@ -137,6 +144,34 @@ def test_stream_gives_the_publishers_logits_and_states(
         assert std == pytest.approx(float(state.std()), abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["movinet_a0_stream_k600", heavy("movinet_a1_stream_k600")])
+@torch.no_grad()
+def test_movinet_streams_give_the_publishers_logits_and_states(
+    name: str, parity: Case, published: Published, make_input: MakeInput
+) -> None:
+    """Fed frame by frame with the states handed on, and as one clip, as training sees it."""
+    case = parity(name)
+    net, loaded = load(published(name), MODEL[name])
+    assert loaded.format == "atze00-movinet"
+    frames, every = clip_of(case, make_input)[0], case["logits_every"]
+    wanted = torch.tensor(case["logits"])
+    bound = 1e-4 * (wanted.max() - wanted.min())
+    specs = states_of(net, 3, 172)
+    step, states = StreamStep(net), [torch.zeros(spec.shape) for spec in specs]
+    for frame, row in zip(frames, wanted, strict=True):
+        logits, *states = step(frame[None], *states)
+        assert (logits[0, ::every] - row).abs().max() <= bound
+    assert (net(frames, len(frames), ClipMemory(len(frames)))[:, ::every] - wanted).abs().max() <= bound
+
+    *states, count = states
+    assert float(count) == len(frames)
+    # Ours are means where the publisher's are sums.
+    sums = [s * len(frames) if spec.kind == "mean" else s for s, spec in zip(states, specs, strict=False)]
+    for state, mean, std in zip(sums, case["final_state_mean"], case["final_state_std"], strict=True):
+        assert float(state.mean()) == pytest.approx(mean, abs=1e-4)
+        assert float(state.std()) == pytest.approx(std, abs=1e-4)
+
+
 # --- keys ----------------------------------------------------------------------------------------------------------
 
 
@@ -153,8 +188,9 @@ def test_keys_map_one_to_one(name: str, parity: Case) -> None:
     assert set(renamed) == target.keys()  # the counters too, which are not loaded
     for key, name_ in zip(state, renamed, strict=True):
         shape = target[name_].shape
-        # 1x1x1 kernels of non-local blocks, and of Inception's classifier.
-        assert state[key].shape in {shape, (*shape, 1), (*shape, 1, 1, 1)}, key
+        # 1x1x1 and 1x1 kernels of non-local blocks, and of the linear layers of Inception and MoViNet; the other way
+        # round a linear layer of X3D.
+        assert state[key].shape in {shape, (*shape, 1), (*shape, 1, 1), (*shape, 1, 1, 1), shape[:2]}, key
 
 
 @pytest.mark.parametrize("name", [name for name in MODEL if name != ONLINE])

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from tsmzoo.errors import ArtifactError
-from tsmzoo.registry import Classes, Frames, Mean, Rate, Std, Stride
+from tsmzoo.registry import Classes, Frames, Mean, Rate, StateKind, Std, Stride
 from tsmzoo.typing import Array
 
 #: Axes in order; N is the batch, T the frames of a clip.
@@ -58,6 +58,9 @@ class Tensor(_Record, frozen=True, kw_only=True):
     meaning: str
     #: An image (Core ML) is given as such, not as an array of this shape.
     type: Literal["tensor", "image"] = "tensor"
+    #: Of a state, what it holds, and whether its numbers stay within the range of features however long a stream is.
+    kind: StateKind | None = None
+    bounded: bool | None = None
 
     def lengths(self, batch: int = 1) -> tuple[int, ...]:
         """Return the shape for `batch` clips or streams, which is what an axis of any length counts."""
@@ -144,8 +147,8 @@ class Verification(_Record, frozen=True, kw_only=True):
 class Contract(_Record, frozen=True, kw_only=True):
     """`NAME.json`. Sizes in pixels, mean and std on the scale 0…1."""
 
-    #: 1 lacks `shift` of the checkpoint.
-    schema: Literal[1, 2] = 2
+    #: 1 lacks `shift` of the checkpoint, 2 the kinds of states.
+    schema: Literal[1, 2, 3] = 3
     model: str
     family: str
     mode: Literal["offline", "online"]
@@ -207,6 +210,16 @@ class Contract(_Record, frozen=True, kw_only=True):
     def answer(self) -> str:
         """`logits`, or `probabilities` of a file that makes them itself."""
         return self.outputs[0].name
+
+    @property
+    def averages(self) -> bool:
+        """Whether its states hold running means: then what it answers after a frame is of all frames before."""
+        return any(tensor.kind == "mean" for tensor in (*self.inputs, *self.parts))
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the states of one stream in float32; 0 of an offline model."""
+        return 4 * sum(prod(tensor.lengths()) for tensor in self.parts or self.inputs[1:])
 
     @property
     def kept_states(self) -> tuple[Tensor, ...]:

@@ -10,7 +10,15 @@ from typing import Literal
 import msgspec
 
 from tsmzoo.artifact.contract import Activation, DType, Layout, Preprocess, State, StatePair, Tensor
-from tsmzoo.registry import Entry
+from tsmzoo.registry import Entry, StateKind, StateSpec
+
+#: What a state holds.
+_MEANINGS: dict[StateKind, str] = {
+    "feature": "features of the frame before at shifted block {index}; zeros at first",
+    "buffer": "features of the {frames} frames before, {channels} channels each, oldest first; zeros at first",
+    "mean": "mean of features over the frames so far; zeros at first",
+    "count": "how many frames there were so far, 2048 at most; zero at first",
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Tensors:
 
 def tensors(
     entry: Entry,
-    state_shapes: Sequence[tuple[int, ...]],
+    states_of: Sequence[StateSpec],
     conventions: TensorConventions,
     *,
     order: str,
@@ -58,9 +66,9 @@ def tensors(
 ) -> Tensors:
     """Return the tensors of `entry` in a file.
 
-    `state_shapes` are 1, C, H, W, in the order of the blocks. `order` is that of the network's channels (RGB, BGR).
-    `batch` is a number of clips or streams, or the name of an axis of any length. With `activation` the first output
-    is probabilities.
+    `states_of` are those of an online network, in the order of the blocks. `order` is that of the network's channels
+    (RGB, BGR). `batch` is a number of clips or streams, or the name of an axis of any length. With `activation` the
+    first output is probabilities.
     """
     embedded = preprocess == "embedded"
     # A file that normalizes takes what cameras give, whatever the network wants.
@@ -91,14 +99,17 @@ def tensors(
         type=conventions.frame_type if dtype == "uint8" else "tensor",
     )
     states, next_states = [], []
-    for index, (_, channels, height, width) in enumerate(state_shapes):
+    for index, spec in enumerate(states_of):
+        _, channels, height, width = spec.shape
         axes = {"N": batch, "C": channels, "H": height, "W": width}
         given = Tensor(
             name=f"state_{index}",
             shape=tuple(axes[axis] for axis in layout),
             dtype="float32",
             layout=layout,
-            meaning=f"features of the frame before at shifted block {index}; zeros at first",
+            meaning=_MEANINGS[spec.kind].format(index=index, frames=spec.frames, channels=channels // spec.frames),
+            kind=spec.kind,
+            bounded=True,
         )
         states.append(given)
         next_states.append(_next(given, f"next_state_{index}"))
@@ -109,10 +120,10 @@ def tensors(
         return Tensors((frame,), (answer,), kept)
     packed = Tensor(
         name=conventions.packed_state,
-        shape=(batch, sum(prod(shape[1:]) for shape in state_shapes)),
+        shape=(batch, sum(prod(spec.shape) for spec in states_of)),
         dtype="float32",
         layout="NC",
-        meaning=f"features of the frame before at {len(states)} shifted blocks, one after another; zeros at first",
+        meaning=f"the {len(states)} states, one after another; zeros at first",
     )
     return Tensors((frame, packed), (answer, _next(packed, "next_state")), tuple(states))
 

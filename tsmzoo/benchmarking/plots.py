@@ -21,7 +21,7 @@ import msgspec
 from tsmzoo.benchmarking.run import interpreted
 from tsmzoo.callbacks import Notify, silent
 from tsmzoo.errors import DataError
-from tsmzoo.registry import Entry, Registry, recipes
+from tsmzoo.registry import FAMILIES, Entry, Registry, recipes
 from tsmzoo.system import files
 from tsmzoo.system.quiet import quiet
 from tsmzoo.text import one_line
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: Least number of labeled models of a dataset that gets a picture.
 ENOUGH = 4
 #: Okabe and Ito's colors, which remain distinct for every kind of color blindness.
-_COLORS = {"tsn": "#0072B2", "tsm": "#D55E00", "i3d": "#009E73"}
+_COLORS = {"tsn": "#0072B2", "tsm": "#D55E00", "i3d": "#009E73", "x3d": "#CC79A7", "movinet": "#E69F00"}
 _OTHERS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _DATASETS = {
     "kinetics400": "Kinetics-400",
@@ -57,6 +57,9 @@ _BACKBONES = {
     "resnet50_i3d_heavy": "R50 heavy",
     "resnet50_i3d_3x3x3": "R50 3x3x3",
     "resnet50_i3d_replace": "R50 replaced",
+    **{f"movinet_{size}_{kind}": size.upper() for size in ("a0", "a1", "a2") for kind in ("base", "stream")},
+    **{name: "" for name in ("x3d", "x3d_xs_windowed", "x3d_s_windowed", "x3d_m_windowed")},
+    **{name: "L" for name in ("x3d_l", "x3d_l_windowed")},
 }
 #: Area of the largest bubble of a picture, in square points.
 _LARGEST = 260.0
@@ -161,7 +164,7 @@ def _figure(entry: Entry) -> tuple[float, str] | None:
 
 def title(entry: Entry) -> str:
     """Return the label of a model."""
-    words = [entry.family.upper(), _BACKBONES[entry.backbone]]
+    words = [FAMILIES[entry.family], *_BACKBONES[entry.backbone].split()]
     words += ["NL"] if entry.non_local else []
     words += ["online" if entry.mode == "online" else f"{entry.frames}f"]
     return " ".join(words)
@@ -315,7 +318,12 @@ def _scale(axes: Axes, points: Sequence[Point]) -> None:
 def _legend(axes: Axes, points: Sequence[Point], colors: dict[str, str], area: float) -> None:
     handles = [
         axes.scatter(
-            [], [], s=60, color=colour, alpha=0.65, label=group.upper() if group in _COLORS else one_line(group, _NAME)
+            [],
+            [],
+            s=60,
+            color=colour,
+            alpha=0.65,
+            label=FAMILIES[group] if group in FAMILIES else one_line(group, _NAME),
         )
         for group, colour in colors.items()
     ]

@@ -67,6 +67,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     weights: str
     #: With the axes of the file.
     input_shape: tuple[int, ...]
+    #: Of one stream, in float32.
+    state_bytes: int = 0
     #: Peak memory of the process before it loaded a model: Python, NumPy and the runtime itself.
     before_mb: float = 0.0
 
@@ -277,6 +279,8 @@ class BenchmarkRow(msgspec.Struct, frozen=True, kw_only=True):
     p95_ms: float
     #: Frames per second; online models only.
     fps: float | UnsetType = UNSET
+    #: Bytes of the states of one stream; online models only.
+    state_bytes: int | UnsetType = UNSET
     #: Clips per second; offline models only.
     clips_per_s: float | UnsetType = UNSET
     #: Time divided by that of the first row, the median over the rounds; null between a clip and a frame.
@@ -316,6 +320,7 @@ def _row(timing: Timing, first: Timing) -> BenchmarkRow:
         median_ms=round(middle * 1e3, 4),
         p95_ms=round(float(np.percentile(times, 95)) * 1e3, 4),
         fps=rate if online else UNSET,
+        state_bytes=timing.loaded.state_bytes if online else UNSET,
         clips_per_s=UNSET if online else rate,
         ratio=round(ratio(timing, first), 4) if same else None,
         peak_mb=round(timing.peak_mb, 1),
@@ -352,6 +357,7 @@ COLUMNS: list[Column[BenchmarkRow]] = [
     ("p95", "right", lambda row: figures(row.p95_ms)),
     ("per second", "right", lambda row: figures(1e3 / row.median_ms)),
     ("time, of the first", "right", lambda row: "–" if row.ratio is None else f"{row.ratio:.2f}"),
+    ("states MB", "right", lambda row: f"{row.state_bytes / 1e6:.2f}" if row.state_bytes else "–"),
     ("peak MB", "right", lambda row: f"{row.peak_mb:.0f}"),
 ]
 _TIMES: list[Column[OperatorRow]] = [

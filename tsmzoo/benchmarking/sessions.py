@@ -42,6 +42,7 @@ class TorchSession:
             precision="fp32",
             weights=network.weights,
             input_shape=tuple(self._pixels.shape),
+            state_bytes=sum(state.nbytes for state in self._states),
         )
 
     def run(self) -> Any:

@@ -72,6 +72,7 @@ def load(job: Job) -> tuple[Session, Loaded]:
             precision=contract.precision,
             weights=contract.weights,
             input_shape=contract.main_input.lengths(),
+            state_bytes=contract.state_bytes,
         )
     return session, msgspec.structs.replace(loaded, before_mb=before)
 

@@ -35,7 +35,7 @@ EXTRAS = {
     "tflite": "TFLite files",
     "coreml": "Core ML packages",
     "plots": "pictures of `report`, the page of `eval --html`",
-    "tensorflow": "DeepMind's own I3D checkpoints",
+    "tensorflow": "DeepMind's own checkpoints of I3D, Google's of MoViNet",
 }
 #: Modules of the packages whose names differ.
 _MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 
 from tsmzoo.catalog.listing import gmacs
 from tsmzoo.errors import DownloadError
-from tsmzoo.registry import Address, Entry, Registry, Result, Source, recipes
+from tsmzoo.registry import FAMILIES, Address, Entry, Registry, Result, Source, recipes
 from tsmzoo.text import joined
 from tsmzoo.weights import cache
 
@@ -152,7 +153,7 @@ def text(info: ModelInfo) -> str:
     aliases = f" ({', '.join(info.aliases)})" if info.aliases else ""
     lines = [
         f"{entry.id}{aliases}",
-        f"  {entry.family.upper()}, {entry.mode}, {entry.backbone}, {_shift(info)}; {entry.modality} on "
+        f"  {FAMILIES[entry.family]}, {entry.mode}, {entry.backbone}, {_shift(info)}; {entry.modality} on "
         f"{entry.dataset}",
         "",
     ]
@@ -214,7 +215,8 @@ def _rows(info: ModelInfo) -> list[tuple[str, str]]:
     ]
     if entry.states:
         shapes = " ".join("x".join(map(str, shape)) for shape in entry.states)
-        rows.append(("states", f"{len(entry.states)}, zeros at first: {shapes}"))
+        megabytes = 4 * sum(math.prod(shape) for shape in entry.states) / 1e6
+        rows.append(("states", f"{len(entry.states)}, {megabytes:.3g} MB in fp32, zeros at first: {shapes}"))
     sample = f": {', '.join(labels.names[:3])}, …" if labels.names else "; the names are not at hand"
     rows.append(("labels", f"{labels.classes} ({labels.map}, {labels.order}){sample}"))
     return rows + _file_rows(info)

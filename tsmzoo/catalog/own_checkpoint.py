@@ -188,7 +188,7 @@ def _own(zoo: Registry, entry: Entry, path: Path, file: CheckpointFile, format_:
     kept = {
         field: getattr(entry, field)
         for field in (
-            *("family", "mode", "backbone", "width", "classes", "modality", "frames", "size", "multi_label"),
+            *("family", "mode", "backbone", "width", "classes", "modality", "frames", "size", "resize", "multi_label"),
             *("shift_div", "shift_place", "shift_frames", "non_local", "non_local_bias"),
             *("sampling", "stride", "target_fps"),
         )

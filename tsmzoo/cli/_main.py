@@ -109,7 +109,7 @@ _ANYWHERE = {"list", "info"}
 
 app = typer.Typer(
     cls=_Commands,
-    help="Pretrained TSN, TSM and I3D video models: find, download, count, measure, train, convert, verify, run.",
+    help="TSN, TSM, I3D, X3D and MoViNet video models: find, download, count, measure, train, convert, verify, run.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

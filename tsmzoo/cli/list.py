@@ -16,7 +16,7 @@ from tsmzoo.text import table
 def list_(
     pattern: Annotated[str | None, typer.Argument(help="Wildcard for ids and aliases, such as 'tsm_*_sthv2*'.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Show every checkpoint, not only the recommended ones.")] = False,
-    family: Annotated[str | None, typer.Option(help="tsn, tsm or i3d.")] = None,
+    family: Annotated[str | None, typer.Option(help="tsn, tsm, i3d, x3d or movinet.")] = None,
     mode: Annotated[str | None, typer.Option(help="offline or online.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset, such as somethingv2.")] = None,
     backbone: Annotated[

@@ -32,6 +32,10 @@ def train(
     out: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder; a run begun there is resumed.")
     ],
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="WEIGHTS", help="Start, in place of the recipe's: a file, `random`, `published`."),
+    ] = None,
     train_list: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Training list (default: the one in --data).")
     ] = None,
@@ -60,6 +64,7 @@ def train(
             data,
             val,
             out,
+            weights=weights,
             train_list=train_list or list_file,
             val_list=val_list,
             layout=layout,

@@ -146,20 +146,27 @@ class _Scorer:
     def _online(self) -> bool:
         return self._model.contract.mode == "online"
 
-    def _answers(self, seen: list[Views]) -> list[tuple[list[list[float]], dict[str, list[list[float]]]]]:
-        """Return the logits of the views of each video, and those after each observed part of it."""
+    def _answers(
+        self, seen: list[Views]
+    ) -> list[tuple[list[list[float]], dict[str, list[list[float]]], list[list[float]]]]:
+        """Return the logits of the views of each video, those after each observed part of it, and averaged ones."""
         if not seen:
             return []
         levels = self._job.observe
         whole = _run(self._model, [video.whole for video in seen])
         if self._online:
+            last = self._job.plan.answer == "last"
             return [
-                (rows(answer.mean(1)), {str(level): rows(_so_far(answer, video, level)) for level in levels})
+                (
+                    rows(answer[:, -1] if last else answer.mean(1)),
+                    {str(level): rows(_so_far(answer, video, level, last=last)) for level in levels},
+                    rows(answer.mean(1)) if last else [],
+                )
                 for answer, video in zip(whole, seen, strict=True)
             ]
         parts = {level: _run(self._model, [video.parts[level] for video in seen]) for level in levels}
         return [
-            (rows(answer), {str(level): rows(parts[level][index]) for level in levels})
+            (rows(answer), {str(level): rows(parts[level][index]) for level in levels}, [])
             for index, answer in enumerate(whole)
         ]
 
@@ -180,13 +187,14 @@ def _at_once(frames: int) -> int:
     return max(1, min(_VIEWS, _FRAMES // frames))
 
 
-def _so_far(answer: Array, video: Views, level: int) -> Array:
-    """Return the mean of an online model's logits over the frames in the first `level` percent of a video."""
+def _so_far(answer: Array, video: Views, level: int, *, last: bool) -> Array:
+    """Return the mean, or the last, of an online model's logits over the frames in the first `level` percent."""
     end = _observed(video.total, level)
     # Up to the first frame beyond: where a clip goes on from the start, later ones were seen before.
     frames = [next((step for step, index in enumerate(clip) if index >= end), len(clip)) or 1 for clip in video.clips]
     crops = len(answer) // len(frames)  # views stand crop by crop, and of each crop clip by clip
-    return np.stack([view[:seen].mean(0) for view, seen in zip(answer, frames * crops, strict=True)])
+    seen = zip(answer, frames * crops, strict=True)
+    return np.stack([view[count - 1] if last else view[:count].mean(0) for view, count in seen])
 
 
 @dataclass(frozen=True)

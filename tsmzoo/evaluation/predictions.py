@@ -36,6 +36,8 @@ class VideoLogits(msgspec.Struct, frozen=True, omit_defaults=True):
     logits: list[list[float]]
     #: The same after so many percent of the video.
     observed: dict[str, list[list[float]]] = {}
+    #: The mean of the answers after each frame, where `logits` are those after the last.
+    averaged: list[list[float]] = []
     #: Why there are none: the video could not be decoded.
     skipped: str | None = None
 
@@ -137,11 +139,12 @@ class _Rule:
             return None
         if missing := [level for level in levels if str(level) not in prediction.observed]:
             return f"nothing after {missing[0]} % of the video"
+        averaged = [prediction.averaged] if self._header.plan.answer == "last" else []
         if width is None and prediction.logits:
             width = len(prediction.logits[0])
         if not width:
             return "no logits"
-        for logits in (prediction.logits, *(prediction.observed[str(level)] for level in levels)):
+        for logits in (prediction.logits, *(prediction.observed[str(level)] for level in levels), *averaged):
             if not logits or len(logits) != views:
                 return f"logits of {len(logits)} views, not of {views}"
             if odd := {len(row) for row in logits} - {width}:

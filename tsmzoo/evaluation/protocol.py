@@ -48,6 +48,8 @@ class EvaluationPlan(msgspec.Struct, frozen=True):
     short_side: int
     size: int
     average: Literal["logits", "probabilities"]
+    #: Of an online model: the mean of its logits after each frame of a view, or those after the last.
+    answer: Literal["mean", "last"] = "mean"
     #: Flow images in an input; 1 for RGB.
     stack: int = 1
     #: The input is optical flow, not RGB.
@@ -135,6 +137,7 @@ def _resolve(name: str, protocol: Protocol, entry: Entry, asked: Changes) -> Eva
         short_side=entry.short_side,
         size=entry.short_side if protocol.full else entry.size,
         average=protocol.average,
+        answer=protocol.answer if entry.mode == "online" else "mean",
         stack=entry.stack,
         flow=entry.modality == "flow",
         changes=Changes(**{key: value for key, value in msgspec.to_builtins(asked).items() if value != own[key]}),

@@ -46,6 +46,13 @@ class ObservedAccuracy(msgspec.Struct, frozen=True):
     top1: float
 
 
+class AveragedAccuracy(msgspec.Struct, frozen=True):
+    """Accuracy of the mean of a stream's answers after each frame."""
+
+    top1: float
+    top5: float
+
+
 class ClassAccuracy(msgspec.Struct, frozen=True, rename={"name": "class"}):
     """Accuracy on the videos of one class."""
 
@@ -109,6 +116,8 @@ class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
     differences: tuple[str, ...]
     #: Accuracy after parts of each video, if it was asked for.
     observed: tuple[ObservedAccuracy, ...]
+    #: Of an online model whose accuracy is that after the last frame: that of the mean over all frames; else None.
+    averaged: AveragedAccuracy | None
     #: The five classes and confusions that cost most.
     worst_classes: tuple[ClassAccuracy, ...]
     confusions: tuple[Confusion, ...]
@@ -161,6 +170,9 @@ def summary(
         published=_published(zoos[0], first, low, high) if alone else (),
         differences=_differences(zoos, scored),
         observed=tuple(ObservedAccuracy(level, _percent(early.top(1))) for level, early in observed),
+        averaged=None
+        if scored.averaged is None
+        else AveragedAccuracy(_percent(scored.averaged.top(1)), _percent(scored.averaged.top(5))),
         worst_classes=tuple(
             ClassAccuracy(name(label), _percent(by_class[label][0] / by_class[label][1]), by_class[label][1])
             for label in worst
@@ -268,6 +280,10 @@ def text(result: EvaluationResult) -> str:
         verdict = {True: "inside the interval", False: "OUTSIDE the interval", None: "not this protocol"}[row.inside]
         lines.append(f"  published: top-1 {row.top1} under {row.protocol}: {verdict}")
     lines += [f"  differs: {difference}" for difference in r.differences]
+    if r.averaged:
+        lines.append(
+            f"  mean of the answers after each frame: top-1 {r.averaged.top1:.2f} %, top-5 {r.averaged.top5:.2f} %"
+        )
     if r.observed:
         curve = ", ".join(f"{row.percent} % {row.top1:.2f}" for row in r.observed)
         lines.append(f"  top-1 after so much of each video: {curve}")
@@ -287,7 +303,8 @@ def _in_words(p: EvaluationPlan) -> str:
     stride = f" every {p.stride}" if p.sampling in STRIDED else ""
     most = " at most" if p.sampling == "whole" else ""
     crops = "1 crop" if p.crops == 1 else f"{p.crops} crops"
+    last = "after the last frame; " if p.answer == "last" else ""
     return (
         f"{p.clips} clip{'s' if p.clips > 1 else ''} of {p.frames} frames{most}, {p.sampling}{stride}; "
-        f"short side {p.short_side}, {crops} of {p.size}; mean of {p.average}"
+        f"short side {p.short_side}, {crops} of {p.size}; {last}mean of {p.average}"
     )

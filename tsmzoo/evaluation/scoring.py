@@ -27,6 +27,8 @@ class Scored:
     members: list[Tally]
     #: The answers after so many percent of each video.
     observed: dict[int, Tally]
+    #: The means of the answers after each frame, where the answers are those after the last; of one model alone.
+    averaged: Tally | None
     #: Name and reason.
     skipped: list[tuple[str, str]]
     #: The file of predictions that lacks the first skipped video.
@@ -50,7 +52,9 @@ def score(paths: Sequence[Path], factors: Sequence[float] = ()) -> Scored:
     if len({followed.average for followed in plans}) > 1:
         plans = [msgspec.structs.replace(followed, average="probabilities") for followed in plans]
     levels = headers[0].observe if all(header.observe == headers[0].observe for header in headers) else ()
-    found = Scored(headers, factors, Tally(), [Tally() for _ in paths], {level: Tally() for level in levels}, [])
+    averaged = Tally() if len(plans) == 1 and plans[0].answer == "last" else None
+    observed = {level: Tally() for level in levels}
+    found = Scored(headers, factors, Tally(), [Tally() for _ in paths], observed, averaged, [])
     for row in _together(paths, headers):
         if bad := next((each for each in zip(row, paths, strict=True) if each[0].skipped is not None), None):
             prediction, path = bad
@@ -65,6 +69,8 @@ def score(paths: Sequence[Path], factors: Sequence[float] = ()) -> Scored:
         found.tally.add(np.tensordot(factors, parts, 1), label)
         for member, part in zip(found.members, parts, strict=True):
             member.add(part, label)
+        if averaged is not None:
+            averaged.add(predictions.scores(row[0].averaged, plans[0]), label)
         for level, tally in found.observed.items():
             early = [predictions.scores(each.observed[str(level)], how) for each, how in zip(row, plans, strict=True)]
             tally.add(np.tensordot(factors, early, 1), label)

@@ -16,6 +16,7 @@ from tsmzoo.exporting import calibration
 from tsmzoo.exporting.graph.conv3d_to_2d import conv3d_to_2d
 from tsmzoo.exporting.graph.deploy import Deployed
 from tsmzoo.exporting.graph.fold_batchnorm import fold_batch_norm
+from tsmzoo.exporting.graph.fold_gates import fold_gates
 from tsmzoo.exporting.graph.split_channels import split_channels
 from tsmzoo.exporting.graph.states import Packed, Stateful
 from tsmzoo.exporting.kit import kit as kits
@@ -185,14 +186,14 @@ def _deployed(network: Network, contract: Contract, *, whole: bool = False) -> n
     form: StreamStep | ClipModel | SingleClip
     channels_last = contract.main_input.layout in ("NHWC", "THWC")
     if contract.mode == "online":
-        form = StreamStep(network.backbone)
+        form = StreamStep(network.backbone, channels_last=channels_last)
     elif isinstance(contract.main_input.shape[0], str):
         form = ClipModel(network.backbone, contract.frames, network.entry.shift_frames)
     else:
         group = network.entry.shift_frames
         form = SingleClip(network.backbone, contract.frames, group, channels_last=channels_last)
     embedded = contract.preprocess == "embedded"
-    folded = fold_batch_norm(form)
+    folded = fold_gates(fold_batch_norm(form), channels_last=channels_last)
     if isinstance(form, SingleClip):
         folded = conv3d_to_2d(folded if whole else split_channels(folded), channels_last=channels_last)
     deployed = Deployed(

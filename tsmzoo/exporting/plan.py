@@ -71,7 +71,7 @@ def plan_export(
     check("keep_float", keep_float, Annotated[int, msgspec.Meta(ge=0, le=10_000)], ExportError)
     target = msgspec.structs.replace(target, **wished)
     converter = converter_of(target.format)
-    _check_target(target, converter, dynamic_batch=dynamic_batch)
+    _check_target(entry, target, converter, dynamic_batch=dynamic_batch)
     # Files whose tensors are others have names of their own.
     variant = ("" if target.state == "explicit" else f"-{target.state}") + ("-softmax" if target.softmax else "")
     out = out or Path(f"{entry.id}-{target.precision}{variant}{target.format.suffix}")
@@ -94,9 +94,14 @@ def plan_export(
     )
 
 
-def _check_target(target: Target, converter: Converter, *, dynamic_batch: bool) -> None:
-    """Raise ExportError if the format cannot do what `target` says."""
+def _check_target(entry: Entry, target: Target, converter: Converter, *, dynamic_batch: bool) -> None:
+    """Raise ExportError if the format cannot do what `target` says, or the model."""
     format_, precision = target.format, target.precision
+    if entry.averages and target.state != "explicit":
+        why = "they copy all of it with each frame, for half as much time again and more"
+        if target.state == "implicit":
+            why = "they are of half precision, in which its running means would stand still"
+        raise ExportError(f"{entry.id} takes no {target.state} states: {why}; leave out --state")
     if target.state not in converter.states:
         known = formats_that(lambda each: target.state in each.states)
         raise ExportError(

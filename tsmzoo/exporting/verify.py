@@ -16,7 +16,7 @@ from tsmzoo.errors import ArtifactError, ZooError
 from tsmzoo.exporting.compare import compare
 from tsmzoo.exporting.report import Artifact, result
 from tsmzoo.inference.model import Model
-from tsmzoo.inference.reference import registry_of_file
+from tsmzoo.inference.reference import registry_of_file, resized
 from tsmzoo.inference.torch_runner import torch_model
 from tsmzoo.registry import Entry, Registry, ShiftName, recipes, with_classes
 from tsmzoo.system.quiet import quiet
@@ -85,7 +85,7 @@ def verify_file(
     contract, converter = open_artifact(path)
     video = video_of(zoo.find(contract.model), clip, contract.size, images)
     zoo = with_classes(zoo, contract.model, contract.classes, contract.labels)
-    entry = msgspec.structs.replace(zoo.find(contract.model), size=contract.size, frames=contract.frames)
+    entry = resized(zoo.find(contract.model), contract.frames, contract.size)
     source = contract.checkpoint
     if weights is not None and (source is None) != (weights == "random"):
         raise ArtifactError(

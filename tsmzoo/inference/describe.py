@@ -8,7 +8,7 @@ from tsmzoo import __version__
 from tsmzoo.artifact.contract import Activation, Contract, Preprocess, State
 from tsmzoo.artifact.converter import Converter
 from tsmzoo.artifact.tensors import TensorConventions, tensors
-from tsmzoo.models.wrappers import state_shapes
+from tsmzoo.models.wrappers import states_of
 from tsmzoo.registry import Registry
 from tsmzoo.weights.load import Network
 
@@ -32,10 +32,10 @@ def describe(
     entry = network.entry
     normalisation = registry.normalisations[entry.normalisation]
     activation: Activation = "sigmoid" if entry.multi_label else "softmax"
-    shapes = state_shapes(network.backbone, entry.channels, entry.size) if entry.mode == "online" else []
+    states = states_of(network.backbone, entry.channels, entry.size) if entry.mode == "online" else []
     found = tensors(
         entry,
-        shapes,
+        states,
         converter.conventions if converter else TensorConventions(),
         order=normalisation.order,
         preprocess=preprocess,

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 States = dict[str, Array]
 
 
-#: Frames of a video that an online model classifies, as under its default protocol of evaluation.
-_STREAMED = 8
+#: Frames of a video that an online model classifies, as under its default protocol of evaluation: TSM, and MoViNet.
+_STREAMED, _STREAMED_AVERAGING = 8, 50
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -157,7 +157,8 @@ class Model:
 
         Args:
             clip: T, C, H, W or N, T, C, H, W, uint8, 0…255, RGB, as `transform` returns it. An online model takes any
-                T: it is fed frame by frame from empty states, and its logits are averaged.
+                T: it is fed frame by frame from empty states, and its logits are averaged; one that keeps running means
+                (MoViNet) answers after the last frame.
 
         Returns:
             Logits: classes, or N, classes, float32.
@@ -184,15 +185,19 @@ class Model:
                 f"{list(clip.shape)}; see Model.transform"
             )
         clips = clip.reshape(-1, *wanted)
-        logits = self.frame_logits(clips).mean(1) if c.mode == "online" else self.clip_logits(clips)
+        if c.mode == "offline":
+            logits = self.clip_logits(clips)
+        else:
+            after_each = self.frame_logits(clips)
+            logits = after_each[:, -1] if c.averages else after_each.mean(1)
         return logits if clip.ndim == 5 else np.asarray(logits[0])
 
     def classify(self, video: str | Path | Iterable[Array | Image.Image], top: int = 5) -> list[Prediction]:
         """Classify a video.
 
         An offline model sees one clip: frames spread over the video, or every `contract.stride`th one of its middle,
-        as it was trained. An online model is fed eight frames spread over the video; for frames as they come, see
-        `stream`.
+        as it was trained. An online model is fed eight frames spread over the video, or fifty if it keeps running means
+        (MoViNet), and then answers after the last; for frames as they come, see `stream`.
 
         Args:
             video: A video file, a folder of images, or its frames: RGB, PIL images or arrays H, W, 3, uint8. All frames
@@ -228,15 +233,18 @@ class Model:
         if not total:
             raise DataError("the video has no frames; give one at least")
         indices = self.sample(total)
-        with self.stream(smoothing=Smoothing(window=len(indices), threshold=0, hold=1)) as stream:
+        window = 1 if self.contract.averages else len(indices)
+        with self.stream(smoothing=Smoothing(window=window, threshold=0, hold=1)) as stream:
             for index in indices:
                 stream.step(frames[index])
             return stream.top(top)
 
     def sample(self, total: int) -> list[int]:
         """Return the indices of the frames that it classifies a video of `total` frames by."""
-        count = _STREAMED if self.contract.mode == "online" else self.contract.frames
-        return sampling.clip(total, count, self.contract.stride)
+        contract, count = self.contract, self.contract.frames
+        if contract.mode == "online":
+            count = _STREAMED_AVERAGING if contract.averages else _STREAMED
+        return sampling.clip(total, count, contract.stride)
 
     def stream(self, *, smoothing: Smoothing | None = None, every: int | None = None) -> Stream:
         """Start a stream, whose frames are fed one by one as they come.

@@ -206,9 +206,10 @@ def resized(entry: Entry, frames: int | None, size: int | None) -> Entry:
     """
     if entry.mode == "online":
         frames = None
-    entry = msgspec.structs.replace(
-        entry, frames=entry.frames if frames is None else frames, size=entry.size if size is None else size
-    )
+    if size not in (None, entry.size):
+        entry = msgspec.structs.replace(entry, size=size, resize=None)
+    if frames is not None:
+        entry = msgspec.structs.replace(entry, frames=frames)
     if entry.too_large:
         raise ZooError(f"{entry.id}: {entry.too_large}")
     return entry

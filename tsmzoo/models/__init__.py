@@ -1,8 +1,8 @@
 """Build the network of a registry entry.
 
 One file holds one family of backbones. A backbone (`resnet.py`, `mobilenet_v2.py`, …) maps frames to logits of each
-frame, I3D (`i3d.py`) to those of each clip; `wrappers.py` makes a model of clips or of a stream of it. Offline and
-online models hold the same backbone and weights.
+frame, I3D (`i3d.py`) and X3D (`x3d.py`) to those of each clip; `wrappers.py` makes a model of clips or of a stream of
+it. Offline and online models hold the same backbone and weights.
 
 To add a backbone, write its file, add its row to `BACKBONES` and its name to `registry/schema.py`; published files of
 it need key rules in `weights/key_maps.py`. `forward(x, frames, shift)` takes normalized frames, (N·T, C, H, W), the
@@ -24,7 +24,10 @@ from tsmzoo.models.densenet import DenseNet
 from tsmzoo.models.i3d import VARIANTS, I3DResNet, InceptionI3D
 from tsmzoo.models.mobilenet_v2 import MobileNetV2
 from tsmzoo.models.mobileone import MobileOne
+from tsmzoo.models.movinet import SIZES, MoViNetBase, MoViNetStream
 from tsmzoo.models.resnet import ResNet
+from tsmzoo.models.x3d import VARIANTS as X3D_VARIANTS
+from tsmzoo.models.x3d import X3D
 from tsmzoo.registry import Entry
 
 #: One row for each backbone that the registry may name.
@@ -39,6 +42,9 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "densenet161": DenseNet,
     "inception_v1_i3d": InceptionI3D,
     **{variant: partial(I3DResNet, variant) for variant in VARIANTS},
+    **{variant: partial(X3D, variant) for variant in X3D_VARIANTS},
+    **{f"movinet_{size}_base": partial(MoViNetBase, size) for size in SIZES},
+    **{f"movinet_{size}_stream": partial(MoViNetStream, size) for size in SIZES},
 }
 
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from tsmzoo import models
 from tsmzoo.errors import ZooError
+from tsmzoo.models.movinet import CausalConv
 from tsmzoo.models.wrappers import SingleClip, StreamStep, state_shapes
 from tsmzoo.registry import Entry
 from tsmzoo.system.threads import one_thread
@@ -31,15 +32,20 @@ _FREE = {
         "add",
         "avg_pool2d",
         "avg_pool3d",
+        "clamp",
         "div",
+        "hardswish",
         "hardtanh",
         "max_pool2d",
         "max_pool3d",
         "mean",
         "mul",
+        "ones_like",
         "pad",
+        "relu6",
         "rsub",
         "sigmoid",
+        "silu",
         "softmax",
         "sub",
     )
@@ -81,13 +87,16 @@ def count(entry: Entry) -> Count:
 
 def _count(entry: Entry) -> Count:
     # Attention and 3-D kernels see frames together; elsewhere a frame costs the same alone as in its clip.
-    traced = entry.frames if entry.non_local or entry.family == "i3d" else 1
+    traced = entry.frames if entry.non_local or entry.is_3d else 1
     if why := msgspec.structs.replace(entry, frames=traced).too_large:
         raise ZooError(f"{entry.id}: {why}")
     net = models.build(entry)
     # fvcore's jit trace makes tensors of sizes, which fails on the meta device. (`to_empty` takes ten times as long.)
     zeros = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in net.state_dict().items()}
     net.load_state_dict(zeros, assign=True)
+    for module in net.modules():
+        if isinstance(module, CausalConv):
+            module.forward = module.convolve  # type: ignore[method-assign]  # fvcore takes products as free
     states = state_shapes(net, entry.channels, entry.size) if entry.mode == "online" else []
     analysis = _analysis(net, entry, traced, states)
     with one_thread(), torch.no_grad():  # gradients would triple the memory of 3-D networks

@@ -7,7 +7,7 @@ with tensors of rank 4 for phones, or frame by frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -95,7 +95,7 @@ def shift_clips(frames: int) -> Shift:
 def shift_clips_forward(frames: int) -> Shift:
     """Return the unidirectional shift of N clips of `frames` (T) frames: channels [0, fold) come from frame t-1.
 
-    Online models are trained with it; frame by frame, `OnlineShift` gives the same.
+    Online models are trained with it; frame by frame, a stream's memory (`memory.py`) gives the same.
     """
 
     def shift(x: Tensor, fold: int) -> Tensor:
@@ -106,31 +106,3 @@ def shift_clips_forward(frames: int) -> Shift:
         return torch.cat([past, clips[:, :, fold:]], 2).flatten(0, 1)
 
     return shift
-
-
-class OnlineShift:
-    """The unidirectional shift of one step of a stream.
-
-    Each call takes one of `states` and appends one to `next_states`, both in the order of the blocks, each (N, fold, H,
-    W). Use one instance for one forward pass.
-    """
-
-    def __init__(self, states: Iterable[Tensor]) -> None:
-        self._states = iter(states)
-        self.next_states: list[Tensor] = []
-
-    def __call__(self, x: Tensor, fold: int) -> Tensor:
-        self.next_states.append(x[:, :fold])
-        return torch.cat([next(self._states), x[:, fold:]], 1)
-
-
-class ZeroShift:
-    """The shift of the first step of a stream, where every state is zero; records the shapes of the states."""
-
-    def __init__(self) -> None:
-        self.shapes: list[tuple[int, ...]] = []
-
-    def __call__(self, x: Tensor, fold: int) -> Tensor:
-        past = torch.zeros_like(x[:, :fold])
-        self.shapes.append(tuple(past.shape))
-        return torch.cat([past, x[:, fold:]], 1)

@@ -6,15 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from tsmzoo.errors import ZooError
-from tsmzoo.models.shift import OnlineShift, ZeroShift, shift_clips, shift_clips_forward, shift_one_clip
+from tsmzoo.models.memory import ClipMemory, FirstStep, StepMemory
+from tsmzoo.models.shift import shift_clips, shift_one_clip
+from tsmzoo.registry import StateSpec
 
 
 class ClipModel(nn.Module):
     """Maps clips, (N, T, C, H, W), to logits, (N, classes): the mean over the T frames (TSN's consensus).
 
     For training and batches: T is fixed, N is not. I3D gives one row of logits per clip, which is its own mean. An
-    `online` model shifts forward only; `StreamStep` gives the same logits frame by frame, averaged here. Each `group`
-    of so many frames shifts by itself (default: all T).
+    `online` model looks back only; `StreamStep` gives the same logits frame by frame, averaged here, or, of a network
+    that keeps running means (MoViNet), those after the last frame. Each `group` of so many frames shifts by itself
+    (default: all T).
     """
 
     def __init__(self, backbone: nn.Module, frames: int, group: int | None = None, *, online: bool = False) -> None:
@@ -24,9 +27,10 @@ class ClipModel(nn.Module):
         self._group, self._online = group or frames, online
 
     def forward(self, clip: Tensor) -> Tensor:
-        shift = (shift_clips_forward if self._online else shift_clips)(self._group)  # not kept: it cannot be pickled
-        logits: Tensor = self.backbone(clip.flatten(0, 1), self.frames, shift)
-        return logits.reshape(clip.shape[0], -1, logits.shape[1]).mean(1)
+        memory = (ClipMemory if self._online else shift_clips)(self._group)  # not kept: it cannot be pickled
+        logits: Tensor = self.backbone(clip.flatten(0, 1), self.frames, memory)
+        answers = logits.reshape(clip.shape[0], -1, logits.shape[1])
+        return answers[:, -1] if isinstance(memory, ClipMemory) and memory.averages else answers.mean(1)
 
 
 class SingleClip(nn.Module):
@@ -57,23 +61,31 @@ def _check_frames(backbone: nn.Module, frames: int, group: int | None) -> None:
 
 
 class StreamStep(nn.Module):
-    """Maps a frame, (N, C, H, W), and the states to logits, (N, classes), and the next states; a pure function."""
+    """Maps a frame, (N, C, H, W), and the states to logits, (N, classes), and the next states; a pure function.
 
-    def __init__(self, backbone: nn.Module) -> None:
+    `channels_last` is true if the exported file will have its axes so; it decides how states are computed with.
+    """
+
+    def __init__(self, backbone: nn.Module, *, channels_last: bool = False) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self._channels_last = backbone, channels_last
 
     def forward(self, frame: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        shift = OnlineShift(states)
-        logits: Tensor = self.backbone(frame, 1, shift)
-        return logits, *shift.next_states
+        memory = StepMemory(states, channels_last=self._channels_last)
+        logits: Tensor = self.backbone(frame, 1, memory)
+        return logits, *memory.next_states
 
 
-def state_shapes(backbone: nn.Module, channels: int, size: int) -> list[tuple[int, ...]]:
-    """Return the shapes (1, fold, H, W) of the states of a stream of frames of `size` pixels, in block order."""
-    shift = ZeroShift()
+def states_of(backbone: nn.Module, channels: int, size: int) -> list[StateSpec]:
+    """Return the states of a stream of frames of `size` pixels, in the order in which `StreamStep` takes them."""
+    memory = FirstStep()
     # On the network's device, not on "meta": the first pass there loads torch's decompositions, which takes a second.
     device = next(backbone.parameters()).device
     with torch.inference_mode():
-        backbone(torch.zeros(1, channels, size, size, device=device), 1, shift)
-    return shift.shapes
+        backbone(torch.zeros(1, channels, size, size, device=device), 1, memory)
+    return memory.states
+
+
+def state_shapes(backbone: nn.Module, channels: int, size: int) -> list[tuple[int, ...]]:
+    """Return the shapes, (1, C, H, W), of `states_of`."""
+    return [state.shape for state in states_of(backbone, channels, size)]

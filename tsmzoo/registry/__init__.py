@@ -17,6 +17,7 @@ from tsmzoo.registry.loader import document, load, read_labels, with_classes, wi
 from tsmzoo.registry.paths import SCHEMA
 from tsmzoo.registry.schema import (
     DIRECTIONS,
+    FAMILIES,
     OWN,
     SHIFT_PLACES,
     Address,
@@ -35,12 +36,15 @@ from tsmzoo.registry.schema import (
     Result,
     ShiftName,
     Source,
+    StateKind,
+    StateSpec,
     Std,
     Stride,
 )
 
 __all__ = [
     "DIRECTIONS",
+    "FAMILIES",
     "OWN",
     "SCHEMA",
     "SHIFT_PLACES",
@@ -60,6 +64,8 @@ __all__ = [
     "Result",
     "ShiftName",
     "Source",
+    "StateKind",
+    "StateSpec",
     "Std",
     "Stride",
     "document",

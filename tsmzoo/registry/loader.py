@@ -13,7 +13,7 @@ import msgspec
 
 from tsmzoo.errors import RegistryError
 from tsmzoo.registry import compiled, paths
-from tsmzoo.registry.schema import OWN, SHIFT_PLACES, Entry, LabelMap, Pinned, Registry
+from tsmzoo.registry.schema import OWN, SHIFT_PLACES, Backbone, Entry, Family, LabelMap, Pinned, Registry
 from tsmzoo.text import of_error
 
 _MAX_LABEL_BYTES = 16 * 2**20
@@ -245,6 +245,12 @@ def _check(registry: Registry, path: Path, *, incomplete: bool) -> None:
             raise RegistryError(f"{path}: alias {alias!r} is an id already")
 
 
+def _family_of(backbone: Backbone) -> Family:
+    """Return the family that a backbone belongs to; `tsn` for those of frames, which `tsm` shifts."""
+    own: tuple[Family, ...] = ("i3d", "x3d", "movinet")
+    return next((family for family in own if family in backbone), "tsn")
+
+
 def _faults(registry: Registry, entry: Entry, protocols: set[str], *, incomplete: bool) -> Iterator[str]:
     """Yield what is wrong with an entry; only the first counts, since what follows relies on what was checked."""
     for key, table in (
@@ -265,13 +271,15 @@ def _faults(registry: Registry, entry: Entry, protocols: set[str], *, incomplete
         yield entry.too_large
     if entry.width != 1 and entry.backbone != "mobilenet_v2":
         yield "width is for backbone mobilenet_v2"
-    if (entry.family == "i3d") != ("i3d" in entry.backbone):
+    if (entry.family, family := _family_of(entry.backbone)) != ("tsm", "tsn") and entry.family != family:
         yield f"backbone {entry.backbone} is not for family {entry.family}"
     if entry.non_local and not entry.backbone.startswith(("resnet", "resnext")):
         yield f"non_local is for the ResNets, not for backbone {entry.backbone}"
     yield from _faults_of_shift(entry)
-    if entry.mode == "online" and (entry.family != "tsm" or entry.frames != 1 or not (entry.states or incomplete)):
-        yield "mode online is for family tsm, with frames 1 and its states"
+    if entry.family != "tsm" and entry.backbone.endswith("_stream") != (entry.mode == "online"):
+        yield f"backbone {entry.backbone} is not for mode {entry.mode}"
+    if entry.mode == "online" and (entry.frames != 1 or not (entry.states or incomplete)):
+        yield "mode online goes with frames 1 and states"
     if (classes := registry.labels[entry.labels].classes) != entry.classes:
         yield f"classes {entry.classes} do not fit labels {entry.labels!r} ({classes})"
 

@@ -48,6 +48,9 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     crops: Crops = 1
     #: Crops as large as the short side, not of the model's own size: 256 for 224.
     full: bool = False
+    #: What an online model's logits after each frame of a view become: their mean, or those after the last frame; then
+    #: the mean is scored, too.
+    answer: Literal["mean", "last"] = "mean"
     #: What is averaged over the views; over the frames of a view it is always logits.
     average: Literal["logits", "probabilities"]
     #: What one should know of it.

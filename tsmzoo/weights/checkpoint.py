@@ -40,6 +40,9 @@ DEFAULT_SHIFT_OPTIONS = {"shift_div": 8, "shift_place": "residual"}
 _IN_PLACE = r"((layer|stage)\d\.\d+|features\.\d+|stage0)\.(block\.)?net\."
 
 
+#: What `detect_backbone` calls all backbones whose names begin so.
+_BY_SHAPES = ("resnet50_i3d", "x3d_l", "x3d")
+
 #: Types in which weights may be stored.
 _FLOATS = (
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
@@ -151,7 +154,7 @@ def to_bytes(net: nn.Module, entry: Entry) -> bytes:
     options = {
         key: value for key in DEFAULT_SHIFT_OPTIONS if (value := getattr(entry, key)) != DEFAULT_SHIFT_OPTIONS[key]
     }
-    if entry.family == "i3d":  # whose inflations may have the same names and shapes, but other strides
+    if entry.family in ("i3d", "x3d"):  # which may have the same names and shapes, but other strides or windows
         options["backbone"] = entry.backbone
     metadata = {METADATA: json.dumps({"model": entry.id, "shift": entry.shift} | options)}
     return safetensors.torch.save(state, metadata)
@@ -271,7 +274,8 @@ def _check_fit(
     entry: Entry, format_: str, file: CheckpointFile, given: ShiftName | None, *, allow_shift_mismatch: bool
 ) -> bool:
     """Check architecture and shift against the entry; return whether the shift differs and that was allowed."""
-    family = "resnet50_i3d" if entry.backbone.startswith("resnet50_i3d") else entry.backbone  # told apart by shapes
+    # Networks of one name but for its end are told apart by shapes.
+    family = next((name for name in _BY_SHAPES if entry.backbone.startswith(name)), entry.backbone)
     found = detect_backbone(file.state)
     # Our own format needs no rules for a new backbone: `fill_network` compares every name and shape.
     if found != family and not (format_ == "tsmzoo" and found == UNKNOWN):
@@ -336,10 +340,15 @@ def _other_classes(net: nn.Module, state: Mapping[str, Tensor], misshapen: Itera
 
 
 def _match_axes(ours: Tensor, tensor: Tensor) -> Tensor:
-    """Drop trailing axes of size 1: 1x1x1 kernels where ours are 1x1 (non-local) or linear (Inception).
+    """Drop axes of size 1 that ours lacks: trailing ones, of kernels of 1x1x1 where ours are 1x1 or linear.
 
-    Also drop the first axis of batch norms of shape 1, C in old BNInception files.
+    Also that of time of kernels of 1x3x3 (MoViNet's as it was trained), the first axis of batch norms of shape 1, C in
+    old BNInception files; and make of a linear layer a 1x1x1 kernel (X3D of mmaction2).
     """
+    if tensor.dim() == 2 and ours.shape[2:] == (1, 1, 1):
+        return tensor[..., None, None, None]
     while tensor.dim() > ours.dim() and tensor.shape[-1] == 1:
         tensor = tensor.squeeze(-1)
-    return tensor.squeeze(0) if ours.dim() == 1 and tensor.dim() == 2 else tensor
+    if (ours.dim(), tensor.dim()) == (4, 5):
+        return tensor.squeeze(2)
+    return tensor.squeeze(0) if (ours.dim(), tensor.dim()) == (1, 2) else tensor

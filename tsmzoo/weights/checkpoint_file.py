@@ -91,8 +91,9 @@ def read(path: Path) -> CheckpointFile:
             file.seek(0)
             first = file.read(9)
             metadata: dict[str, Any] = {}
-            if path.suffix == tensorflow.DATA:
-                found = NetworkState({key: torch.from_numpy(array) for key, array in tensorflow.read(path).items()})
+            if path.suffix == tensorflow.DATA or first.startswith(tensorflow.GZIP):
+                arrays = (tensorflow.read if path.suffix == tensorflow.DATA else tensorflow.read_archive)(path)
+                found = NetworkState({key: torch.from_numpy(array) for key, array in arrays.items()})
             elif path.suffix == ".safetensors" or first[8:] == b"{":  # behind the length of its header
                 state, metadata = _read_safetensors(path)
                 found = strip_prefixes(state)

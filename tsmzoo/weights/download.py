@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -323,7 +324,8 @@ def _why_no_checkpoint(file: _PublishedFile, arrived: Path) -> str | None:
         with files.opened(arrived) as content:
             content.seek(-min(len(_INDEX_MAGIC), arrived.stat().st_size), os.SEEK_END)
             return None if content.read() == _INDEX_MAGIC else "it is no index of a TensorFlow checkpoint"
-    if file.entry is None or name.endswith(tensorflow.DATA):  # nothing here reads it
+    unread = file.entry is not None and file.entry.format == "tf-movinet" and find_spec("tensorflow") is None
+    if file.entry is None or name.endswith(tensorflow.DATA) or unread:  # nothing here reads it
         return None
     from tsmzoo.weights import checkpoint, checkpoint_file
 

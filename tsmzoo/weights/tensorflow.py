@@ -1,10 +1,14 @@
-"""Read TensorFlow checkpoints, as DeepMind published I3D: `NAME.index` and `NAME.data-00000-of-00001`.
+"""Read TensorFlow checkpoints: `NAME.index` and `NAME.data-00000-of-00001`, bare (I3D) or in an archive (MoViNet).
 
 TensorFlow's own reader does it. No torch here: the two need not be in one environment to test this.
 """
 
 from __future__ import annotations
 
+import shutil
+import tarfile
+import tempfile
+import zlib
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +25,12 @@ if TYPE_CHECKING:
 INDEX = ".index"
 #: The graph, which is not read; but a user may name the checkpoint by it.
 _META = ".meta"
-#: DeepMind's checkpoints have one data file.
+#: Published checkpoints have one data file.
 DATA = ".data-00000-of-00001"
+#: How gzip's files begin.
+GZIP = b"\x1f\x8b"
+#: The most bytes that are unpacked of an archive, more than any network here has.
+_MOST_UNPACKED = 2**30
 
 
 def data_file(path: Path) -> Path | None:
@@ -76,7 +84,7 @@ def read(data: Path) -> dict[str, Array]:
             raise CheckpointError(
                 f"is damaged or not a TensorFlow checkpoint ({of_error(error)}); get it again"
             ) from None
-    state = {name: in_torchs_order(np.asarray(array, np.float32)) for name, array in arrays.items()}
+    state = {name: in_torchs_order(name, np.asarray(array, np.float32)) for name, array in arrays.items()}
     scales = {
         name.removesuffix("beta") + "gamma": np.ones_like(shift)
         for name, shift in state.items()
@@ -85,15 +93,43 @@ def read(data: Path) -> dict[str, Array]:
     return scales | state
 
 
+def read_archive(path: Path) -> dict[str, Array]:
+    """Return `read` of the one checkpoint in a .tar.gz. Raises CheckpointError, too, if there is none, or several."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with tarfile.open(path, "r:gz") as archive:
+                left = _MOST_UNPACKED
+                for member in archive:
+                    name = Path(member.name).name  # whatever its folder, it lands in ours
+                    if not member.isreg() or name.startswith("._") or not name.endswith((INDEX, DATA)):
+                        continue
+                    if (left := left - member.size) < 0:
+                        raise ValueError(f"it unfolds to more than {_MOST_UNPACKED} bytes")
+                    unpacked = archive.extractfile(member)
+                    assert unpacked is not None  # it is a regular file
+                    with Path(folder, name).open("xb") as file:  # two of one name are refused
+                        shutil.copyfileobj(unpacked, file)
+        except FileExistsError:
+            raise CheckpointError("has two files of one name, and nothing says which is meant; get it again") from None
+        except (tarfile.TarError, zlib.error, EOFError, ValueError) as error:
+            raise CheckpointError(f"is damaged or not a .tar.gz ({of_error(error)}); get it again") from None
+        data = data_file(Path(folder))
+        if data is None:
+            raise CheckpointError("is an archive without a TensorFlow checkpoint; give a checkpoint file")
+        return read(data)
+
+
 def _is_weight(name: str, floating: bool) -> bool:
     """Say whether a variable is a weight, not the training step or the optimizer's momentum."""
-    return floating and not name.endswith("/Momentum")
+    return floating and not name.endswith("/Momentum") and "/.OPTIMIZER_SLOT/" not in name
 
 
-def in_torchs_order(array: Array) -> Array:
+def in_torchs_order(name: str, array: Array) -> Array:
     """Return a weight of TensorFlow or Flax with its axes in torch's order, as a view."""
     if array.ndim and array.size == array.shape[-1]:
         return array.reshape(-1)  # batch norm: shape C, or 1, 1, 1, 1, C in the Kinetics-600 file
     if array.ndim == 5:
         return array.transpose(4, 3, 0, 1, 2)  # from T, H, W, in, out
+    if array.ndim == 4:  # from H, W, in, out; depthwise from H, W, in, 1
+        return array.transpose((2, 3, 0, 1) if "/depthwise_kernel/" in name else (3, 2, 0, 1))
     return array

@@ -121,6 +121,9 @@ public final class {{ class }} {
 
 {% if online %}
     /// Forgets all that was seen. Call it where the stream breaks: after a pause, when another camera takes over.
+{% if contract.averages %}
+    /// Call it where an action begins, too: an answer is of all frames since, each weighing alike.
+{% endif %}
     public func reset() {
         held = Self.zeros()
 {% if paced %}

@@ -68,6 +68,9 @@ class {{ class }}(
 
 {% if online %}
     /** Forgets all that was seen. Call it where the stream breaks: after a pause, when another camera takes over. */
+{% if contract.averages %}
+    // And where an action begins: an answer is of all frames since, each weighing alike.
+{% endif %}
     fun reset() {
         held = zeros()
 {% if paced %}

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsmzoo.models.i3d import AsVolume, HeadPool, MeanOfVolume, NonLocalVolume, Sizes, pads, triple
+from tsmzoo.models.movinet import SameAveragePool2d, SameAveragePool3d, WeighVolume
 from tsmzoo.models.resnet import NonLocal
 
 #: From this ratio of output to input channels on, frames are cheaper to copy than results to add (measured in LiteRT:
@@ -52,9 +53,13 @@ def _flat(module: nn.Module, channels_last: bool) -> nn.Module | None:
         return AveragePool(module)
     if isinstance(module, NonLocalVolume):
         return Attention(module)
+    if isinstance(module, WeighVolume):
+        return Weigh()
+    if isinstance(module, SameAveragePool3d):
+        return SameAveragePool2d()
     if isinstance(module, AsVolume):
         return Frames()
-    return Mean() if isinstance(module, MeanOfVolume) else None
+    return Mean(channels_last) if isinstance(module, MeanOfVolume) else None
 
 
 class SummedConv(nn.Module):
@@ -152,11 +157,26 @@ class Frames(nn.Module):
         return x
 
 
+class Weigh(nn.Module):
+    """The product of T, C, H, W and 1, C, 1, 1."""
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        return x * weights
+
+
 class Mean(nn.Module):
     """T, C, H, W to 1, C."""
 
+    def __init__(self, channels_last: bool) -> None:
+        super().__init__()
+        self.channels_last = channels_last
+
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3)).mean(0, keepdim=True)
+        if not self.channels_last:
+            return x.mean((2, 3)).mean(0, keepdim=True)
+        # Frames as the rows of an image: phones' processors average those, not what stands in the batch's place.
+        rows = x.mean((2, 3), keepdim=True).permute(0, 2, 3, 1).reshape(1, len(x), 1, x.shape[1])
+        return rows.permute(0, 3, 1, 2).mean((2, 3))
 
 
 def _sizes(x: Tensor) -> Sizes:
