@@ -2,7 +2,7 @@
 
 TFLite files, one thread. Weights are random, which does not change the time, the size or the memory; int8 is calibrated
 with clips of the bundled task. Times are those of fp32 and of int8, in units of the first model of the kind in fp32.
-"Formats" are those whose file passed its verification here. Accuracies stand in [Comparison](comparison.md).
+"Formats" are those whose file passed its verification here. Accuracies stand in the documentation, under Comparison.
 """
 
 from __future__ import annotations
