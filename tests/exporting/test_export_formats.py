@@ -125,6 +125,8 @@ def test_tflite_takes_camera_values(exported: Callable[..., Path], published: Ca
         "layout": "NHWC",
         "meaning": "",
         "type": "tensor",
+        "kind": None,
+        "bounded": None,
     }
     assert contract["verification"]["status"] == "passed"
     assert contract["verification"]["steps"] == 32
