@@ -254,7 +254,8 @@ def test_x3ds_are_what_the_facts_say() -> None:
         assert entry.size == fact.get("train_size", entry.size), entry.id
         assert entry.gmacs == fact["gmacs_computed"][f"at_{entry.size}"], entry.id
         assert entry.backbone.endswith("_windowed") == (entry.format == "pytorchvideo"), entry.id
-        assert entry.urls == (fact["url"], *fact.get("also_at", ())), entry.id
+        published = (fact["url"], *fact.get("also_at", ()))  # mirrors follow
+        assert entry.urls[: len(published)] == published, entry.id
         assert [(r.top1, r.top5) for r in entry.results] == [(r["top1"], r["top5"]) for r in fact["results"]], entry.id
     aliases = {alias: target for alias, target in facts["aliases"].items() if target in theirs}
     assert {alias: ZOO.find(alias).id for alias in aliases} == aliases
