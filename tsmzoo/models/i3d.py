@@ -9,6 +9,7 @@ alone: so the export can put modules of frames in their place, one for one (`exp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -89,13 +90,37 @@ def pads(module: nn.Conv3d | nn.MaxPool3d, sizes: Sizes) -> Pads:
     """Return the padding of `module` at an input of `sizes`."""
     if isinstance(module, SameConv3d | SameMaxPool3d):
         kernel, stride = triple(module.kernel_size), triple(module.stride)
-        return tuple(_same(*axis) for axis in zip(sizes, kernel, stride, strict=True))
+        return tuple(same_padding(*axis) for axis in zip(sizes, kernel, stride, strict=True))
     return tuple((zeros, zeros) for zeros in triple(cast("int | tuple[int, ...]", module.padding)))
 
 
-def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Return the zeros before and after an axis of TensorFlow's SAME."""
     total = max(kernel - (size % stride or stride), 0)
     return total // 2, total - total // 2
+
+
+class WeighVolume(nn.Module):
+    """The product of a volume, N, C, T, H, W, and one number a channel, N, C, 1, 1."""
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        return x * weights[:, :, None]
+
+
+class SqueezeVolume(nn.Module):
+    """Squeeze and excitation: weigh the channels of a volume by what its mean over the clip says (X3D, MoViNet)."""
+
+    def __init__(self, width: int, hidden: int, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.mean = MeanOfVolume()
+        self.fc1 = nn.Conv2d(width, hidden, 1)
+        self.activation = activation
+        self.fc2 = nn.Conv2d(hidden, width, 1)
+        self.weigh = WeighVolume()
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.mean(x)[:, :, None, None]
+        return cast("Tensor", self.weigh(x, self.fc2(self.activation(self.fc1(mean))).sigmoid()))
 
 
 class NonLocalVolume(NonLocal):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tsmzoo.models.i3d import AsVolume, MeanOfVolume, SameConv3d
+from tsmzoo.models.i3d import AsVolume, MeanOfVolume, SameConv3d, SqueezeVolume, same_padding
 from tsmzoo.models.memory import Memory
 from tsmzoo.models.mobilenet_v2 import scaled
 from tsmzoo.models.resnet import RESIDUAL_SCALE
@@ -107,10 +107,7 @@ class SameConv2d(nn.Conv2d):
 
 def padded_2d(x: Tensor, kernel: int, stride: int) -> Tensor:
     """Return `x`, (N, C, H, W), with the zeros of TensorFlow's SAME."""
-    pads = []
-    for size in (x.shape[3], x.shape[2]):
-        total = max(kernel - (size % stride or stride), 0)
-        pads += [total // 2, total - total // 2]
+    pads = [*same_padding(x.shape[3], kernel, stride), *same_padding(x.shape[2], kernel, stride)]
     return F.pad(x, pads) if any(pads) else x
 
 
@@ -252,35 +249,26 @@ class BaseDeep(ConvNorm):
         return super().forward(x)
 
 
-class BaseSqueeze(nn.Module):
+class BaseSqueeze(SqueezeVolume):
     """Weigh the channels by their mean over the clip."""
 
     def __init__(self, width: int) -> None:
-        super().__init__()
-        hidden = scaled(width // 4, 1)
-        self.mean = MeanOfVolume()
-        self.fc1 = nn.Conv2d(width, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, width, 1)
-        self.weigh = WeighVolume()
+        super().__init__(width, scaled(width // 4, 1), F.silu)
 
-    def forward(self, x: Tensor, memory: object) -> Tensor:  # noqa: ARG002 - as StreamSqueeze
-        mean = self.mean(x)[:, :, None, None]
-        return cast("Tensor", self.weigh(x, self.fc2(F.silu(self.fc1(mean))).sigmoid()))
-
-
-class WeighVolume(nn.Module):
-    """The product of a volume, N, C, T, H, W, and one number a channel, N, C, 1, 1."""
-
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        return x * weights[:, :, None]
+    def forward(self, x: Tensor, memory: object) -> Tensor:  # type: ignore[override]  # noqa: ARG002 - as StreamSqueeze
+        return super().forward(x)
 
 
 class SameAveragePool3d(nn.Module):
     """`SameAveragePool2d` of every frame of a volume."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.frame = SameAveragePool2d()
+
     def forward(self, x: Tensor) -> Tensor:
         frames = x.transpose(1, 2)
-        pooled = SameAveragePool2d.forward(cast("SameAveragePool2d", self), frames.flatten(0, 1))
+        pooled: Tensor = self.frame(frames.flatten(0, 1))
         return pooled.reshape(*frames.shape[:3], *pooled.shape[2:]).transpose(1, 2)
 
 

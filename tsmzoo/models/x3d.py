@@ -10,13 +10,11 @@ and whose first shortcut has no batch norm; its form for phones (models/accelera
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tsmzoo.models.i3d import AsVolume, HeadPool, MeanOfVolume, Sizes
-from tsmzoo.models.movinet import WeighVolume
+from tsmzoo.models.i3d import AsVolume, HeadPool, MeanOfVolume, Sizes, SqueezeVolume
 from tsmzoo.models.resnet import RESIDUAL_SCALE
 from tsmzoo.models.shift import Shift
 
@@ -47,21 +45,6 @@ VARIANTS = {
     "x3d_m_windowed": Variant(window=(16, 7, 7), first_norm=False),
     "x3d_l_windowed": Variant(_BLOCKS_L, (16, 10, 10), first_norm=False),
 }
-
-
-class Squeeze(nn.Module):
-    """Weigh the channels by their mean over the clip."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.mean = MeanOfVolume()
-        self.fc1 = nn.Conv2d(width, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, width, 1)
-        self.weigh = WeighVolume()
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean = self.mean(x)[:, :, None, None]
-        return cast("Tensor", self.weigh(x, self.fc2(F.relu(self.fc1(mean))).sigmoid()))
 
 
 class Bottleneck(nn.Module):
@@ -107,7 +90,7 @@ class X3D(nn.Module):
                     shortcut = nn.Sequential(nn.Conv3d(in_width, width, 1, (1, 2, 2), bias=False))
                     if stage > 1 or config.first_norm:
                         shortcut.append(nn.BatchNorm3d(width))
-                squeeze = Squeeze(inner, hidden) if block % 2 == 0 else nn.Identity()
+                squeeze = SqueezeVolume(inner, hidden, F.relu) if block % 2 == 0 else nn.Identity()
                 layer.append(Bottleneck(in_width, width, inner, squeeze, shortcut))
                 in_width = width
             self.add_module(f"layer{stage}", layer)

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tsmzoo.models.i3d import AsVolume, HeadPool, MeanOfVolume, NonLocalVolume, Sizes, pads, triple
-from tsmzoo.models.movinet import SameAveragePool2d, SameAveragePool3d, WeighVolume
+from tsmzoo.models.i3d import AsVolume, HeadPool, MeanOfVolume, NonLocalVolume, Sizes, WeighVolume, pads, triple
+from tsmzoo.models.movinet import SameAveragePool3d
 from tsmzoo.models.resnet import NonLocal
 
 #: From this ratio of output to input channels on, frames are cheaper to copy than results to add (measured in LiteRT:
@@ -56,7 +56,7 @@ def _flat(module: nn.Module, channels_last: bool) -> nn.Module | None:
     if isinstance(module, WeighVolume):
         return Weigh()
     if isinstance(module, SameAveragePool3d):
-        return SameAveragePool2d()
+        return module.frame
     if isinstance(module, AsVolume):
         return Frames()
     return Mean(channels_last) if isinstance(module, MeanOfVolume) else None
