@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import tsmzoo
+from tests.exporting.conftest import FILES
 from tests.exporting.exports import invoke
 from tsmzoo import models, registry
 from tsmzoo.exporting.compare import compare
@@ -22,32 +23,11 @@ from tsmzoo.exporting.graph.fold_gates import fold_gates
 from tsmzoo.inference.model import Model
 from tsmzoo.models.wrappers import StreamStep, state_shapes
 
-CASE = "movinet_a0_stream_k600"
-FILES = {
-    "onnx": ("m.onnx", ()),
-    "tflite": ("m.tflite", ("--gpu-safe",)),
-    "coreml": ("m.mlpackage", ("--precision", "fp32")),
-}
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("to", FILES)
-def test_a_stream_gives_the_publishers_logits(
-    to: str,
-    tmp_path: Path,
-    published: Callable[[str], Path],
-    parity: Callable[[str], dict[str, Any]],
-    make_input: Callable[..., Tensor],
-) -> None:
-    case, (name, options) = parity(CASE), FILES[to]
-    weights = ("--weights", published(CASE), "--preprocess", "external")
-    result = invoke("export", "movinet_a0_stream", "--to", to, *weights, *options, "-o", tmp_path / name)
-    assert result.exit_code == 0, result.output
-    if to == "tflite":
-        assert "rank 4 at most" in result.stdout
-        assert "TRANSPOSE 0, nothing known against LiteRT's GPU delegate" in result.stdout
-    model = tsmzoo.load(tmp_path / name)
-    clip = make_input(case["input"]["shape"], case["input"]["seed"]).numpy() * case["input"]["scale"]
+def test_a_stream_gives_the_publishers_logits(to: str, exported_case: Callable[..., Any]) -> None:
+    model, clip, case = exported_case("movinet_a0_stream", to, "movinet_a0_stream_k600")
     frames = [255 * clip[:, :, step] for step in range(case["input"]["shape"][2])]
     found = np.concatenate([outputs["logits"] for outputs in model.run_stream(frames)])
     wanted = np.array(case["logits"])
